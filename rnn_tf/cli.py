@@ -1,0 +1,57 @@
+"""The console script `rnn-tf`: one subcommand for each `python -m` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rnn_tf import __version__
+from rnn_tf.errors import InputError, one_line_errors
+
+# Known by name only: a subcommand is imported when it is called.
+COMMANDS = {
+    "train": ("rnn_tf.train", "train a classifier and keep everything about it as a run"),
+    "evaluate": ("rnn_tf.evaluate", "score a run on the test split, class by class"),
+    "predict": ("rnn_tf.predict", "classify pictures or sequences with a run"),
+}
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand the arguments to the subcommand that the first of them names."""
+    name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"rnn-tf {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise InputError(
+            f"unknown command {name!r}", expected=f"one of {', '.join(COMMANDS)}",
+            fix="See rnn-tf --help.",
+        )  # fmt: skip
+    module = importlib.import_module(COMMANDS[name][0])
+    code: int = module.main(rest, prog=f"rnn-tf {name}")
+    return code
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: rnn-tf COMMAND [OPTIONS]",
+            "",
+            "Small recurrent classifiers, trained fast and ready to ship.",
+            "",
+            *lines,
+            "",
+            "rnn-tf COMMAND --help tells the options of each; rnn-tf --version the version.",
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

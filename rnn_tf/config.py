@@ -1,0 +1,139 @@
+"""Every setting of a training run, its default, its unit, and the presets.
+
+A default lives here and nowhere else: the command line, the Python API, `config.json` of a run
+and the presets are all views of `TrainConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from rnn_tf.errors import InputError
+
+Preset = Literal["best", "tutorial"]
+Cell = Literal["simple_rnn", "lstm", "gru"]
+Optimizer = Literal["adam", "adamw", "muon", "soap"]
+Schedule = Literal["constant", "cosine", "linear"]
+Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
+Strategy = Literal["auto", "none", "mirrored"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What determines a training run. The defaults are the `best` preset.
+
+    Raises `InputError` for a value outside its range, naming it.
+    """
+
+    dataset: str = "mnist"
+    """Where examples come from: mnist, tfds:<name> or <file>.npz."""
+    cell: Cell = "simple_rnn"
+    """The recurrent cell."""
+    units: int = 32
+    """Size of the hidden state."""
+    activation: str = "elu"
+    """Activation of the cell's output: any name of keras.activations that works per number."""
+    recurrent_initializer: str = "identity"
+    """How the state-to-state weights start: any name of keras.initializers."""
+    dropout: float = 0.0
+    """Share of the input features dropped while training, 0 to below 1."""
+    recurrent_dropout: float = 0.0
+    """Share of the hidden state dropped between time steps while training, 0 to below 1."""
+    epochs: int = 10
+    """Passes over the training split."""
+    batch_size: int = 64
+    """Examples per weight update."""
+    optimizer: Optimizer = "soap"
+    """How gradients become updates."""
+    learning_rate: float = 5e-3
+    """Peak learning rate."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls from its peak: not at all, or to zero by the last step."""
+    warmup: float = 0.1
+    """Share of all steps over which the learning rate first rises from zero, 0 to below 1."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient; a larger one is scaled down. 0: no clipping."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay per step, times the learning rate (not adam)."""
+    precision: Precision = "auto"
+    """Arithmetic of the recurrent layer; softmax and loss are always float32.
+    auto: mixed_float16 on a GPU with tensor cores, else float32."""
+    seed: int = 1
+    """Start of every random choice: weights, batch order, dropout. Any whole number >= 0."""
+    deterministic: bool = False
+    """Allow only operations that repeat bit for bit, also on a GPU. Slower."""
+    fused: bool = True
+    """Run a whole epoch as one compiled program where that is possible."""
+    strategy: Strategy = "auto"
+    """Several GPUs at once: auto uses all there are; with more than one, fusing is off."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name))
+        for name, least in (("units", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            _check(name, getattr(self, name) >= least, f"a whole number >= {least}", self)
+        for name in ("dropout", "recurrent_dropout", "warmup"):
+            _check(name, 0 <= getattr(self, name) < 1, "0 <= value < 1", self)
+        _check("learning_rate", 0 < self.learning_rate < math.inf, "a positive number", self)
+        for name in ("clip_norm", "weight_decay"):
+            _check(name, 0 <= getattr(self, name) < math.inf, "a number >= 0", self)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """A configuration from plain values. Raises `InputError` for an unknown key, by name."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"unknown setting {name!r}", expected=f"one of {known}")
+        return cls(**values)
+
+
+_TYPES = get_type_hints(TrainConfig)
+
+
+def _check(name: str, ok: bool, expected: str, config: TrainConfig) -> None:
+    if not ok:
+        raise InputError(f"bad {name}", expected=expected, got=repr(getattr(config, name)))
+
+
+def _check_type(name: str, value: object) -> None:
+    """Types and choices, for values that came from JSON or Python rather than a command line."""
+    kind = _TYPES[name]
+    choices = get_args(kind)
+    if choices:
+        if value not in choices:
+            raise InputError(f"unknown {name} {value!r}", expected=f"one of {', '.join(choices)}")
+        return
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"bad {name}", expected=kind.__name__, got=repr(value))
+
+
+# What a preset changes in the defaults above, and what it gives.
+PRESETS: dict[str, TrainConfig] = {
+    "best": TrainConfig(),
+    "tutorial": TrainConfig(
+        activation="tanh",
+        recurrent_initializer="orthogonal",
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=0.0,
+        weight_decay=0.0,
+    ),
+}
+
+
+def preset(name: str) -> TrainConfig:
+    """The configuration of a preset. Raises `InputError` for an unknown name."""
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}", expected=f"one of {', '.join(PRESETS)}")
+    return PRESETS[name]

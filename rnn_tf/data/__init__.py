@@ -1,0 +1,34 @@
+"""Where examples come from: `load(source)`, one module per kind of source."""
+
+from __future__ import annotations
+
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.errors import InputError
+
+__all__ = ["SequenceData", "SequenceSpec", "Split", "load"]
+
+
+def load(source: str) -> SequenceData:
+    """Load a data set by name.
+
+    `mnist` is the embedded default, `tfds:<name>` any image or sequence classification set of
+    TensorFlow Datasets, `<file>.npz` the user's own arrays. Raises `InputError` for any other
+    name, and for a source that cannot be read.
+    """
+    if source == "mnist":
+        from rnn_tf.data import mnist
+
+        return mnist.load()
+    if source.startswith("tfds:"):
+        from rnn_tf.data import tfds
+
+        return tfds.load(source.removeprefix("tfds:"))
+    if source.endswith(".npz"):
+        from rnn_tf.data import npz
+
+        return npz.load(source)
+    raise InputError(
+        f"unknown dataset {source!r}",
+        expected="mnist, tfds:<name> or <file>.npz",
+        fix="For your own arrays, save them with numpy.savez and give the path of the .npz file.",
+    )

@@ -1,0 +1,109 @@
+"""Arrays to tf.data: the only module that knows the order of the steps, and why it is so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from rnn_tf.data.spec import SequenceSpec, Split
+
+# Examples per evaluation batch: large enough to keep a core busy, and a divisor of MNIST's
+# splits, so that one compiled shape serves all three.
+EVALUATION_BATCH = 1000
+
+
+def epoch_order(examples: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The examples of each batch of one epoch, as indices: int32 `(steps, batch_size)`.
+
+    A pure function of its arguments: an epoch's order needs none of the epochs before it, so a
+    run that was interrupted goes on with the order it would have had. -1 fills the last batch.
+    """
+    steps = -(-examples // batch_size)
+    order = np.full(steps * batch_size, -1, np.int32)
+    order[:examples] = np.random.default_rng([seed, epoch]).permutation(examples)
+    return order.reshape(steps, batch_size)
+
+
+def whole_epochs(
+    split: Split, batch_size: int, seed: int, first: int, last: int
+) -> tf.data.Dataset:
+    """Epochs `first` to `last - 1`, one element each, for a program that runs a whole epoch.
+
+    An element is `(x, y, weight)`: raw `(steps, batch_size, timesteps, features)`, int32 and
+    float32 `(steps, batch_size)`. Weight 0 marks what fills the last batch.
+    """
+    order = _order(len(split.y), batch_size, seed)
+    dataset = tf.data.Dataset.range(first, last)
+    dataset = dataset.map(order)
+    # Gathering on the host is a memory copy; the compiled program would do it number by number.
+    dataset = dataset.map(_gather(split), num_parallel_calls=1)
+    # The next epoch is gathered while this one trains; more would only hold memory.
+    return dataset.prefetch(1)
+
+
+def batches(
+    split: Split, spec: SequenceSpec, batch_size: int, seed: int, epoch: Callable[[], int]
+) -> tf.data.Dataset:
+    """One epoch in batches, the one that `epoch()` says when an iteration begins.
+
+    An element is `(x, y, weight)`: scaled float32 `(batch_size, timesteps, features)`, int32 and
+    float32 `(batch_size,)`. Weight 0 marks what fills the last batch.
+    """
+    order = _order(len(split.y), batch_size, seed)
+    now = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(epoch, [], tf.int64))
+    # Shuffling indices before anything is touched shuffles the whole split at no cost.
+    dataset = now.map(order).unbatch()
+    # Whole batches, so that one vectorised call gathers and scales 64 examples, not one.
+    scale = _scale(spec)
+    gather = _gather(split)
+
+    def example_batch(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        x, y, weight = gather(order)
+        return scale(x), y, weight
+
+    dataset = dataset.map(example_batch, num_parallel_calls=tf.data.AUTOTUNE)
+    # Last, so that everything above overlaps with training.
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(split: Split, spec: SequenceSpec) -> tf.data.Dataset:
+    """The split once, in order, every example: scaled float32 `(batch, timesteps, features)`, y."""
+    scale = _scale(spec)
+    dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y))
+    dataset = dataset.batch(EVALUATION_BATCH)
+    # After batching, so that scaling is vectorised. Not parallel: an autotuned pipeline starts a
+    # thread for each of its iterators, one an epoch here, and Keras joins them all at the end of
+    # training, half a second each.
+    return dataset.map(lambda x, y: (scale(x), y)).prefetch(1)
+
+
+def _order(examples: int, batch_size: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    shape = (-(-examples // batch_size), batch_size)
+
+    def order(epoch: tf.Tensor) -> tf.Tensor:
+        rows = tf.numpy_function(
+            lambda number: epoch_order(examples, batch_size, seed, int(number)), [epoch], tf.int32
+        )
+        # Python functions lose the static shape that a compiler needs.
+        return tf.ensure_shape(rows, shape)
+
+    return order
+
+
+def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    x, y = tf.constant(split.x), tf.constant(split.y)
+
+    def gather(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        weight = tf.cast(order >= 0, tf.float32)
+        # Example 0 fills the last batch: any finite numbers do, since their weight is 0.
+        index = tf.maximum(order, 0)
+        return tf.gather(x, index), tf.gather(y, index), weight
+
+    return gather
+
+
+def _scale(spec: SequenceSpec) -> Callable[[tf.Tensor], tf.Tensor]:
+    factor = np.float32(spec.scale)
+    return lambda x: tf.cast(x, tf.float32) * factor

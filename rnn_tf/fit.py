@@ -1,0 +1,259 @@
+"""The training loop: Keras `fit`, a whole epoch compiled into one program where that is possible."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rnn_tf.config import TrainConfig
+from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
+from rnn_tf.data.spec import SequenceData
+from rnn_tf.errors import CheckFailed
+from rnn_tf.model import build_model
+from rnn_tf.optimizer import build_optimizer
+from rnn_tf.run import Run
+
+# Sequences longer than this are looped over, not written out: compile time grows with length.
+UNROLL_TIMESTEPS = 64
+# A fused epoch holds the training split three times: as loaded, this epoch, the next. Bytes.
+FUSED_BYTES = 2 * 2**30
+# Plain fit: weight updates between two returns to Python.
+PLAIN_STEPS = 32
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training gives."""
+
+    model: keras.Sequential  # with the weights of the best epoch
+    history: list[dict[str, Any]]
+    best_epoch: int  # counted from 1
+    stopped: str | None  # why training ended early, if it did
+
+
+class FusedSequential(keras.Sequential):
+    """A Sequential whose training step is a whole epoch: a loop of ordinary Keras steps.
+
+    Keras compiles the training step; when that is one batch, most of the time goes into
+    starting it. Here the loop over batches is inside what is compiled. An element of its
+    training data is `(x, y, weight)` with a leading axis of steps, x raw.
+    """
+
+    def __init__(self, layers: list[keras.Layer], scale: float) -> None:
+        super().__init__(layers)
+        self.scale = np.float32(scale)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        x, y, weight = data
+        batch_step = super().train_step
+
+        def step(i: tf.Tensor) -> tuple[tf.Tensor]:
+            # One batch is scaled at a time: the epoch stays uint8 where the data is.
+            batch_step((tf.cast(x[i], tf.float32) * self.scale, y[i], weight[i]))
+            return (i + 1,)
+
+        tf.while_loop(lambda i: i < x.shape[0], step, (tf.constant(0),))
+        result: dict[str, tf.Tensor] = self.get_metrics_result()
+        return result
+
+
+def why_not_fused(
+    config: TrainConfig, data: SequenceData, strategy: tf.distribute.Strategy | None
+) -> str | None:
+    """Why epochs cannot run as one compiled program; None when they can."""
+    if not config.fused:
+        return "--no-fused"
+    if strategy is not None:
+        return f"{strategy.num_replicas_in_sync} devices"
+    if config.deterministic and tf.config.list_physical_devices("GPU"):
+        return "--deterministic on a GPU"
+    if data.train.x.nbytes > FUSED_BYTES:
+        return f"{data.train.x.nbytes / 2**30:.1f} GiB of training data"
+    return None
+
+
+def fit(
+    config: TrainConfig,
+    data: SequenceData,
+    run: Run,
+    *,
+    precision: str = "float32",
+    strategy: tf.distribute.Strategy | None = None,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+) -> Fitted:
+    """Train, keeping a checkpoint and the history in `run` after every epoch.
+
+    Goes on from the checkpoint when the run has one, and then ends with the weights and the
+    history that it would have had without the break. Raises `CheckFailed` when the loss is NaN
+    in the very first epoch, `InputError` when the run cannot be written.
+    """
+    fused = why_not_fused(config, data, strategy) is None
+    steps = -(-len(data.train.y) // config.batch_size)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = _compiled(config, data, precision, fused=fused, steps=steps * config.epochs)
+    recorder = Recorder(run, model)
+    first = recorder.restore()
+    clock = EpochClock(first)
+    if fused:
+        train = whole_epochs(data.train, config.batch_size, config.seed, first, config.epochs)
+    else:
+        train = batches(data.train, data.spec, config.batch_size, config.seed, clock.now)
+    if first < config.epochs:
+        model.fit(
+            train,
+            initial_epoch=first,
+            epochs=config.epochs,
+            steps_per_epoch=1 if fused else None,
+            validation_data=evaluation_batches(data.valid, data.spec),
+            shuffle=False,
+            verbose=0,
+            callbacks=[clock, recorder, *(callbacks or [])],
+        )
+    if recorder.best_weights is None:
+        raise CheckFailed(f"{recorder.stopped}. Lower --learning-rate, or set --clip-norm")
+    best = build_model(config, data.spec, precision=precision)
+    best.set_weights(recorder.best_weights)
+    return Fitted(best, recorder.history, recorder.best_epoch, recorder.stopped)
+
+
+def _compiled(
+    config: TrainConfig, data: SequenceData, precision: str, *, fused: bool, steps: int
+) -> keras.Sequential:
+    unroll = data.spec.timesteps <= UNROLL_TIMESTEPS
+    model = build_model(config, data.spec, precision=precision, unroll=unroll)
+    if fused:
+        model = FusedSequential(model.layers, data.spec.scale)
+    optimizer = build_optimizer(config, steps)
+    if precision == "mixed_float16":
+        # Small gradients are zero in float16 unless the loss is scaled up first.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(
+        optimizer=optimizer,
+        # The mean over the examples that count: what fills the last batch has weight 0.
+        loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        # Keras's own "loss" weighs the last batch like a full one; this one weighs examples.
+        weighted_metrics=[
+            "accuracy",
+            keras.metrics.SparseCategoricalCrossentropy(name="crossentropy"),
+        ],
+        # Compiling is for one device; it also steers clear of graph rewrites that break on `elu`.
+        jit_compile=not tf.distribute.has_strategy(),
+        steps_per_execution=1 if fused else PLAIN_STEPS,
+    )
+    _build_variables(model, data.spec.classes)
+    return model
+
+
+def _build_variables(model: keras.Sequential, classes: int) -> None:
+    """Make the variables of optimizer and metrics now: a program that makes them is traced twice."""
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(
+        x=None,
+        y=np.zeros(1, np.int32),
+        y_pred=np.full((1, classes), 1 / classes, np.float32),
+        sample_weight=np.ones(1, np.float32),
+    )
+    model.reset_metrics()
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Tells the plain pipeline which epoch it is shuffling."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epoch = epoch
+
+    def now(self) -> np.ndarray:
+        return np.array(self.epoch, np.int64)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the history, the best weights and the checkpoint; stops on a loss that is NaN."""
+
+    def __init__(self, run: Run, model: keras.Sequential) -> None:
+        super().__init__()
+        self.run = run
+        self.set_model(model)
+        self.history: list[dict[str, Any]] = []
+        self.best_weights: list[np.ndarray] | None = None
+        self.stopped: str | None = None
+        self._began = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, of the highest validation accuracy; of equals, the lowest loss."""
+        best = max(self.history, key=lambda r: (r["val_accuracy"], -r["val_loss"]))
+        return int(best["epoch"])
+
+    def restore(self) -> int:
+        """Take over the checkpoint of the run, if any; the number of epochs it has behind it."""
+        state = self.run.load_state()
+        if state is None:
+            return 0
+        for kind, variables in self._variables().items():
+            for i, variable in enumerate(variables):
+                variable.assign(state[f"{kind}/{i}"])
+        count = len(self.model.get_weights())
+        self.best_weights = [state[f"best/{i}"] for i in range(count)]
+        self.history = json.loads(str(state["history"]))
+        # A kill may have fallen between the two files.
+        self.run.save_history(self.history)
+        return len(self.history)
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._tensorboard = tf.summary.create_file_writer(str(self.run.tensorboard_folder))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        record = {
+            "epoch": epoch + 1,
+            "seconds": round(time.perf_counter() - self._began, 4),
+            "loss": float(logs["crossentropy"]),
+            "accuracy": float(logs["accuracy"]),
+            "val_loss": float(logs["val_crossentropy"]),
+            "val_accuracy": float(logs["val_accuracy"]),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+        }
+        if not (math.isfinite(record["loss"]) and math.isfinite(record["val_loss"])):
+            self.stopped = f"the loss became NaN or infinite in epoch {epoch + 1}"
+            self.model.stop_training = True
+            return
+        self.history.append(record)
+        if self.best_epoch == epoch + 1:
+            self.best_weights = self.model.get_weights()
+        self._save()
+        with self._tensorboard.as_default(step=epoch + 1):
+            for name, value in record.items():
+                if name != "epoch":
+                    tf.summary.scalar(name, value)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self._tensorboard.close()
+
+    def _variables(self) -> dict[str, list[keras.Variable]]:
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def _save(self) -> None:
+        state = {
+            f"{kind}/{i}": variable.numpy()
+            for kind, variables in self._variables().items()
+            for i, variable in enumerate(variables)
+        }
+        assert self.best_weights is not None
+        state |= {f"best/{i}": weight for i, weight in enumerate(self.best_weights)}
+        # The history is in the checkpoint too: one file, so both are of the same epoch.
+        self.run.save_state(state | {"history": np.array(json.dumps(self.history))})
+        self.run.save_history(self.history)

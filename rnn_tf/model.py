@@ -1,0 +1,67 @@
+"""The classifier: one recurrent layer and a softmax. Pure Keras 3, on any of its backends."""
+
+from __future__ import annotations
+
+import keras
+
+from rnn_tf.config import TrainConfig
+from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.errors import InputError
+
+CELLS: dict[str, type[keras.layers.RNN]] = {
+    "simple_rnn": keras.layers.SimpleRNN,
+    "lstm": keras.layers.LSTM,
+    "gru": keras.layers.GRU,
+}
+
+
+def build_model(
+    config: TrainConfig, spec: SequenceSpec, *, precision: str = "float32", unroll: bool = False
+) -> keras.Sequential:
+    """Build `Sequential([cell(units), Dense(classes, softmax)])`, weights initialised.
+
+    The model maps float32 `(batch, timesteps, features)`, already scaled, to float32
+    probabilities `(batch, classes)`. `precision` is the Keras dtype policy of the recurrent
+    layer; the softmax is float32 whatever it is, so that small probabilities survive. `unroll`
+    writes the time steps out: faster to run under a compiler, slower to build, same weights.
+
+    Raises `InputError` for an activation or initializer that Keras does not have.
+    """
+    recurrent = CELLS[config.cell](
+        config.units,
+        activation=_activation(config.activation),
+        recurrent_initializer=_initializer(config.recurrent_initializer),
+        dropout=config.dropout,
+        recurrent_dropout=config.recurrent_dropout,
+        unroll=unroll,
+        dtype=precision,
+        name="recurrent",
+    )
+    softmax = keras.layers.Dense(
+        spec.classes, activation="softmax", dtype="float32", name="probabilities"
+    )
+    shape = (spec.timesteps, spec.features)
+    return keras.Sequential([keras.Input(shape, name="sequence"), recurrent, softmax])
+
+
+def _activation(name: str) -> str:
+    try:
+        keras.activations.get(name)
+    except ValueError as error:
+        known = sorted(n for n in vars(keras.activations) if n.islower() and n[0] != "_")
+        raise InputError(
+            f"unknown activation {name!r}", expected=f"one of {', '.join(known)}"
+        ) from error
+    return name
+
+
+def _initializer(name: str) -> keras.initializers.Initializer:
+    # Keras's only registered name for it is that of the class.
+    name = {"identity": "Identity"}.get(name, name)
+    try:
+        return keras.initializers.get(name)
+    except ValueError as error:
+        raise InputError(
+            f"unknown recurrent_initializer {name!r}",
+            expected="a name of keras.initializers, such as orthogonal, identity, glorot_uniform",
+        ) from error

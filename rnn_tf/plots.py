@@ -1,0 +1,75 @@
+"""Pictures of a run: the curves of its training and where it confuses classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rnn_tf.run import writing
+
+# One colour for what is trained on, one for what is not; told apart also in grey.
+TRAIN, VALID = "#4c78a8", "#e45756"
+# More classes than this make the numbers in the cells unreadable.
+CLASSES_WITH_NUMBERS = 20
+
+
+def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> None:
+    """Loss, accuracy and learning rate over the epochs, the best epoch marked, as a PNG."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    epochs = [record["epoch"] for record in history]
+    for axes, name, factor in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+        for key, label, colour in ((name, "train", TRAIN), (f"val_{name}", "validation", VALID)):
+            values = [record[key] * factor for record in history]
+            axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
+        axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best epoch: {best_epoch}")
+    loss.set(title="Loss (cross-entropy)", yscale="log")
+    accuracy.set(title="Accuracy (%)")
+    accuracy.legend(loc="lower right")
+    rate.plot(epochs, [record["learning_rate"] for record in history], color="black", marker=".")
+    rate.set(title="Learning rate at the end of the epoch")
+    for axes in (loss, accuracy, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_confusion(
+    confusion: np.ndarray, labels: tuple[str, ...], accuracy: float, path: Path
+) -> None:
+    """The confusion matrix `(classes, classes)` as a PNG: row = true class, colour = its share."""
+    classes = len(labels)
+    side = min(12.0, 3.0 + 0.4 * classes)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    # Almost everything is on the diagonal: a root brings the few mistakes out.
+    image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    if classes <= CLASSES_WITH_NUMBERS:
+        for (row, column), count in np.ndenumerate(confusion):
+            if count:
+                colour = "white" if shares[row, column] > 0.4 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, size=8)
+        upright = max(map(len, labels)) <= 3
+        axes.set_xticks(range(classes), labels, rotation=0 if upright else 90)
+        axes.set_yticks(range(classes), labels)
+    axes.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"Test split: {accuracy:.2%} of {confusion.sum():,} right",
+    )
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    ticks = np.array([0, 0.01, 0.1, 0.5, 1])
+    bar.set_ticks(np.sqrt(ticks).tolist(), labels=[f"{tick:.0%}" for tick in ticks])
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

@@ -1,0 +1,181 @@
+"""`python -m rnn_tf.predict RUN FILE...`: what a trained model says of pictures and sequences."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image, UnidentifiedImageError
+
+from rnn_tf import runtime
+from rnn_tf.command import arguments, parse
+from rnn_tf.data import SequenceSpec
+from rnn_tf.errors import InputError, one_line_errors
+from rnn_tf.run import Run
+
+PICTURES = (".png", ".jpg", ".jpeg")
+ARRAYS = (".npy", ".npz")
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name of a colour mode, by channels
+# A picture whose mean is above this is mostly light. Of 255.
+LIGHT = 127.5
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What one file holds, in the raw units of the run's data, and how it was made to fit."""
+
+    name: str
+    x: np.ndarray  # (n, timesteps, features) float32
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one sequence."""
+
+    name: str
+    label: str
+    probability: float  # of that label, 0 to 1
+    probabilities: dict[str, float]  # of every label
+
+
+def predict(run: Run, sequences: list[Sequences]) -> list[Prediction]:
+    """The run's best model applied to each sequence. Raises `InputError` for an unfinished run."""
+    run.require_finished()
+    runtime.start()
+    x = np.concatenate([file.x for file in sequences]) * np.float32(run.spec.scale)
+    rows = run.load_model().predict(x, verbose=0)
+    names = [name for file in sequences for name in _names(file)]
+    return [
+        Prediction(
+            name=name,
+            label=run.spec.labels[int(row.argmax())],
+            probability=float(row.max()),
+            probabilities=dict(zip(run.spec.labels, map(float, row), strict=True)),
+        )
+        for name, row in zip(names, rows, strict=True)
+    ]
+
+
+def read(path: Path, spec: SequenceSpec, *, invert: bool = False) -> Sequences:
+    """A file as sequences of `spec`: a PNG or JPEG picture, or `.npy` or `.npz` sequences.
+
+    Raises `InputError` for a file that is missing, of another kind, or does not fit.
+    """
+    kind = path.suffix.lower()
+    if kind not in PICTURES + ARRAYS:
+        raise InputError(
+            f"cannot tell what {path} is", expected=", ".join(PICTURES + ARRAYS), got=kind or "none"
+        )
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    return _read_picture(path, spec, invert) if kind in PICTURES else _read_array(path, spec)
+
+
+def _read_picture(path: Path, spec: SequenceSpec, invert: bool) -> Sequences:
+    channels = spec.channels or 1
+    size = (spec.features // channels, spec.timesteps)  # (width, height): a row is a time step
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            picture.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"not a picture: {path}", expected="a PNG or JPEG") from error
+    notes = []
+    mode = MODES[channels]
+    if picture.mode != mode:
+        notes.append(f"converted from {picture.mode} to {mode}")
+        if "A" in picture.getbands() and mode == "L":
+            # What is transparent would otherwise count as whatever colour lies below it.
+            paper = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(paper, picture.convert("RGBA"))
+        picture = picture.convert(mode)
+    if picture.size != size:
+        notes.append(f"resized from {_by(picture.size)} to {_by(size)}")
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    x = np.asarray(picture, np.float32).reshape(1, spec.timesteps, spec.features)
+    if invert:
+        x = 255 - x
+        notes.append("inverted")
+    elif x.mean() > LIGHT:
+        notes.append("mostly light: if it is dark on light, add --invert")
+    return Sequences(str(path), x, tuple(notes))
+
+
+def _read_array(path: Path, spec: SequenceSpec) -> Sequences:
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            x = loaded if isinstance(loaded, np.ndarray) else _only_array(path, loaded)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"not NumPy arrays without objects: {path}", got=str(error)) from error
+    shape = (spec.timesteps, spec.features)
+    if x.shape[-2:] != shape or x.ndim not in (2, 3) or not x.size:
+        raise InputError(
+            f"{path} does not fit the model", expected=f"{shape} or (n, {shape[0]}, {shape[1]})",
+            got=x.shape,
+        )  # fmt: skip
+    if x.dtype.kind not in "buif" or not np.isfinite(x).all():
+        raise InputError(f"{path} does not hold finite numbers", got=x.dtype)
+    return Sequences(str(path), x.reshape(-1, *shape).astype(np.float32))
+
+
+def _only_array(path: Path, file: np.lib.npyio.NpzFile) -> np.ndarray:
+    names = file.files
+    name = "x" if "x" in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise InputError(f"which array of {path}?", expected="one array, or one called x", got=names)
+    array: np.ndarray = file[name]
+    return array
+
+
+def _names(file: Sequences) -> list[str]:
+    return [file.name] if len(file.x) == 1 else [f"{file.name}[{i}]" for i in range(len(file.x))]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Classify pictures (PNG, JPEG) or sequences (.npy, .npz with one array) with a run's model."""
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a finished run."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Pictures or arrays, in the raw units of the run's data."""
+    invert: bool = False
+    """Turn light pictures dark and dark ones light: MNIST digits are light on dark."""
+    json: bool = False
+    """Print one JSON object a sequence, with the probability of every label."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.predict") -> int:
+    command = parse(Command, arguments(argv), prog)
+    if not command.files:
+        raise InputError("no file to classify", fix=f"See {prog} --help.")
+    run = Run.open(command.run)
+    run.require_finished()
+    files = [read(path, run.spec, invert=command.invert) for path in command.files]
+    for file in files:
+        for note in file.notes:
+            print(f"{file.name}: {note}", file=sys.stderr)
+    for found in predict(run, files):
+        if command.json:
+            print(json.dumps(vars(found)))
+        else:
+            print(f"{found.name}  {found.label}  {found.probability:.2%}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

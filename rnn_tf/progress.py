@@ -1,0 +1,53 @@
+"""What a person sees while training runs: a bar on a terminal, a line an epoch in a log."""
+
+from __future__ import annotations
+
+import sys
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Shows on stderr where training is, and the scores of the last epoch."""
+
+    def __init__(self, epochs: int, finished: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.finished = finished
+        self.console = Console(file=sys.stderr)
+        self.bar = Progress(
+            TextColumn("epoch {task.completed:.0f}/{task.total}"),
+            BarColumn(),
+            TextColumn("{task.fields[scores]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            # Redirecting would swallow what other libraries print while the bar is up.
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not self.console.is_terminal,
+        )
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.bar.start()
+        self.task = self.bar.add_task(
+            "", total=self.epochs, completed=self.finished, scores="compiling"
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        scores = (
+            f"loss {logs.get('crossentropy', float('nan')):.4f}  "
+            f"validation accuracy {logs.get('val_accuracy', float('nan')):.2%}"
+        )
+        self.bar.update(self.task, completed=epoch + 1, scores=scores)
+        if not self.console.is_terminal:
+            print(f"epoch {epoch + 1}/{self.epochs}  {scores}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also after an interruption."""
+        self.bar.stop()

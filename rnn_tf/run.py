@@ -1,0 +1,250 @@
+"""Run: the directory of one training run, its files by name, written so that none is ever half."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnn_tf.config import TrainConfig
+from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+# What `config.json` says about the layout of the directory. Raised when it changes.
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run: `Run.open(path)` for an existing one; `train` makes new ones.
+
+    `metrics.json` is written last: a directory that has it holds a finished run. Until then
+    `checkpoint/state.npz` holds all that training needs to go on from its last whole epoch.
+    """
+
+    path: Path
+    config: TrainConfig
+    spec: SequenceSpec
+
+    # --- files, by name ---
+    @property
+    def model_file(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def history_file(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def curves_file(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def confusion_file(self) -> Path:
+        return self.path / "confusion.png"
+
+    @property
+    def tensorboard_folder(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "checkpoint" / "state.npz"
+
+    # --- what they hold ---
+    @property
+    def finished(self) -> bool:
+        return self.metrics_file.exists()
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record an epoch, as `history.jsonl` has them; empty before the first has ended."""
+        if not self.history_file.exists():
+            return []
+        return [json.loads(line) for line in self.history_file.read_text().splitlines()]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What `metrics.json` holds. Raises `InputError` when the run is not finished."""
+        self.require_finished()
+        metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
+        return metrics
+
+    def load_model(self) -> keras.Sequential:
+        """The model of the best epoch. Raises `InputError` when it is missing or damaged."""
+        self.require_finished()
+        import keras
+
+        try:
+            return keras.saving.load_model(self.model_file, compile=False, safe_mode=True)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"the model of the run cannot be read: {self.model_file}", got=str(error)[:200]
+            ) from error
+
+    def require_finished(self) -> None:
+        if not self.finished:
+            raise InputError(
+                f"the run is not finished: {self.path}",
+                fix=f"Go on with: python -m rnn_tf.train --run-dir {self.path} --resume",
+            )
+
+    # --- life cycle ---
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig, spec: SequenceSpec) -> Run:
+        """Begin a run in `path`, in place of any run that was there.
+
+        Raises `InputError` when `path` holds something other than a run, or cannot be written.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(f"not a folder: {path}", fix="Choose another --run-dir.")
+        if path.is_dir() and any(path.iterdir()) and not holds_run(path):
+            raise InputError(
+                f"the folder is not empty and not a run: {path}", fix="Choose another --run-dir."
+            )
+        run = cls(path, config, spec)
+        with _said_plainly(path):
+            path.mkdir(parents=True, exist_ok=True)
+        run._clear()
+        settings = {"format": FORMAT, **json.loads(config.to_json())}
+        write_text(path / "spec.json", spec.to_json())
+        # Last: it is what makes the directory a run.
+        write_text(path / "config.json", json.dumps(settings, indent=2) + "\n")
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """The run in `path`. Raises `InputError` when there is none, or one that is unreadable."""
+        path = Path(path)
+        if not holds_run(path):
+            raise InputError(
+                f"not a run: {path}",
+                expected="a folder with config.json, made by python -m rnn_tf.train",
+                got="a folder without it" if path.is_dir() else "no folder",
+            )
+        try:
+            settings = json.loads((path / "config.json").read_text())
+            written_as = settings.pop("format")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"not a run's configuration: {path / 'config.json'}") from error
+        if not isinstance(written_as, int) or written_as > FORMAT:
+            raise InputError(
+                f"the run was made by a newer version: {path}",
+                expected=f"format {FORMAT} or older",
+                got=written_as,
+                fix="Upgrade this package.",
+            )
+        try:
+            spec = SequenceSpec.from_json((path / "spec.json").read_text())
+        except OSError as error:
+            raise InputError(f"the run has no specification: {path / 'spec.json'}") from error
+        return cls(path, TrainConfig.from_dict(settings), spec)
+
+    def save_state(self, state: dict[str, np.ndarray]) -> None:
+        """Write the checkpoint: one file, so that all of it is of the same epoch."""
+        with writing(self.checkpoint_file) as temporary, temporary.open("wb") as file:
+            np.savez(file, **state)  # type: ignore[arg-type]
+
+    def load_state(self) -> dict[str, np.ndarray] | None:
+        """The checkpoint, or None before the first epoch has ended."""
+        if not self.checkpoint_file.exists():
+            return None
+        try:
+            with np.load(self.checkpoint_file, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint is damaged: {self.checkpoint_file}",
+                fix="Start again with --overwrite.",
+            ) from error
+
+    def save_model(self, model: keras.Sequential) -> None:
+        with writing(self.model_file) as temporary:
+            model.save(temporary)
+
+    def save_history(self, history: list[dict[str, Any]]) -> None:
+        write_text(self.history_file, "".join(json.dumps(record) + "\n" for record in history))
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Mark the run as finished, and drop what was only needed to go on."""
+        write_text(self.metrics_file, json.dumps(metrics, indent=2) + "\n")
+        self.drop_checkpoint()
+
+    def drop_checkpoint(self) -> None:
+        shutil.rmtree(self.checkpoint_file.parent, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """Remove the files of an earlier run, and no others; first what made it a whole one."""
+        own = ("config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl")
+        for name in (*own, "curves.png", "confusion.png"):
+            (self.path / name).unlink(missing_ok=True)
+        self.drop_checkpoint()
+        shutil.rmtree(self.tensorboard_folder, ignore_errors=True)
+
+
+def holds_run(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def new_path(config: TrainConfig, now: datetime | None = None) -> Path:
+    """A folder name nobody has used: `runs/<dataset>-<cell><units>-<date>-<time>`."""
+    now = now or datetime.now()
+    dataset = Path(config.dataset.removeprefix("tfds:")).stem
+    name = f"{dataset}-{config.cell}{config.units}-{now:%Y%m%d-%H%M%S}"
+    path = Path("runs") / name
+    for number in range(2, 1000):
+        if not path.exists():
+            break
+        path = path.with_name(f"{name}-{number}")
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Write a file so that `path` is always the old or the new one, whole, also after a kill.
+
+    Gives a temporary name in the same folder, and renames it when the block ends well. Raises
+    `InputError` when the disk is full, read-only or gone.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with _said_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _said_plainly(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}",
+            fix="Free some space, or choose another folder with --run-dir.",
+        ) from error

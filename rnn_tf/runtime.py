@@ -1,0 +1,149 @@
+"""Process set-up: what must be said to TensorFlow, some of it before it is first imported."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnn_tf.cache import cache_folder
+from rnn_tf.config import TrainConfig
+from rnn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# A compiled program that nobody has asked for in this long is deleted. Days.
+PROGRAM_LIFETIME = 30
+
+
+def start(*, verbose: bool = False) -> None:
+    """Import TensorFlow: quietly, its memory growing on demand, its compiled programs cached.
+
+    What is set here holds for the process and only where the user has not set it already.
+    `verbose` lets TensorFlow's own messages through.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    if "tensorflow" in sys.modules:
+        return
+    _cache_programs()
+    if verbose:
+        import tensorflow  # noqa: F401
+    else:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _silent_stderr():
+            import tensorflow as tf
+
+            # Devices are looked for on first use, and talked about then.
+            tf.config.list_logical_devices()
+
+
+def seed_everything(config: TrainConfig) -> None:
+    """Seed Python, NumPy, Keras and TensorFlow; allow only repeatable operations if asked to."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def choose_precision(precision: str) -> str:
+    """The Keras dtype policy for `--precision`: `auto` becomes what suits the hardware.
+
+    `mixed_float16` where a GPU has tensor cores (compute capability 7.0 or later, see NVIDIA's
+    "Train With Mixed Precision"), else `float32`.
+    """
+    if precision != "auto":
+        return precision
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    capable = [d.get("compute_capability", (0, 0)) >= (7, 0) for d in details]
+    return "mixed_float16" if capable and all(capable) else "float32"
+
+
+def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
+    """`MirroredStrategy` over all devices of the fastest kind, or None for a single one.
+
+    Raises `InputError` for an optimizer that cannot be spread over several devices.
+    """
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    single = len(devices) < 2 or config.optimizer == "soap"
+    if config.strategy == "none" or (config.strategy == "auto" and single):
+        return None
+    if config.optimizer == "soap":
+        raise InputError(
+            "soap runs on one device", expected="--strategy none", got="--strategy mirrored",
+            fix="Or choose another --optimizer.",
+        )  # fmt: skip
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _cache_programs() -> None:
+    """Have XLA keep what it compiles for the next process.
+
+    A program is machine code: the folder is named after the TensorFlow and the processor that
+    made it, since a cache in a shared home directory may be read on another machine.
+    """
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    if "persistent_cache" in flags:
+        return
+    made_by = f"{importlib.metadata.version('tensorflow')} {_processor()}"
+    name = hashlib.sha256(made_by.encode()).hexdigest()[:16]
+    try:
+        folder = cache_folder("xla") / name
+        folder.mkdir(parents=True, exist_ok=True)
+        _forget_old(folder)
+    except OSError:
+        return  # No cache is slower, not wrong.
+    os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={folder}".strip()
+
+
+def _forget_old(folder: Path) -> None:
+    oldest = time.time() - PROGRAM_LIFETIME * 24 * 3600
+    for program in folder.iterdir():
+        # Another process may be tidying too.
+        with contextlib.suppress(FileNotFoundError):
+            if program.stat().st_mtime < oldest:
+                program.unlink()
+
+
+def _processor() -> str:
+    """What identifies the instruction set: the processor's feature flags where Linux tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hold back what is written to stderr, native code included; show it if something fails."""
+    sys.stderr.flush()
+    keep = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(keep, 2)
+            held.seek(0)
+            sys.stderr.write(held.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(keep, 2)
+            os.close(keep)

@@ -1,0 +1,61 @@
+"""How good predicted probabilities are: accuracy, loss, and the same class by class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# Probabilities below this count as this in the loss, as in Keras (keras.config.epsilon()).
+LEAST_PROBABILITY = 1e-7
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores over every example of a split."""
+
+    confusion: np.ndarray  # (classes, classes) int64 counts: row = true class, column = predicted
+    loss: float  # mean cross-entropy, nats
+
+    @property
+    def examples(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of examples whose most probable class is the true one, 0 to 1."""
+        return float(np.trace(self.confusion) / self.examples)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """`(classes,)`: of the examples called this class, the share that are. 0 if none are."""
+        return _share(np.diag(self.confusion), self.confusion.sum(axis=0))
+
+    @property
+    def recall(self) -> np.ndarray:
+        """`(classes,)`: of the examples of this class, the share called so. 0 if there are none."""
+        return _share(np.diag(self.confusion), self.confusion.sum(axis=1))
+
+    @property
+    def f1(self) -> np.ndarray:
+        """`(classes,)`: the harmonic mean of precision and recall."""
+        return _share(2 * self.precision * self.recall, self.precision + self.recall)
+
+    def summary(self) -> dict[str, Any]:
+        """What `metrics.json` says of a split."""
+        return {"accuracy": self.accuracy, "loss": self.loss, "examples": self.examples}
+
+
+def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
+    """Score `probabilities` `(n, classes)` against class indices `y` `(n,)`. Drops no example."""
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    pairs = np.bincount(y.astype(np.int64) * classes + predicted, minlength=classes * classes)
+    of_truth = probabilities[np.arange(len(y)), y].astype(np.float64)
+    loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
+    return Scores(pairs.reshape(classes, classes), float(loss))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)

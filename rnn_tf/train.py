@@ -1,0 +1,213 @@
+"""`python -m rnn_tf.train`: train a classifier and keep everything about it in a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from rnn_tf import runtime
+from rnn_tf.command import arguments, option, parse
+from rnn_tf.config import TrainConfig, preset
+from rnn_tf.data import SequenceData, load
+from rnn_tf.errors import CheckFailed, InputError, one_line_errors
+from rnn_tf.run import Run, holds_run, new_path
+
+
+def train(
+    config: TrainConfig | None = None,
+    run_dir: Path | str | None = None,
+    *,
+    data: SequenceData | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    verbose: bool = False,
+) -> Run:
+    """Train, evaluate once, and keep all of it in a run directory.
+
+    Without `config`, the `best` preset (or, with `resume`, what the run was begun with); without
+    `run_dir`, a new folder under `runs/`; without `data`, what `config.dataset` names.
+    `resume` goes on with an interrupted run and gives a finished one back as it is; `overwrite`
+    replaces one. Raises `InputError` for bad input, `CheckFailed` when training gives nothing.
+    """
+    began = time.perf_counter()
+    path = Path(run_dir) if run_dir is not None else new_path(config or TrainConfig())
+    run = _to_resume(path, config) if resume else None
+    if run is None:
+        _refuse_to_replace(path, overwrite)
+    elif run.finished:
+        return run
+    config = run.config if run else config or TrainConfig()
+    # Reading the data is native code for the most part, and importing TensorFlow is not.
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(lambda: data or load(config.dataset))
+        runtime.start(verbose=verbose)
+        data = loading.result()
+    if run is None:
+        run = Run.create(path, config, data.spec)
+    elif run.spec != data.spec:
+        raise InputError(f"the data are not those that the run was begun with: {config.dataset}")
+    return _train(run, data, began, progress)
+
+
+def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
+    from rnn_tf.evaluate import probabilities
+    from rnn_tf.fit import fit, why_not_fused
+    from rnn_tf.scores import score
+
+    config = run.config
+    runtime.seed_everything(config)
+    precision = runtime.choose_precision(config.precision)
+    strategy = runtime.choose_strategy(config)
+    callbacks: list[Any] = []
+    if progress:
+        reason = why_not_fused(config, data, strategy)
+        how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
+        print(f"training on {config.dataset} ({how}, {precision})", file=sys.stderr)
+        from rnn_tf.progress import ProgressBar
+
+        callbacks = [ProgressBar(config.epochs, len(run.history))]
+    with ThreadPoolExecutor(1) as beside:
+        # Matplotlib's import fits into the time in which XLA compiles.
+        drawing = beside.submit(importlib.import_module, "rnn_tf.plots")
+        fitted = fit(config, data, run, precision=precision, strategy=strategy, callbacks=callbacks)
+        plots = drawing.result()
+    splits = {"train": data.train, "valid": data.valid, "test": data.test}
+    scores = {
+        name: score(probabilities(fitted.model, split, data.spec), split.y)
+        for name, split in splits.items()
+    }
+    run.save_model(fitted.model)
+    plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
+    test = scores["test"]
+    plots.plot_confusion(test.confusion, data.spec.labels, test.accuracy, run.confusion_file)
+    run.save_metrics(
+        {
+            "parameters": fitted.model.count_params(),
+            "seconds": round(time.perf_counter() - began, 3),
+            "best_epoch": fitted.best_epoch,
+            "precision": precision,
+            "stopped": fitted.stopped,
+            **{name: split.summary() for name, split in scores.items()},
+        }
+    )
+    return run
+
+
+def _to_resume(path: Path, config: TrainConfig | None) -> Run | None:
+    """The run to go on with; None when it was killed before there was one."""
+    if not path.exists():
+        raise InputError(f"no run to resume: {path}", fix="Leave --resume out to begin one.")
+    if not holds_run(path):
+        return None
+    run = Run.open(path)
+    if config is not None and config != run.config:
+        name = next(
+            field.name
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) != getattr(run.config, field.name)
+        )
+        raise InputError(
+            f"the run was begun with another {name}",
+            expected=repr(getattr(run.config, name)),
+            got=repr(getattr(config, name)),
+            fix="Leave the setting out, or begin a new run in another --run-dir.",
+        )
+    return run
+
+
+def _refuse_to_replace(path: Path, overwrite: bool) -> None:
+    if overwrite or not holds_run(path):
+        return
+    state = "a finished run" if Run.open(path).finished else "an unfinished run"
+    fix = "Add --overwrite to replace it, or choose another --run-dir"
+    if state == "an unfinished run":
+        fix = f"Add --resume to go on with it. {fix}"
+    raise InputError(f"the folder already holds {state}: {path}", fix=f"{fix}.")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train a small recurrent classifier, evaluate it once on the test split, keep it as a run.
+
+    Without any option: MNIST, read row by row by SimpleRNN(32) and a softmax.
+    """
+
+    preset: str = "best"
+    """Where the defaults of the settings come from: best or tutorial."""
+    run_dir: Path | None = None
+    """The folder for everything about this run. Default: a new one under runs/."""
+    resume: bool = False
+    """Go on with the interrupted run in --run-dir, with the settings it was begun with."""
+    overwrite: bool = False
+    """Replace the run in --run-dir."""
+    verbose: bool = False
+    """Let TensorFlow's own messages through."""
+    settings: tyro.conf.OmitArgPrefixes[TrainConfig] = TrainConfig()
+    """What determines the result. All of it is kept in the run's config.json."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train") -> int:
+    argv = arguments(argv)
+    command = parse(Command, argv, prog, default=_defaults(argv))
+    resuming = command.resume
+    if resuming and command.run_dir is None:
+        raise InputError("--resume needs the folder of a run", fix="Add --run-dir.")
+    run_dir = command.run_dir or new_path(command.settings)
+    try:
+        run = train(
+            command.settings,
+            run_dir,
+            resume=resuming,
+            overwrite=command.overwrite,
+            verbose=command.verbose,
+        )
+    except KeyboardInterrupt:
+        epochs = len(Run.open(run_dir).history) if holds_run(run_dir) else 0
+        print(f"\nstopped after {epochs} whole epochs", file=sys.stderr)
+        if epochs:
+            print(f"go on with: {prog} --run-dir {run_dir} --resume", file=sys.stderr)
+        return 130
+    print(summary(run))
+    if run.metrics["stopped"]:
+        raise CheckFailed(f"{run.metrics['stopped']}; the best epoch before that was kept")
+    return 0
+
+
+def summary(run: Run) -> str:
+    """Five lines: how good, how sure, how large, how long, where."""
+    metrics = run.metrics
+    test, valid = metrics["test"], metrics["valid"]
+    return "\n".join(
+        (
+            f"accuracy    {test['accuracy']:.2%} test, {valid['accuracy']:.2%} validation",
+            f"loss        {test['loss']:.4f} test, {valid['loss']:.4f} validation",
+            f"parameters  {metrics['parameters']:,}",
+            f"time        {metrics['seconds']:.1f} s, best epoch "
+            f"{metrics['best_epoch']} of {len(run.history)}",
+            f"run         {run.path}",
+        )
+    )
+
+
+def _defaults(argv: Sequence[str]) -> Command:
+    """What the options left out mean: a preset's values, or those of the run to resume."""
+    name = option(argv, "--preset") or "best"
+    run_dir = option(argv, "--run-dir")
+    if "--resume" in argv and run_dir is not None and holds_run(Path(run_dir)):
+        return Command(preset=name, settings=Run.open(run_dir).config)
+    return Command(preset=name, settings=preset(name))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,84 @@
+"""What tests share: data, one trained run, and a way to run commands as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnn_tf import Run, TrainConfig, load, runtime, train
+from rnn_tf.data import SequenceData
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+# Tests neither use nor fill the caches of the person who runs them; commands inherit this.
+_CACHE = tempfile.TemporaryDirectory(prefix="rnn-tf-tests-")
+os.environ["RNN_TF_CACHE"] = _CACHE.name
+# Before a test module imports Keras, and TensorFlow with it, in its own way.
+runtime.start()
+
+
+def pytest_unconfigure() -> None:
+    _CACHE.cleanup()
+
+
+@pytest.fixture(scope="session")
+def mnist() -> SequenceData:
+    return load("mnist")
+
+
+@pytest.fixture(scope="session")
+def run(mnist: SequenceData, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The real job for one epoch: all of MNIST, the default model. Read it, do not change it."""
+    return train(
+        TrainConfig(epochs=1), tmp_path_factory.mktemp("runs") / "mnist", data=mnist, progress=False
+    )
+
+
+@pytest.fixture(scope="session")
+def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A learnable set of the user's own: does a noisy wave of 12 steps rise or fall, or neither?
+
+    203 training examples: with a batch size of 16 the last batch holds 11.
+    """
+    random = np.random.default_rng(0)
+    arrays = {}
+    for split, examples in (("train", 203), ("valid", 40), ("test", 50)):
+        y = random.integers(0, 3, examples)
+        slope = (y - 1)[:, None, None] * np.linspace(-1, 1, 12)[None, :, None]
+        noise = random.normal(0, 0.3, (examples, 12, 2))
+        arrays[f"x_{split}"] = (slope + noise).astype(np.float32)
+        arrays[f"y_{split}"] = y
+    path = tmp_path_factory.mktemp("data") / "waves.npz"
+    np.savez(path, labels=np.array(["falls", "flat", "rises"]), **arrays)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(small_npz: Path) -> SequenceData:
+    return load(str(small_npz))
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Runs `python -m <module> <arguments>` in an empty folder, as a user would."""
+
+    def call(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return call

@@ -1,0 +1,162 @@
+"""Settings: what is accepted, how they travel through JSON, and how a wrong one is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnn_tf.config import (
+    PRESETS,
+    Cell,
+    Optimizer,
+    Precision,
+    Preset,
+    Schedule,
+    Strategy,
+    TrainConfig,
+    preset,
+)
+from rnn_tf.errors import InputError
+
+shares = st.floats(0, 1, exclude_max=True)
+configs = st.builds(
+    TrainConfig,
+    dataset=st.text(),
+    cell=st.sampled_from(get_args(Cell)),
+    units=st.integers(min_value=1),
+    activation=st.text(),
+    recurrent_initializer=st.text(),
+    dropout=shares,
+    recurrent_dropout=shares,
+    epochs=st.integers(min_value=1),
+    batch_size=st.integers(min_value=1),
+    optimizer=st.sampled_from(get_args(Optimizer)),
+    learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
+    schedule=st.sampled_from(get_args(Schedule)),
+    warmup=shares,
+    clip_norm=st.floats(0, allow_infinity=False),
+    weight_decay=st.floats(0, allow_infinity=False),
+    precision=st.sampled_from(get_args(Precision)),
+    seed=st.integers(min_value=0, max_value=2**32 - 1),
+    deterministic=st.booleans(),
+    fused=st.booleans(),
+    strategy=st.sampled_from(get_args(Strategy)),
+)
+
+
+@given(configs)
+def test_json_gives_back_the_same_settings(config: TrainConfig) -> None:
+    assert TrainConfig.from_dict(json.loads(config.to_json())) == config
+
+
+def test_json_holds_every_setting_by_name() -> None:
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    assert list(json.loads(TrainConfig().to_json())) == names
+
+
+def test_settings_cannot_be_changed_by_accident() -> None:
+    config = TrainConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.units = 64  # type: ignore[misc]
+
+
+def test_settings_left_out_have_their_defaults() -> None:
+    assert TrainConfig.from_dict({"units": 64}) == TrainConfig(units=64)
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert TrainConfig.from_dict({"learning_rate": 1}).learning_rate == 1
+
+
+def test_an_unknown_setting_is_named_beside_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"unknown setting 'unit'; expected one of .*'units'"):
+        TrainConfig.from_dict({"unit": 32})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("units", 0),
+        ("units", -1),
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("seed", -1),
+        ("dropout", -0.1),
+        ("dropout", 1.0),
+        ("recurrent_dropout", 1.0),
+        ("warmup", 1.0),
+        ("warmup", math.nan),
+        ("learning_rate", 0.0),
+        ("learning_rate", -1.0),
+        ("learning_rate", math.inf),
+        ("learning_rate", math.nan),
+        ("clip_norm", -0.5),
+        ("clip_norm", math.nan),
+        ("weight_decay", -0.5),
+        ("weight_decay", math.inf),
+    ],
+)
+def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"^bad {name}; expected .*, got {re.escape(repr(value))}$"):
+        TrainConfig.from_dict({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("units", 32.0, "int"),
+        ("units", "32", "int"),
+        ("units", True, "int"),
+        ("learning_rate", "0.1", "float"),
+        ("learning_rate", False, "float"),
+        ("fused", 1, "bool"),
+        ("dataset", None, "str"),
+        ("activation", ["relu"], "str"),
+    ],
+)
+def test_a_value_of_another_type_is_named(name: str, value: Any, kind: str) -> None:
+    expected = f"bad {name}; expected {kind}, got {value!r}"
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
+        TrainConfig.from_dict({name: value})
+
+
+@pytest.mark.parametrize("name", ["cell", "optimizer", "schedule", "precision", "strategy"])
+@pytest.mark.parametrize("value", ["", "other", None, 1])
+def test_an_unknown_choice_is_named_beside_the_known_ones(name: str, value: Any) -> None:
+    known = re.escape(getattr(TrainConfig(), name))
+    with pytest.raises(InputError, match=rf"^unknown {name} {value!r}; expected one of .*{known}"):
+        TrainConfig.from_dict({name: value})
+
+
+def test_every_preset_has_a_name_that_types_know() -> None:
+    assert set(get_args(Preset)) == set(PRESETS)
+    assert {name: preset(name) for name in PRESETS} == PRESETS
+
+
+def test_the_defaults_are_the_best_preset() -> None:
+    assert preset("best") == TrainConfig()
+
+
+def test_presets_train_the_same_architecture() -> None:
+    best, tutorial = preset("best"), preset("tutorial")
+    for name in ("dataset", "cell", "units", "epochs", "batch_size"):
+        assert getattr(best, name) == getattr(tutorial, name)
+
+
+def test_the_tutorial_preset_is_plain_keras() -> None:
+    tutorial = preset("tutorial")
+    assert (tutorial.activation, tutorial.recurrent_initializer) == ("tanh", "orthogonal")
+    assert (tutorial.optimizer, tutorial.learning_rate) == ("adam", 1e-3)
+    assert (tutorial.schedule, tutorial.warmup, tutorial.clip_norm) == ("constant", 0.0, 0.0)
+
+
+def test_an_unknown_preset_is_named_beside_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"^unknown preset 'fast'; expected one of best, tutorial$"):
+        preset("fast")

@@ -1,0 +1,82 @@
+"""Scores against a loop that counts one example at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from rnn_tf.scores import score
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    classes = draw(st.integers(2, 6))
+    examples = draw(st.integers(1, 40))
+    values = st.floats(0, 1, width=32)
+    probabilities = draw(hnp.arrays(np.float32, (examples, classes), elements=values))
+    return probabilities, draw(hnp.arrays(np.int32, examples, elements=st.integers(0, classes - 1)))
+
+
+@given(predictions())
+def test_scores_agree_with_counting_one_by_one(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+    probabilities, y = drawn
+    classes = probabilities.shape[1]
+    confusion = [[0] * classes for _ in range(classes)]
+    losses = []
+    for row, truth in zip(probabilities.tolist(), y.tolist(), strict=True):
+        called = max(range(classes), key=row.__getitem__)  # of equals, the first
+        confusion[truth][called] += 1
+        losses.append(-math.log(max(row[truth], 1e-7)))
+    scores = score(probabilities, y)
+    assert scores.confusion.tolist() == confusion
+    assert scores.examples == len(y)
+    right = sum(confusion[i][i] for i in range(classes))
+    assert scores.accuracy == right / len(y)
+    # Both are float64; NumPy only adds in another order.
+    assert scores.loss == pytest.approx(sum(losses) / len(y), rel=1e-12, abs=1e-12)
+    for i in range(classes):
+        called = sum(row[i] for row in confusion)
+        actual = sum(confusion[i])
+        precision = confusion[i][i] / called if called else 0
+        recall = confusion[i][i] / actual if actual else 0
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0
+        assert scores.precision[i] == precision
+        assert scores.recall[i] == recall
+        assert scores.f1[i] == pytest.approx(f1, rel=1e-15)
+
+
+def test_a_small_example_by_hand() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.6, 0.4, 0]])
+    scores = score(probabilities, np.array([0, 1, 1, 0]))
+    assert scores.confusion.tolist() == [[2, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert scores.accuracy == 3 / 4
+    # ln is worked out to seven digits here.
+    assert scores.loss == pytest.approx((0.3566749 + 1.2039728 + 0.2231436 + 0.5108256) / 4, 1e-6)
+    assert scores.precision.tolist() == [2 / 3, 1, 0]
+    assert scores.recall.tolist() == [1, 1 / 2, 0]
+    assert scores.f1.tolist() == pytest.approx([0.8, 2 / 3, 0])
+
+
+def test_certainty_of_the_wrong_class_is_a_finite_loss() -> None:
+    scores = score(np.array([[1.0, 0.0]], np.float32), np.array([1]))
+    assert scores.loss == pytest.approx(-math.log(1e-7))
+
+
+def test_the_summary_is_plain_numbers() -> None:
+    summary = score(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32)).summary()
+    assert summary == {"accuracy": 1.0, "loss": 0.0, "examples": 3}
+    assert [type(value) for value in summary.values()] == [float, float, int]
+
+
+def test_labels_of_few_bits_do_not_overflow() -> None:
+    # Class 200 * 201 classes + 200 does not fit the uint8 in which the labels come.
+    probabilities = np.eye(201, dtype=np.float32)[[200, 0]]
+    scores = score(probabilities, np.array([200, 0], np.uint8))
+    assert scores.confusion[200, 200] == 1
+    assert scores.confusion[0, 0] == 1
+    assert scores.examples == 2
