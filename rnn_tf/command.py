@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -21,12 +21,13 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
     `--help` prints and exits. Raises `InputError` for arguments that do not fit.
     """
     complaint = io.StringIO()
-    given = {} if default is None else {"default": default}
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
             # Flags are off until said: no --no-resume beside --resume.
             config = (tyro.conf.FlagCreatePairsOff,)
-            return tyro.cli(kind, args=list(argv), prog=prog, config=config, **given)
+            parsed: T = tyro.cli(kind, args=list(argv), prog=prog, config=config, **given)
+            return parsed
     except SystemExit as stop:
         if not stop.code:
             raise

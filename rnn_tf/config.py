@@ -35,10 +35,12 @@ class TrainConfig:
     """The recurrent cell."""
     units: int = 32
     """Size of the hidden state."""
-    activation: str = "elu"
-    """Activation of the cell's output: any name of keras.activations that works per number."""
-    recurrent_initializer: str = "identity"
-    """How the state-to-state weights start: any name of keras.initializers."""
+    activation: str = "auto"
+    """Activation of the cell's output: any name of keras.activations that works per number.
+    auto: elu for simple_rnn, tanh for lstm and gru."""
+    recurrent_initializer: str = "auto"
+    """How the state-to-state weights start: any name of keras.initializers.
+    auto: identity for simple_rnn, orthogonal for lstm and gru."""
     dropout: float = 0.0
     """Share of the input features dropped while training, 0 to below 1."""
     recurrent_dropout: float = 0.0
@@ -81,6 +83,21 @@ class TrainConfig:
         _check("learning_rate", 0 < self.learning_rate < math.inf, "a positive number", self)
         for name in ("clip_norm", "weight_decay"):
             _check(name, 0 <= getattr(self, name) < math.inf, "a number >= 0", self)
+
+    @property
+    def cell_activation(self) -> str:
+        """`activation`, with what `auto` stands for."""
+        gated = self.cell != "simple_rnn"
+        return ("tanh" if gated else "elu") if self.activation == "auto" else self.activation
+
+    @property
+    def cell_initializer(self) -> str:
+        """`recurrent_initializer`, with what `auto` stands for."""
+        if self.recurrent_initializer != "auto":
+            return self.recurrent_initializer
+        # A state that is kept until something is learned (Le, Jaitly and Hinton, 2015); gated
+        # cells keep theirs by their gates.
+        return "identity" if self.cell == "simple_rnn" else "orthogonal"
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

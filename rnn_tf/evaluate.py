@@ -56,7 +56,7 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """Score a run's model on the whole test split: overall, class by class, and what it mistakes."""
+    """Score a model on the whole test split: overall, class by class, and what it mistakes."""
 
     run: tyro.conf.Positional[Path]
     """The folder of a finished run."""

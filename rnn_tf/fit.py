@@ -1,4 +1,4 @@
-"""The training loop: Keras `fit`, a whole epoch compiled into one program where that is possible."""
+"""The training loop: Keras `fit`, a whole epoch as one compiled program where possible."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _compiled(
 
 
 def _build_variables(model: keras.Sequential, classes: int) -> None:
-    """Make the variables of optimizer and metrics now: a program that makes them is traced twice."""
+    """Make the variables of optimizer and metrics: a program that makes some is traced twice."""
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(
         x=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceSpec
@@ -29,8 +30,8 @@ def build_model(
     """
     recurrent = CELLS[config.cell](
         config.units,
-        activation=_activation(config.activation),
-        recurrent_initializer=_initializer(config.recurrent_initializer),
+        activation=_activation(config.cell_activation),
+        recurrent_initializer=_initializer(config.cell_initializer),
         dropout=config.dropout,
         recurrent_dropout=config.recurrent_dropout,
         unroll=unroll,
@@ -42,6 +43,24 @@ def build_model(
     )
     shape = (spec.timesteps, spec.features)
     return keras.Sequential([keras.Input(shape, name="sequence"), recurrent, softmax])
+
+
+def read_along(model: keras.Sequential, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the model holds and would say after each step of scaled `x` `(timesteps, features)`.
+
+    Returns the hidden states `(timesteps, units)` and the probabilities `(timesteps, classes)`,
+    both float32. The last row of the probabilities is what the model says of the sequence.
+    """
+    recurrent, softmax = model.layers
+    each_step = type(recurrent).from_config(
+        {**recurrent.get_config(), "return_sequences": True, "name": "each_step"}
+    )
+    sequence = keras.ops.convert_to_tensor(x[None], "float32")
+    each_step.build(sequence.shape)
+    each_step.set_weights(recurrent.get_weights())
+    states = each_step(sequence)
+    to_numpy = keras.ops.convert_to_numpy
+    return to_numpy(keras.ops.cast(states[0], "float32")), to_numpy(softmax(states)[0])
 
 
 def _activation(name: str) -> str:

@@ -69,6 +69,39 @@ def plot_confusion(
     _save(figure, path)
 
 
+def plot_reading(
+    x: np.ndarray,
+    states: np.ndarray,
+    probabilities: np.ndarray,
+    labels: tuple[str, ...],
+    path: Path,
+) -> None:
+    """A sequence as the model reads it, time from top to bottom, as a PNG.
+
+    Left the input `(timesteps, features)`, then the hidden state `(timesteps, units)`, then what
+    the model would answer if the sequence ended there, `(timesteps, classes)`.
+    """
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    limit = float(np.abs(states).max()) or 1.0
+    for panel, values, colours, low, high in (
+        (axes[0], x, "Greys", None, None),
+        (axes[1], states, "RdBu_r", -limit, limit),
+        (axes[2], probabilities, "Blues", 0, 1),
+    ):
+        image = panel.imshow(values, aspect="auto", cmap=colours, vmin=low, vmax=high)
+        figure.colorbar(image, ax=panel, shrink=0.8)
+    axes[0].set(title="Input, a row a time step", xlabel="feature", ylabel="time step")
+    axes[1].set(title="Hidden state after the step", xlabel="unit")
+    final = probabilities[-1]
+    answer = f"{labels[int(final.argmax())]} ({final.max():.1%})"
+    axes[2].set(title=f"Answer after the step; at the end: {answer}", xlabel="class")
+    if len(labels) <= CLASSES_WITH_NUMBERS:
+        upright = max(map(len, labels)) <= 3
+        axes[2].set_xticks(range(len(labels)), labels, rotation=0 if upright else 90)
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     with writing(path) as temporary:

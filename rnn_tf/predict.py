@@ -63,6 +63,15 @@ def predict(run: Run, sequences: list[Sequences]) -> list[Prediction]:
     ]
 
 
+def draw_reading(run: Run, x: np.ndarray, path: Path) -> None:
+    """Draw how the run's model reads one raw sequence `(timesteps, features)` as a PNG."""
+    from rnn_tf.model import read_along
+    from rnn_tf.plots import plot_reading
+
+    states, probabilities = read_along(run.load_model(), x * np.float32(run.spec.scale))
+    plot_reading(x, states, probabilities, run.spec.labels, path)
+
+
 def read(path: Path, spec: SequenceSpec, *, invert: bool = False) -> Sequences:
     """A file as sequences of `spec`: a PNG or JPEG picture, or `.npy` or `.npz` sequences.
 
@@ -82,8 +91,9 @@ def _read_picture(path: Path, spec: SequenceSpec, invert: bool) -> Sequences:
     channels = spec.channels or 1
     size = (spec.features // channels, spec.timesteps)  # (width, height): a row is a time step
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            picture.load()
+        with Image.open(path, formats=("PNG", "JPEG")) as opened:
+            opened.load()
+            picture: Image.Image = opened
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"not a picture: {path}", expected="a PNG or JPEG") from error
     notes = []
@@ -131,7 +141,9 @@ def _only_array(path: Path, file: np.lib.npyio.NpzFile) -> np.ndarray:
     names = file.files
     name = "x" if "x" in names else names[0] if len(names) == 1 else None
     if name is None:
-        raise InputError(f"which array of {path}?", expected="one array, or one called x", got=names)
+        raise InputError(
+            f"which array of {path}?", expected="one array, or one called x", got=names
+        )
     array: np.ndarray = file[name]
     return array
 
@@ -156,6 +168,8 @@ class Command:
     """Turn light pictures dark and dark ones light: MNIST digits are light on dark."""
     json: bool = False
     """Print one JSON object a sequence, with the probability of every label."""
+    picture: Path | None = None
+    """Also draw how the model reads the first sequence, step by step, as this PNG."""
 
 
 @one_line_errors
@@ -169,7 +183,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.predic
     for file in files:
         for note in file.notes:
             print(f"{file.name}: {note}", file=sys.stderr)
-    for found in predict(run, files):
+    predictions = predict(run, files)
+    if command.picture:
+        draw_reading(run, files[0].x[0], command.picture)
+    for found in predictions:
         if command.json:
             print(json.dumps(vars(found)))
         else:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import os
-import platform
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnn_tf.cache import cache_folder
+from rnn_tf import programs
 from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-# A compiled program that nobody has asked for in this long is deleted. Days.
-PROGRAM_LIFETIME = 30
 
 
 def start(*, verbose: bool = False) -> None:
@@ -35,7 +27,7 @@ def start(*, verbose: bool = False) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "tensorflow" in sys.modules:
         return
-    _cache_programs()
+    programs.reuse()
     if verbose:
         import tensorflow  # noqa: F401
     else:
@@ -90,44 +82,6 @@ def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
             fix="Or choose another --optimizer.",
         )  # fmt: skip
     return tf.distribute.MirroredStrategy([device.name for device in devices])
-
-
-def _cache_programs() -> None:
-    """Have XLA keep what it compiles for the next process.
-
-    A program is machine code: the folder is named after the TensorFlow and the processor that
-    made it, since a cache in a shared home directory may be read on another machine.
-    """
-    flags = os.environ.get("TF_XLA_FLAGS", "")
-    if "persistent_cache" in flags:
-        return
-    made_by = f"{importlib.metadata.version('tensorflow')} {_processor()}"
-    name = hashlib.sha256(made_by.encode()).hexdigest()[:16]
-    try:
-        folder = cache_folder("xla") / name
-        folder.mkdir(parents=True, exist_ok=True)
-        _forget_old(folder)
-    except OSError:
-        return  # No cache is slower, not wrong.
-    os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_persistent_cache_directory={folder}".strip()
-
-
-def _forget_old(folder: Path) -> None:
-    oldest = time.time() - PROGRAM_LIFETIME * 24 * 3600
-    for program in folder.iterdir():
-        # Another process may be tidying too.
-        with contextlib.suppress(FileNotFoundError):
-            if program.stat().st_mtime < oldest:
-                program.unlink()
-
-
-def _processor() -> str:
-    """What identifies the instruction set: the processor's feature flags where Linux tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
 
 
 @contextlib.contextmanager

@@ -58,4 +58,5 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    shares: np.ndarray = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+    return shares

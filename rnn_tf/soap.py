@@ -86,7 +86,10 @@ class Soap(keras.optimizers.Optimizer):
         """Adam's step for the gradient matrix `(rows, columns)` in the eigenbasis, turned back."""
         left = self._average(state["left"], ops.matmul(grad, ops.transpose(grad)))
         right = self._average(state["right"], ops.matmul(ops.transpose(grad), grad))
-        old = (ops.convert_to_tensor(state["left_basis"]), ops.convert_to_tensor(state["right_basis"]))
+        old = (
+            ops.convert_to_tensor(state["left_basis"]),
+            ops.convert_to_tensor(state["right_basis"]),
+        )
         q_left, q_right = ops.cond(
             self._is_refresh(self.iterations),
             lambda: (_next_basis(left, old[0]), _next_basis(right, old[1])),

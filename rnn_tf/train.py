@@ -6,15 +6,15 @@ import dataclasses
 import importlib
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from rnn_tf import runtime
+from rnn_tf import programs, runtime
 from rnn_tf.command import arguments, option, parse
 from rnn_tf.config import TrainConfig, preset
 from rnn_tf.data import SequenceData, load
@@ -52,6 +52,10 @@ def train(
         loading = beside.submit(lambda: data or load(config.dataset))
         runtime.start(verbose=verbose)
         data = loading.result()
+    from rnn_tf.model import build_model
+
+    # What cannot be built is found out before anything on disk is touched.
+    build_model(config, data.spec)
     if run is None:
         run = Run.create(path, config, data.spec)
     elif run.spec != data.spec:
@@ -100,6 +104,7 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
             **{name: split.summary() for name, split in scores.items()},
         }
     )
+    programs.seal()
     return run
 
 
@@ -152,7 +157,7 @@ class Command:
     """Replace the run in --run-dir."""
     verbose: bool = False
     """Let TensorFlow's own messages through."""
-    settings: tyro.conf.OmitArgPrefixes[TrainConfig] = TrainConfig()
+    settings: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """What determines the result. All of it is kept in the run's config.json."""
 
 

@@ -70,7 +70,9 @@ def small(small_npz: Path) -> SequenceData:
 def command(tmp_path: Path) -> Command:
     """Runs `python -m <module> <arguments>` in an empty folder, as a user would."""
 
-    def call(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    def call(
+        module: str, *arguments: object, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],
             cwd=tmp_path,

@@ -104,7 +104,9 @@ def test_an_unknown_setting_is_named_beside_the_known_ones() -> None:
     ],
 )
 def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
-    with pytest.raises(InputError, match=rf"^bad {name}; expected .*, got {re.escape(repr(value))}$"):
+    with pytest.raises(
+        InputError, match=rf"^bad {name}; expected .*, got {re.escape(repr(value))}$"
+    ):
         TrainConfig.from_dict({name: value})
 
 
@@ -158,5 +160,7 @@ def test_the_tutorial_preset_is_plain_keras() -> None:
 
 
 def test_an_unknown_preset_is_named_beside_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"^unknown preset 'fast'; expected one of best, tutorial$"):
+    with pytest.raises(
+        InputError, match=r"^unknown preset 'fast'; expected one of best, tutorial$"
+    ):
         preset("fast")

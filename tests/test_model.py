@@ -69,7 +69,9 @@ def test_mixed_precision_is_for_the_recurrent_layer_only(precision: str) -> None
 
 def test_simple_rnn_is_the_textbook_recurrence() -> None:
     model = build_model(preset("tutorial"), SPEC)
-    kernel, recurrent, bias, out, out_bias = (weight.astype(float) for weight in model.get_weights())
+    kernel, recurrent, bias, out, out_bias = (
+        weight.astype(float) for weight in model.get_weights()
+    )
     state = np.zeros((5, 32))
     for step in range(SPEC.timesteps):
         state = np.tanh(sequences()[:, step] @ kernel + state @ recurrent + bias)
@@ -124,7 +126,9 @@ def test_an_unknown_activation_is_named_beside_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", ["deserialize", "serialize", "get"])
 def test_what_is_no_activation_is_not_taken_for_one(name: str) -> None:
-    with pytest.raises(InputError, match=rf"^unknown activation '{name}'; expected one of (?!.*{name})"):
+    with pytest.raises(
+        InputError, match=rf"^unknown activation '{name}'; expected one of (?!.*{name})"
+    ):
         build_model(TrainConfig(activation=name), SPEC)
 
 

@@ -166,7 +166,12 @@ def test_bad_data_costs_the_old_run_nothing(
 @pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(small_npz: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    command = [sys.executable, "-m", "rnn_tf.train", *arguments(small_npz, path, "--epochs", "9999")]
+    command = [
+        sys.executable,
+        "-m",
+        "rnn_tf.train",
+        *arguments(small_npz, path, "--epochs", "9999"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not (path / "history.jsonl").exists() and time.monotonic() < until:

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from rnn_tf.data.spec import SequenceSpec, Split
 
-# Examples per evaluation batch: large enough to keep a core busy, and a divisor of MNIST's
-# splits, so that one compiled shape serves all three.
-EVALUATION_BATCH = 1000
+# Examples per evaluation batch: many, since each batch has a fixed cost, and a divisor of MNIST's
+# splits, so that one compiled shape serves all three. Fewer when sequences are large.
+EVALUATION_BATCH = 5000
+EVALUATION_BYTES = 16 * 2**20
 
 
 def epoch_order(examples: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
@@ -44,9 +45,9 @@ def whole_epochs(
 
 
 def batches(
-    split: Split, spec: SequenceSpec, batch_size: int, seed: int, epoch: Callable[[], int]
+    split: Split, spec: SequenceSpec, batch_size: int, seed: int, epoch: Callable[[], np.ndarray]
 ) -> tf.data.Dataset:
-    """One epoch in batches, the one that `epoch()` says when an iteration begins.
+    """One epoch in batches, the one that `epoch()`, int64, says when an iteration begins.
 
     An element is `(x, y, weight)`: scaled float32 `(batch_size, timesteps, features)`, int32 and
     float32 `(batch_size,)`. Weight 0 marks what fills the last batch.
@@ -72,7 +73,8 @@ def evaluation_batches(split: Split, spec: SequenceSpec) -> tf.data.Dataset:
     """The split once, in order, every example: scaled float32 `(batch, timesteps, features)`, y."""
     scale = _scale(spec)
     dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y))
-    dataset = dataset.batch(EVALUATION_BATCH)
+    bytes_each = 4 * spec.timesteps * spec.features
+    dataset = dataset.batch(max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // bytes_each)))
     # After batching, so that scaling is vectorised. Not parallel: an autotuned pipeline starts a
     # thread for each of its iterators, one an epoch here, and Keras joins them all at the end of
     # training, half a second each.

@@ -1,0 +1,1 @@
+"""Side-by-side comparisons with what a user would write otherwise. Run from a checkout."""

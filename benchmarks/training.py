@@ -1,0 +1,181 @@
+"""`python -m benchmarks.training`: training time, beside what a user would write otherwise.
+
+Each way runs as a whole command in a process of its own, in turn, round after round, so that a
+machine whose speed drifts is the same for all. An epoch includes its validation, everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rnn_tf.command import arguments, parse
+from rnn_tf.errors import CheckFailed, one_line_errors
+from rnn_tf.run import Run, write_text
+
+# MNIST without its validation split, read row by row by SimpleRNN(32) and a softmax of 10.
+EXAMPLES, STEPS, FEATURES, UNITS, CLASSES = 55_000, 28, 28, 32, 10
+
+
+@dataclass
+class Way:
+    """One way to train, and what it took."""
+
+    name: str
+    run: Callable[[int], tuple[list[float], float]]  # epochs -> seconds of each, accuracy
+    command: list[float] = field(default_factory=list)  # seconds, whole command
+    first: list[float] = field(default_factory=list)  # seconds, first epoch
+    steady: list[float] = field(default_factory=list)  # seconds, every later epoch
+    accuracy: list[float] = field(default_factory=list)  # test, 0 to 1
+
+    def measure(self, epochs: int) -> None:
+        began = time.perf_counter()
+        seconds, accuracy = self.run(epochs)
+        self.command.append(time.perf_counter() - began)
+        self.first.append(seconds[0])
+        self.steady.extend(seconds[1:])
+        self.accuracy.append(accuracy)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Time training on MNIST: this package, plain Keras fit, and plain PyTorch if installed."""
+
+    rounds: int = 3
+    """How often each way is run."""
+    epochs: int = 10
+    """Epochs of each run, at least 2."""
+    json: Path | None = None
+    """Also write every figure here."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.training") -> int:
+    command = parse(Command, arguments(argv), prog)
+    with tempfile.TemporaryDirectory() as folder:
+        ways = ways_to_train(Path(folder))
+        for number in range(command.rounds):
+            for way in ways:
+                print(f"round {number + 1}/{command.rounds}: {way.name}", file=sys.stderr)
+                way.measure(command.epochs)
+    print(table(ways))
+    if command.json:
+        write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
+    return 0
+
+
+def ways_to_train(folder: Path) -> list[Way]:
+    """What is compared; the first is what the others are measured against."""
+    ways = [
+        Way("plain Keras fit on arrays", _script("benchmarks.plain_keras")),
+        Way("rnn_tf, tutorial preset, nothing cached", _ours(folder, "tutorial", cached=False)),
+        Way("rnn_tf, tutorial preset", _ours(folder, "tutorial")),
+        Way("rnn_tf, best preset", _ours(folder, "best")),
+        Way("rnn_tf, tutorial preset, --no-fused", _ours(folder, "tutorial", "--no-fused")),
+    ]
+    if importlib.util.find_spec("torch"):
+        ways.append(Way("plain PyTorch loop", _script("benchmarks.plain_torch")))
+    return ways
+
+
+def table(ways: list[Way]) -> str:
+    """Medians, spreads and ratios to the first way, as text."""
+    base = ways[0]
+    width = max(len(way.name) for way in ways)
+    head = f"{'':<{width}}  steady epoch (min-max)     ratio  whole command  ratio  accuracy"
+    lines = [head]
+    for way in ways:
+        steady, command = statistics.median(way.steady), statistics.median(way.command)
+        lines.append(
+            f"{way.name:<{width}}  {steady:6.3f} s ({min(way.steady):.3f}-{max(way.steady):.3f})"
+            f"  {statistics.median(base.steady) / steady:6.1f}x  {command:11.1f} s"
+            f"  {statistics.median(base.command) / command:4.1f}x"
+            f"  {statistics.mean(way.accuracy):7.2%}"
+        )
+    rate = matrix_product_rate()
+    floor = epoch_operations() / rate
+    lines += [
+        "",
+        f"arithmetic floor: {epoch_operations() / 1e9:.1f} GFLOP an epoch at {rate / 1e9:.0f} "
+        f"GFLOP/s (a large float32 matrix product, all cores): {floor:.3f} s",
+        *(
+            f"{way.name}: {statistics.median(way.steady) / floor:.1f} times the floor"
+            for way in ways
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def epoch_operations() -> float:
+    """Floating-point operations of one epoch's matrix products, forward and backward.
+
+    2 for each multiplication and addition. Forward: input and state products of each step.
+    Backward: the gradients of both kernels and of the state; none of the input.
+    """
+    forward = STEPS * UNITS * (FEATURES + UNITS)
+    backward = STEPS * UNITS * (FEATURES + UNITS + UNITS)
+    return 2.0 * EXAMPLES * (forward + backward + 3 * UNITS * CLASSES)
+
+
+def matrix_product_rate(size: int = 2048, repeats: int = 7) -> float:
+    """Operations a second in float32 matrix products of this size, the best of some."""
+    a = np.ones((size, size), np.float32)
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - began)
+    return float(2 * size**3 / min(seconds))
+
+
+def _script(module: str) -> Callable[[int], tuple[list[float], float]]:
+    def run(epochs: int) -> tuple[list[float], float]:
+        found = json.loads(_call([module, str(epochs)], {}).splitlines()[-1])
+        return found["epochs"], found["accuracy"]
+
+    return run
+
+
+def _ours(
+    folder: Path, preset: str, *options: str, cached: bool = True
+) -> Callable[[int], tuple[list[float], float]]:
+    """The command as a user runs it; its cache of compiled programs is this benchmark's own."""
+
+    def run(epochs: int) -> tuple[list[float], float]:
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            path = Path(own) / "run"
+            cache = folder / "cache" if cached else Path(own) / "cache"
+            line = ["rnn_tf.train", "--preset", preset, "--run-dir", str(path)]
+            _call([*line, "--epochs", str(epochs), *options], {"RNN_TF_CACHE": str(cache)})
+            found = Run.open(path)
+            return [r["seconds"] for r in found.history], found.metrics["test"]["accuracy"]
+
+    return run
+
+
+def _call(module: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(  # noqa: S603 - our own modules
+        [sys.executable, "-m", *module],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise CheckFailed(f"python -m {' '.join(module)}: {done.stderr[-500:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

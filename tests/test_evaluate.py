@@ -1,0 +1,195 @@
+"""Evaluation: every example once, counted rightly, on data that fit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnn_tf import Run, TrainConfig
+from rnn_tf.data import SequenceData, SequenceSpec, Split
+from rnn_tf.errors import InputError
+from rnn_tf.evaluate import as_tables, check_fits, evaluate, main, probabilities
+from rnn_tf.scores import Scores
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def called(run: Run, mnist: SequenceData) -> np.ndarray:
+    """The class that the model gives each test digit, worked out without this package's code."""
+    x = mnist.test.x.astype(np.float32) / np.float32(255)
+    rows: np.ndarray = run.load_model().predict(x, batch_size=2_500, verbose=0)
+    return rows.argmax(axis=1)
+
+
+def write_digits(path: Path, mnist: SequenceData, examples: int, **change: Any) -> Path:
+    """An .npz file of the first test digits, as someone else might have them."""
+    x, y = mnist.test.x[:examples], mnist.test.y[:examples]
+    arrays = {f"{name}_{split}": a for split in ("train", "test") for name, a in zip("xy", (x, y))}
+    labels = np.array(mnist.spec.labels)
+    np.savez(path, **(arrays | {"labels": labels, "scale": 1 / 255} | change))
+    return path
+
+
+def refused(argv: list[object], capsys: Capture) -> str:
+    """The one line on stderr with which a command refuses bad input."""
+    assert main([str(argument) for argument in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_training_and_evaluation_agree(run: Run) -> None:
+    scores = evaluate(run)
+    recorded = run.metrics["test"]
+    assert scores.examples == recorded["examples"] == 10_000
+    assert scores.accuracy == recorded["accuracy"]
+    # The same float32 program on the same numbers, perhaps compiled another way.
+    assert scores.loss == pytest.approx(recorded["loss"], rel=1e-5)
+
+
+def test_one_epoch_is_well_above_chance(run: Run) -> None:
+    assert evaluate(run).accuracy > 0.9
+
+
+def test_json_is_what_counting_gives(
+    run: Run, mnist: SequenceData, called: np.ndarray, capsys: Capture
+) -> None:
+    assert main([str(run.path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    result = json.loads(out)
+    y = mnist.test.y
+    counts = [[int(((y == i) & (called == j)).sum()) for j in range(10)] for i in range(10)]
+    assert result["confusion"] == counts
+    assert result["examples"] == 10_000
+    assert result["accuracy"] == (y == called).mean()
+    assert [row["label"] for row in result["classes"]] == list("0123456789")
+    for i, row in enumerate(result["classes"]):
+        assert row["examples"] == (y == i).sum()
+        assert row["recall"] == ((y == i) & (called == i)).sum() / (y == i).sum()
+        assert row["precision"] == ((y == i) & (called == i)).sum() / max((called == i).sum(), 1)
+
+
+def test_tables_show_the_same_numbers(
+    run: Run, mnist: SequenceData, called: np.ndarray, capsys: Capture
+) -> None:
+    assert main([str(run.path)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0] == f"accuracy  {(mnist.test.y == called).mean():.2%} of 10,000 examples"
+    confusion = lines[-10:]
+    for i, line in enumerate(confusion):
+        label, *cells = line.split()
+        assert label == str(i)
+        assert sum(map(int, cells)) == (mnist.test.y == i).sum()
+        assert int(cells[i]) == ((mnist.test.y == i) & (called == i)).sum()
+
+
+@pytest.mark.parametrize("examples", [11, 1003])
+def test_other_data_of_the_same_kind_are_scored_to_the_last_example(
+    examples: int,
+    run: Run,
+    mnist: SequenceData,
+    called: np.ndarray,
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    path = write_digits(tmp_path / "mine.npz", mnist, examples)
+    assert main([str(run.path), "--data", str(path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["examples"] == examples
+    assert result["accuracy"] == (mnist.test.y == called)[:examples].mean()
+
+
+def test_probabilities_come_in_the_order_of_the_split(run: Run, mnist: SequenceData) -> None:
+    split = Split(mnist.test.x[:1001], mnist.test.y[:1001])
+    rows = probabilities(run.load_model(), split, mnist.spec)
+    assert rows.shape == (1001, 10)
+    assert rows.dtype == np.float32
+    last = probabilities(run.load_model(), Split(split.x[-1:], split.y[-1:]), mnist.spec)
+    # float32, in a batch of another size.
+    np.testing.assert_allclose(rows[-1:], last, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {"x_train": x[:, :14], "x_test": x[:, :14]}, "expected timesteps 28, got 14"),
+        (lambda x: {"x_train": x[..., :7], "x_test": x[..., :7]}, "expected features 28, got 7"),
+        (lambda x: {"labels": np.array(list("abcdefghijk"))}, "expected classes 10, got 11"),
+        (lambda x: {"scale": 1.0}, "expected scale 0.0039.*, got 1.0"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(
+    change: Callable[[np.ndarray], dict[str, Any]],
+    message: str,
+    run: Run,
+    mnist: SequenceData,
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    path = write_digits(tmp_path / "mine.npz", mnist, 20, **change(mnist.test.x[:20]))
+    with pytest.raises(InputError, match=message):
+        evaluate(run, str(path))
+    assert "mine.npz is not of the run's specification" in refused(
+        [run.path, "--data", path], capsys
+    )
+
+
+def test_classes_in_another_order_are_refused() -> None:
+    trained = SequenceSpec(4, 2, 2, ("cat", "dog"))
+    with pytest.raises(InputError, match="labels"):
+        check_fits(trained, SequenceSpec(4, 2, 2, ("dog", "cat")), "mine.npz")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nowhere"], "not a run: nowhere"),
+        ([], "PATH"),
+        (["RUN", "--data", "nowhere.npz"], "nowhere.npz: cannot be read"),
+        (["RUN", "--data", "mnst"], "unknown dataset 'mnst'"),
+        (["RUN", "--split", "valid"], "--split"),
+        (["RUN", "RUN"], "RUN|copy|mnist"),
+    ],
+)
+def test_bad_input_is_one_line(
+    argv: list[str], message: str, run: Run, capsys: Capture, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    line = refused([run.path if argument == "RUN" else argument for argument in argv], capsys)
+    assert any(part in line for part in message.split("|"))
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path, mnist: SequenceData, capsys: Capture) -> None:
+    Run.create(tmp_path, TrainConfig(), mnist.spec)
+    line = refused([tmp_path], capsys)
+    assert line.startswith(f"error: the run is not finished: {tmp_path}. Go on with: ")
+
+
+def test_tables_line_up_whatever_the_labels() -> None:
+    labels = ("a", "a much longer name", "c")
+    spec = SequenceSpec(4, 2, 3, labels)
+    confusion = np.array([[1_234_567, 0, 1], [2, 3, 4], [0, 0, 0]])
+    *scores, title, header, first, second, third = as_tables(
+        Scores(confusion, 0.5), spec
+    ).splitlines()
+    assert title.startswith("confusion")
+    for label, line in zip(labels, (first, second, third), strict=True):
+        assert len(line) == len(header)
+        assert line.startswith(label)
+    # Each column ends where its label does.
+    ends = [match.end() for match in re.finditer(r"a much longer name|a|c", header)]
+    assert [int(first[:end].split()[-1]) for end in ends] == confusion[0].tolist()
+    assert "1,234,568" in "\n".join(scores)
