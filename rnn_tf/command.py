@@ -20,37 +20,46 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
 
     `--help` prints and exits. Raises `InputError` for arguments that do not fit.
     """
-    complaint = io.StringIO()
     given: dict[str, Any] = {} if default is None else {"default": default}
+
+    def cli() -> T:
+        # Flags are off until said: no --no-resume beside --resume.
+        config = (tyro.conf.FlagCreatePairsOff,)
+        parsed: T = tyro.cli(kind, args=list(argv), prog=prog, config=config, **given)
+        return parsed
+
+    complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
-            # Flags are off until said: no --no-resume beside --resume.
-            config = (tyro.conf.FlagCreatePairsOff,)
-            parsed: T = tyro.cli(kind, args=list(argv), prog=prog, config=config, **given)
-            return parsed
+        # What tyro says depends on stdout: on a terminal it is in colour, and in UTF-8 in a box.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(complaint):
+            return cli()
     except SystemExit as stop:
         if not stop.code:
-            raise
+            cli()  # Help, which does belong on stdout; it exits here.
     raise InputError(_one_line(complaint.getvalue()), fix=f"See {prog} --help.")
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in a box of several lines: its complaint, and the options it suggests."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line[:1] not in "╭╰"]
-    rules = [i for i, line in enumerate(lines) if line.startswith("─")] or [len(lines)]
-    similar = [line.split()[0] for line in lines[rules[0] :] if line.startswith("--")]
-    told = " ".join(lines[: rules[0]]).rstrip(".")
-    return f"{told}; similar: {', '.join(similar)}" if similar else told
+    """What tyro says in several lines: a title, its complaint, and the options it suggests."""
+    lines = [line.strip() for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if line and not line.strip("-")]
+    told = " ".join(lines[rules[0] + 1 : rules[1]]).rstrip(".")
+    told = told.removeprefix("Error parsing settings: ")
+    rest = lines[rules[1] :]
+    similar = [line.split()[0] for line in rest if line.startswith("--") and line.strip("-")]
+    if "Perhaps you meant:" not in rest or not similar:
+        return told
+    return f"{told}; similar: {', '.join(similar)}"
 
 
 def option(argv: Sequence[str], name: str) -> str | None:
     """The value of `--name VALUE` or `--name=VALUE`, for what decides the other defaults."""
+    value = None
     for i, argument in enumerate(argv):
-        if argument in (name, name.replace("_", "-")) and i + 1 < len(argv):
-            return argv[i + 1]
-        if argument.startswith(f"{name}="):
-            return argument.split("=", 1)[1]
-    return None
+        given, equals, joined = argument.partition("=")
+        if given.replace("_", "-") == name:
+            value = joined if equals else next(iter(argv[i + 1 :]), None)
+    return value  # the last one counts, as it does for tyro
 
 
 def arguments(argv: Sequence[str] | None) -> Sequence[str]:

@@ -65,11 +65,11 @@ class TrainConfig:
     """Arithmetic of the recurrent layer; softmax and loss are always float32.
     auto: mixed_float16 on a GPU with tensor cores, else float32."""
     seed: int = 1
-    """Start of every random choice: weights, batch order, dropout. Any whole number >= 0."""
+    """Start of every random choice: weights, batch order, dropout. 0 to 4294967295."""
     deterministic: bool = False
     """Allow only operations that repeat bit for bit, also on a GPU. Slower."""
     fused: bool = True
-    """Run a whole epoch as one compiled program where that is possible."""
+    """Each epoch is one compiled program where that is possible; no-fused: plain Keras fit."""
     strategy: Strategy = "auto"
     """Several GPUs at once: auto uses all there are; with more than one, fusing is off."""
 
@@ -78,9 +78,17 @@ class TrainConfig:
             _check_type(field.name, getattr(self, field.name))
         for name, least in (("units", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
             _check(name, getattr(self, name) >= least, f"a whole number >= {least}", self)
+        _check("seed", self.seed < 2**32, "a whole number below 2**32", self)
         for name in ("dropout", "recurrent_dropout", "warmup"):
             _check(name, 0 <= getattr(self, name) < 1, "0 <= value < 1", self)
         _check("learning_rate", 0 < self.learning_rate < math.inf, "a positive number", self)
+        if self.optimizer == "soap" and self.strategy == "mirrored":
+            raise InputError(
+                "the soap optimizer runs on one device",
+                expected="--strategy auto or none",
+                got="mirrored",
+                fix="Or choose another --optimizer.",
+            )
         for name in ("clip_norm", "weight_decay"):
             _check(name, 0 <= getattr(self, name) < math.inf, "a number >= 0", self)
 

@@ -52,6 +52,14 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
                 expected=f"{name} {expected}",
                 got=got,
             )
+    # Numbers are what classes are called when nobody has named them.
+    numbers = tuple(map(str, range(given.classes)))
+    if given.labels not in (trained.labels, numbers):
+        raise InputError(
+            f"{source} has other labels than the run, or in another order",
+            expected=", ".join(trained.labels),
+            got=", ".join(given.labels),
+        )
 
 
 @dataclass(frozen=True)

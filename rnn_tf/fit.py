@@ -15,7 +15,7 @@ import tensorflow as tf
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
 from rnn_tf.data.spec import SequenceData
-from rnn_tf.errors import CheckFailed
+from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.model import build_model
 from rnn_tf.optimizer import build_optimizer
 from rnn_tf.run import Run
@@ -217,7 +217,12 @@ class Recorder(keras.callbacks.Callback):
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
+        if not logs or "crossentropy" not in logs:
+            # Keras takes some errors for the end of the data, XLA's full disk among them.
+            raise InputError(
+                f"epoch {epoch + 1} ended before it began",
+                fix="Is the disk of the cache full? Set RNN_TF_CACHE to another folder.",
+            )
         record = {
             "epoch": epoch + 1,
             "seconds": round(time.perf_counter() - self._began, 4),

@@ -17,7 +17,9 @@ def build_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimiz
     if config.optimizer == "adam":
         return keras.optimizers.Adam(rate, global_clipnorm=clip)
     if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, global_clipnorm=clip)
+        optimizer = keras.optimizers.AdamW(
+            rate, weight_decay=config.weight_decay, global_clipnorm=clip
+        )
     elif config.optimizer == "muon":
         optimizer = keras.optimizers.Muon(rate, weight_decay=decay, global_clipnorm=clip)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def plot_confusion(
                 colour = "white" if shares[row, column] > 0.4 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, size=8)
         upright = max(map(len, labels)) <= 3
-        axes.set_xticks(range(classes), labels, rotation=0 if upright else 90)
-        axes.set_yticks(range(classes), labels)
+        # A label is a name, also when it has dollar signs.
+        axes.set_xticks(range(classes), labels, rotation=0 if upright else 90, parse_math=False)
+        axes.set_yticks(range(classes), labels, parse_math=False)
     axes.set(
         xlabel="predicted",
         ylabel="true",
@@ -95,14 +97,18 @@ def plot_reading(
     axes[1].set(title="Hidden state after the step", xlabel="unit")
     final = probabilities[-1]
     answer = f"{labels[int(final.argmax())]} ({final.max():.1%})"
-    axes[2].set(title=f"Answer after the step; at the end: {answer}", xlabel="class")
+    axes[2].set_title(f"Answer after the step; at the end: {answer}", parse_math=False)
+    axes[2].set_xlabel("class")
     if len(labels) <= CLASSES_WITH_NUMBERS:
         upright = max(map(len, labels)) <= 3
-        axes[2].set_xticks(range(len(labels)), labels, rotation=0 if upright else 90)
+        turn = 0 if upright else 90
+        axes[2].set_xticks(range(len(labels)), labels, rotation=turn, parse_math=False)
     _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
-    with writing(path) as temporary:
+    with writing(path) as temporary, warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box, which says enough.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, dpi=110, format="png")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
-import zipfile
+import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from rnn_tf import runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import SequenceSpec
+from rnn_tf.data.npz import UNREADABLE, read_arrays
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 
@@ -88,23 +91,13 @@ def read(path: Path, spec: SequenceSpec, *, invert: bool = False) -> Sequences:
 
 
 def _read_picture(path: Path, spec: SequenceSpec, invert: bool) -> Sequences:
-    channels = spec.channels or 1
-    size = (spec.features // channels, spec.timesteps)  # (width, height): a row is a time step
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as opened:
-            opened.load()
-            picture: Image.Image = opened
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"not a picture: {path}", expected="a PNG or JPEG") from error
-    notes = []
-    mode = MODES[channels]
-    if picture.mode != mode:
-        notes.append(f"converted from {picture.mode} to {mode}")
-        if "A" in picture.getbands() and mode == "L":
-            # What is transparent would otherwise count as whatever colour lies below it.
-            paper = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(paper, picture.convert("RGBA"))
-        picture = picture.convert(mode)
+    if not spec.channels:
+        raise InputError(
+            f"the run was not trained on pictures, so {path} means nothing to it",
+            expected=f"a .npy or .npz of shape ({spec.timesteps}, {spec.features})",
+        )
+    picture, notes = _convert(_open_picture(path), MODES[spec.channels])
+    size = (spec.features // spec.channels, spec.timesteps)  # (width, height): a row is a step
     if picture.size != size:
         notes.append(f"resized from {_by(picture.size)} to {_by(size)}")
         picture = picture.resize(size, Image.Resampling.LANCZOS)
@@ -117,35 +110,81 @@ def _read_picture(path: Path, spec: SequenceSpec, invert: bool) -> Sequences:
     return Sequences(str(path), x, tuple(notes))
 
 
-def _read_array(path: Path, spec: SequenceSpec) -> Sequences:
+def _open_picture(path: Path) -> Image.Image:
+    """The picture, upright as its camera says. Raises `InputError` when it is not one, or huge."""
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            x = loaded if isinstance(loaded, np.ndarray) else _only_array(path, loaded)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"not NumPy arrays without objects: {path}", got=str(error)) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG")) as opened:
+                return ImageOps.exif_transpose(opened)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"the picture is too large: {path}", got=str(error)) from error
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+        raise InputError(f"not a whole picture: {path}", expected="a PNG or JPEG") from error
+
+
+def _convert(picture: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
+    """The picture in a colour mode, and what had to be done for that."""
+    notes = []
+    if mode != "RGBA" and _is_transparent(picture):
+        # What is transparent would otherwise count as whatever colour lies below it.
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture.convert("RGBA"))
+        notes.append("laid on white where it is transparent")
+    if picture.mode.startswith("I"):
+        # 16 bits a pixel; Pillow's own conversion would clip.
+        picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().astype(np.uint8))
+        notes.append("reduced from 16 to 8 bits")
+    if picture.mode != mode:
+        notes.append(f"converted from {picture.mode} to {mode}")
+        picture = picture.convert(mode)
+    return picture, notes
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    """Whether any pixel is not opaque."""
+    if not picture.has_transparency_data:
+        return False
+    return bool(np.asarray(picture.convert("RGBA"))[..., 3].min() < 255)
+
+
+def _read_array(path: Path, spec: SequenceSpec) -> Sequences:
+    x = _only_array(path, read_arrays(path)) if path.suffix.lower() == ".npz" else _npy(path)
     shape = (spec.timesteps, spec.features)
     if x.shape[-2:] != shape or x.ndim not in (2, 3) or not x.size:
         raise InputError(
-            f"{path} does not fit the model", expected=f"{shape} or (n, {shape[0]}, {shape[1]})",
+            f"{path} does not fit the model",
+            expected=f"{shape} or (n, {shape[0]}, {shape[1]})",
             got=x.shape,
-        )  # fmt: skip
-    if x.dtype.kind not in "buif" or not np.isfinite(x).all():
+        )
+    if x.dtype.kind not in "buif":
         raise InputError(f"{path} does not hold finite numbers", got=x.dtype)
-    return Sequences(str(path), x.reshape(-1, *shape).astype(np.float32))
+    with np.errstate(over="ignore"):
+        x = x.reshape(-1, *shape).astype(np.float32)
+    if not np.isfinite(x).all():
+        raise InputError(
+            f"{path} does not hold finite numbers", got="NaN, or more than float32 can"
+        )
+    return Sequences(str(path), x)
 
 
-def _only_array(path: Path, file: np.lib.npyio.NpzFile) -> np.ndarray:
-    names = file.files
+def _npy(path: Path) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+            return array
+    except UNREADABLE as error:
+        raise InputError(f"not a NumPy array without objects: {path}", got=str(error)) from error
+
+
+def _only_array(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    names = list(arrays)
     name = "x" if "x" in names else names[0] if len(names) == 1 else None
     if name is None:
         raise InputError(
             f"which array of {path}?", expected="one array, or one called x", got=names
         )
-    array: np.ndarray = file[name]
-    return array
+    return arrays[name]
 
 
 def _names(file: Sequences) -> list[str]:

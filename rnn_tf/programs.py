@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from rnn_tf.run import write_text
 
 # A program that nobody has compiled again in this long is dropped. Days.
 LIFETIME = 30
+# XLA fails the run when it cannot write a program: with less free disk than this, no cache. Bytes.
+LEAST_FREE = 256 * 2**20
 # TensorFlow's flag for the folder.
 FLAG = "--tf_xla_persistent_cache_directory"
 
@@ -38,6 +41,8 @@ def reuse() -> None:
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < LEAST_FREE:
+            return
         _drop_unsealed(folder)
     except OSError:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnn_tf.config import TrainConfig
+from rnn_tf.data.npz import UNREADABLE, read_arrays
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
@@ -76,13 +78,15 @@ class Run:
         """One record an epoch, as `history.jsonl` has them; empty before the first has ended."""
         if not self.history_file.exists():
             return []
-        return [json.loads(line) for line in self.history_file.read_text().splitlines()]
+        with _readable(self.history_file):
+            return [json.loads(line) for line in self.history_file.read_text().splitlines()]
 
     @property
     def metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds. Raises `InputError` when the run is not finished."""
         self.require_finished()
-        metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
+        with _readable(self.metrics_file):
+            metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
         return metrics
 
     def load_model(self) -> keras.Sequential:
@@ -90,12 +94,8 @@ class Run:
         self.require_finished()
         import keras
 
-        try:
+        with _readable(self.model_file):
             return keras.saving.load_model(self.model_file, compile=False, safe_mode=True)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"the model of the run cannot be read: {self.model_file}", got=str(error)[:200]
-            ) from error
 
     def require_finished(self) -> None:
         if not self.finished:
@@ -137,11 +137,10 @@ class Run:
                 expected="a folder with config.json, made by python -m rnn_tf.train",
                 got="a folder without it" if path.is_dir() else "no folder",
             )
-        try:
-            settings = json.loads((path / "config.json").read_text())
+        config_file, spec_file = path / "config.json", path / "spec.json"
+        with _readable(config_file):
+            settings = dict(json.loads(config_file.read_text()))
             written_as = settings.pop("format")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"not a run's configuration: {path / 'config.json'}") from error
         if not isinstance(written_as, int) or written_as > FORMAT:
             raise InputError(
                 f"the run was made by a newer version: {path}",
@@ -149,11 +148,10 @@ class Run:
                 got=written_as,
                 fix="Upgrade this package.",
             )
-        try:
-            spec = SequenceSpec.from_json((path / "spec.json").read_text())
-        except OSError as error:
-            raise InputError(f"the run has no specification: {path / 'spec.json'}") from error
-        return cls(path, TrainConfig.from_dict(settings), spec)
+        with _readable(config_file):
+            config = TrainConfig.from_dict(settings)
+        with _readable(spec_file):
+            return cls(path, config, SequenceSpec.from_json(spec_file.read_text()))
 
     def save_state(self, state: dict[str, np.ndarray]) -> None:
         """Write the checkpoint: one file, so that all of it is of the same epoch."""
@@ -165,9 +163,8 @@ class Run:
         if not self.checkpoint_file.exists():
             return None
         try:
-            with np.load(self.checkpoint_file, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
+            return read_arrays(self.checkpoint_file)
+        except InputError as error:
             raise InputError(
                 f"the checkpoint is damaged: {self.checkpoint_file}",
                 fix="Start again with --overwrite.",
@@ -240,11 +237,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Name the file of a run that is missing, damaged, or edited into something else."""
+    try:
+        yield
+    except (*UNREADABLE, RecursionError, AttributeError) as error:
+        what = str(error) or type(error).__name__
+        raise InputError(f"cannot read {file}", got=what[:300]) from error
+
+
+@contextlib.contextmanager
 def _said_plainly(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise InputError(
             f"cannot write {path}: {error.strerror or error}",
-            fix="Free some space, or choose another folder with --run-dir.",
+            fix="Free some space, or choose another folder." if full else "Choose another folder.",
         ) from error

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from rnn_tf import programs
 from rnn_tf.config import TrainConfig
-from rnn_tf.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -66,21 +65,13 @@ def choose_precision(precision: str) -> str:
 
 
 def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
-    """`MirroredStrategy` over all devices of the fastest kind, or None for a single one.
-
-    Raises `InputError` for an optimizer that cannot be spread over several devices.
-    """
+    """`MirroredStrategy` over all devices of the fastest kind, or None for a single one."""
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     single = len(devices) < 2 or config.optimizer == "soap"
     if config.strategy == "none" or (config.strategy == "auto" and single):
         return None
-    if config.optimizer == "soap":
-        raise InputError(
-            "soap runs on one device", expected="--strategy none", got="--strategy mirrored",
-            fix="Or choose another --optimizer.",
-        )  # fmt: skip
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 

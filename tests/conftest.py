@@ -11,12 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from rnn_tf import Run, TrainConfig, load, runtime, train
 from rnn_tf.data import SequenceData
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
+
+# No time limit for one example of a property: a busy machine must not fail a test.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Tests neither use nor fill the caches of the person who runs them; commands inherit this.
 _CACHE = tempfile.TemporaryDirectory(prefix="rnn-tf-tests-")

