@@ -145,12 +145,20 @@ def _compiled(
             "accuracy",
             keras.metrics.SparseCategoricalCrossentropy(name="crossentropy"),
         ],
-        # Compiling is for one device; it also steers clear of graph rewrites that break on `elu`.
-        jit_compile=not tf.distribute.has_strategy(),
+        jit_compile=_may_compile(config),
         steps_per_execution=1 if fused else PLAIN_STEPS,
     )
     _build_variables(model, data.spec.classes)
     return model
+
+
+def _may_compile(config: TrainConfig) -> bool:
+    """Whether XLA may compile a training step: on one device, unless a GPU must repeat exactly.
+
+    Also without fusing: TensorFlow's own graph rewrites break on `elu`.
+    """
+    exact = config.deterministic and tf.config.list_physical_devices("GPU")
+    return not (tf.distribute.has_strategy() or exact)
 
 
 def _build_variables(model: keras.Sequential, classes: int) -> None:
