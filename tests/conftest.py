@@ -34,6 +34,18 @@ def pytest_unconfigure() -> None:
     _CACHE.cleanup()
 
 
+def refusal(
+    main: Callable[[list[str]], int], argv: list[object], capsys: pytest.CaptureFixture[str]
+) -> str:
+    """The one line on stderr with which a command refuses bad input."""
+    assert main([str(argument) for argument in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
 @pytest.fixture(scope="session")
 def mnist() -> SequenceData:
     return load("mnist")

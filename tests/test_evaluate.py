@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import refusal
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec, Split
@@ -36,16 +37,6 @@ def write_digits(path: Path, mnist: SequenceData, examples: int, **change: Any) 
     labels = np.array(mnist.spec.labels)
     np.savez(path, **(arrays | {"labels": labels, "scale": 1 / 255} | change))
     return path
-
-
-def refused(argv: list[object], capsys: Capture) -> str:
-    """The one line on stderr with which a command refuses bad input."""
-    assert main([str(argument) for argument in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_training_and_evaluation_agree(run: Run) -> None:
@@ -142,8 +133,8 @@ def test_data_that_do_not_fit_are_refused(
     path = write_digits(tmp_path / "mine.npz", mnist, 20, **change(mnist.test.x[:20]))
     with pytest.raises(InputError, match=message):
         evaluate(run, str(path))
-    assert "mine.npz is not of the run's specification" in refused(
-        [run.path, "--data", path], capsys
+    assert "mine.npz is not of the run's specification" in refusal(
+        main, [run.path, "--data", path], capsys
     )
 
 
@@ -169,13 +160,13 @@ def test_bad_input_is_one_line(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    line = refused([run.path if argument == "RUN" else argument for argument in argv], capsys)
+    line = refusal(main, [run.path if argument == "RUN" else argument for argument in argv], capsys)
     assert any(part in line for part in message.split("|"))
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path, mnist: SequenceData, capsys: Capture) -> None:
     Run.create(tmp_path, TrainConfig(), mnist.spec)
-    line = refused([tmp_path], capsys)
+    line = refusal(main, [tmp_path], capsys)
     assert line.startswith(f"error: the run is not finished: {tmp_path}. Go on with: ")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refusal
 from PIL import Image
 
 from rnn_tf import Run, TrainConfig
@@ -40,16 +41,6 @@ def spec(mnist: SequenceData) -> SequenceSpec:
 def save(picture: Image.Image, path: Path, **options: object) -> Path:
     picture.save(path, **options)  # type: ignore[arg-type]
     return path
-
-
-def refused(argv: list[object], capsys: Capture) -> str:
-    """The one line on stderr with which the command refuses bad input."""
-    assert main([str(argument) for argument in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 # --- pictures ---
@@ -307,7 +298,7 @@ def test_a_bad_file_is_named_in_one_line(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         read(tmp_path / name, run.spec)
-    refused([run.path, tmp_path / name], capsys)
+    refusal(main, [run.path, tmp_path / name], capsys)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -401,7 +392,7 @@ def test_one_bad_file_stops_all_before_an_answer(
     run: Run, digit: np.ndarray, tmp_path: Path, capsys: Capture
 ) -> None:
     good = save(Image.fromarray(digit), tmp_path / "good.png")
-    assert "no such file: " in refused([run.path, good, tmp_path / "bad.png"], capsys)
+    assert "no such file: " in refusal(main, [run.path, good, tmp_path / "bad.png"], capsys)
 
 
 @pytest.mark.parametrize(
@@ -422,10 +413,10 @@ def test_bad_arguments_are_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
     given: list[object] = [run.path if argument == "RUN" else argument for argument in argv]
-    assert message in refused(given, capsys)
+    assert message in refusal(main, given, capsys)
 
 
 def test_an_unfinished_run_is_refused(spec: SequenceSpec, tmp_path: Path, capsys: Capture) -> None:
     Run.create(tmp_path / "run", TrainConfig(), spec)
-    line = refused([tmp_path / "run", "a.png"], capsys)
+    line = refusal(main, [tmp_path / "run", "a.png"], capsys)
     assert line.startswith("error: the run is not finished: ")
