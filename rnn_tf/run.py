@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -22,6 +23,14 @@ from rnn_tf.errors import InputError
 
 if TYPE_CHECKING:
     import keras
+
+# The files of a run, in the order in which they are removed: first what makes it a whole one.
+FILES = (
+    "config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl", "curves.png",
+    "confusion.png",
+)  # fmt: skip
+# What `writing` calls a file until it is whole; a kill can leave one behind.
+TEMPORARY = re.compile(r"\..+\.\d+\.\w+")
 
 # What `config.json` says about the layout of the directory. Raised when it changes.
 FORMAT = 1
@@ -113,7 +122,7 @@ class Run:
         """
         if path.exists() and not path.is_dir():
             raise InputError(f"not a folder: {path}", fix="Choose another --run-dir.")
-        if path.is_dir() and any(path.iterdir()) and not holds_run(path):
+        if path.is_dir() and not holds_run(path) and not _holds_beginning(path):
             raise InputError(
                 f"the folder is not empty and not a run: {path}", fix="Choose another --run-dir."
             )
@@ -185,17 +194,29 @@ class Run:
     def drop_checkpoint(self) -> None:
         shutil.rmtree(self.checkpoint_file.parent, ignore_errors=True)
 
+    def tidy(self) -> None:
+        """Remove what a kill in the middle of writing has left."""
+        for entry in self.path.iterdir():
+            if TEMPORARY.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
+
     def _clear(self) -> None:
-        """Remove the files of an earlier run, and no others; first what made it a whole one."""
-        own = ("config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl")
-        for name in (*own, "curves.png", "confusion.png"):
+        """Remove the files of an earlier run, and no others."""
+        for name in FILES:
             (self.path / name).unlink(missing_ok=True)
+        self.tidy()
         self.drop_checkpoint()
         shutil.rmtree(self.tensorboard_folder, ignore_errors=True)
 
 
 def holds_run(path: Path) -> bool:
     return (path / "config.json").is_file()
+
+
+def _holds_beginning(path: Path) -> bool:
+    """Whether a run was killed in `path` before it was one, or there is nothing at all."""
+    names = [entry.name for entry in path.iterdir()]
+    return all(name == "spec.json" or TEMPORARY.fullmatch(name) for name in names)
 
 
 def new_path(config: TrainConfig, now: datetime | None = None) -> Path:

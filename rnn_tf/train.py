@@ -60,6 +60,7 @@ def train(
         run = Run.create(path, config, data.spec)
     elif run.spec != data.spec:
         raise InputError(f"the data are not those that the run was begun with: {config.dataset}")
+    run.tidy()
     return _train(run, data, began, progress)
 
 

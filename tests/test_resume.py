@@ -98,6 +98,7 @@ def test_a_kill_while_writing_loses_no_epoch(
     def dies_in_state(run: Run, state: dict[str, np.ndarray]) -> None:
         if len(json.loads(str(state["history"]))) == 5:
             (run.checkpoint_file.parent / ".state.1.npz").write_bytes(b"half a checkp")
+            (run.path / ".history.1.jsonl").write_bytes(b"half a hist")
             raise Killed
         save_state(run, state)
 
@@ -110,6 +111,17 @@ def test_a_kill_while_writing_loses_no_epoch(
             main(arguments(small_npz, path))
     assert len(Run.open(path).history) == 4
     assert main(["--run-dir", str(path), "--resume"]) == 0
+    assert_same(Run.open(path), unbroken)
+
+
+def test_a_run_killed_before_it_was_one_begins(
+    small_npz: Path, unbroken: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "spec.json").write_text(unbroken.spec.to_json())
+    (path / ".config.1.json").write_text("{")
+    assert main(arguments(small_npz, path, "--resume")) == 0
     assert_same(Run.open(path), unbroken)
 
 
@@ -172,12 +184,22 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(small_npz: Path, tmp_path: P
         "rnn_tf.train",
         *arguments(small_npz, path, "--epochs", "9999"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while not (path / "history.jsonl").exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has its background jobs ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        until = time.monotonic() + 120
+        while not (path / "history.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in told
     assert f"--run-dir {path} --resume" in told
