@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -20,6 +20,10 @@ from rnn_tf.config import TrainConfig, preset
 from rnn_tf.data import SequenceData, load
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import Run, holds_run, new_path
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 def train(
@@ -66,21 +70,14 @@ def train(
 
 def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
     from rnn_tf.evaluate import probabilities
-    from rnn_tf.fit import fit, why_not_fused
+    from rnn_tf.fit import fit
     from rnn_tf.scores import score
 
     config = run.config
     runtime.seed_everything(config)
     precision = runtime.choose_precision(config.precision)
     strategy = runtime.choose_strategy(config)
-    callbacks: list[Any] = []
-    if progress:
-        reason = why_not_fused(config, data, strategy)
-        how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
-        print(f"training on {config.dataset} ({how}, {precision})", file=sys.stderr)
-        from rnn_tf.progress import ProgressBar
-
-        callbacks = [ProgressBar(config.epochs, len(run.history))]
+    callbacks = _progress(run, data, precision, strategy) if progress else []
     with ThreadPoolExecutor(1) as beside:
         # Matplotlib's import fits into the time in which XLA compiles.
         drawing = beside.submit(importlib.import_module, "rnn_tf.plots")
@@ -91,9 +88,9 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
         name: score(probabilities(fitted.model, split, data.spec), split.y)
         for name, split in splits.items()
     }
+    test = scores["test"]
     run.save_model(fitted.model)
     plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
-    test = scores["test"]
     plots.plot_confusion(test.confusion, data.spec.labels, test.accuracy, run.confusion_file)
     run.save_metrics(
         {
@@ -107,6 +104,19 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
     )
     programs.seal()
     return run
+
+
+def _progress(
+    run: Run, data: SequenceData, precision: str, strategy: tf.distribute.Strategy | None
+) -> list[keras.callbacks.Callback]:
+    """Say which way training goes, and show how far it is."""
+    from rnn_tf.fit import why_not_fused
+    from rnn_tf.progress import ProgressBar
+
+    reason = why_not_fused(run.config, data, strategy)
+    how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
+    print(f"training on {run.config.dataset} ({how}, {precision})", file=sys.stderr)
+    return [ProgressBar(run.config.epochs, finished=len(run.history))]
 
 
 def _to_resume(path: Path, config: TrainConfig | None) -> Run | None:
