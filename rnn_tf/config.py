@@ -141,9 +141,15 @@ def _check_type(name: str, value: object) -> None:
         raise InputError(f"bad {name}", expected=kind.__name__, got=repr(value))
 
 
-# What a preset changes in the defaults above, and what it gives.
+# What a preset changes in the defaults above. What each gives on MNIST, test accuracy as mean and
+# range over seeds 1-5 (python -m benchmarks.accuracy) and seconds on two cores
+# (python -m benchmarks.training):
 PRESETS: dict[str, TrainConfig] = {
+    # python -m rnn_tf.train
+    # 98.38 % (98.28-98.45), 0.5 s an epoch, 16 s in all. LSTM(32) 98.72 %, GRU(32) 98.69 %.
     "best": TrainConfig(),
+    # python -m rnn_tf.train --preset tutorial
+    # 93.26 % (91.88-94.11), 0.4 s an epoch, 12 s in all.
     "tutorial": TrainConfig(
         activation="tanh",
         recurrent_initializer="orthogonal",
