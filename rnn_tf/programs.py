@@ -39,6 +39,8 @@ def reuse() -> None:
     if FLAG in flags:
         return
     folder = _folder()
+    if len(str(folder).split()) != 1:
+        return  # The variable is split at white space, and knows no quotes.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < LEAST_FREE:

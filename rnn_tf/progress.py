@@ -45,9 +45,6 @@ class ProgressBar(keras.callbacks.Callback):
         if not self.console.is_terminal:
             print(f"epoch {epoch + 1}/{self.epochs}  {scores}", file=sys.stderr, flush=True)
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self.close()
-
     def close(self) -> None:
         """Leave the terminal as it was, also after an interruption."""
         self.bar.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import sys
@@ -22,8 +23,9 @@ from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import Run, holds_run, new_path
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
+
+    from rnn_tf.progress import ProgressBar
 
 
 def train(
@@ -77,10 +79,14 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
     runtime.seed_everything(config)
     precision = runtime.choose_precision(config.precision)
     strategy = runtime.choose_strategy(config)
-    callbacks = _progress(run, data, precision, strategy) if progress else []
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as at_the_end:
         # Matplotlib's import fits into the time in which XLA compiles.
         drawing = beside.submit(importlib.import_module, "rnn_tf.plots")
+        callbacks = []
+        if progress:
+            bar = _progress(run, data, precision, strategy)
+            # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
+            callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
         fitted = fit(config, data, run, precision=precision, strategy=strategy, callbacks=callbacks)
         plots = drawing.result()
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
@@ -108,15 +114,15 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
 
 def _progress(
     run: Run, data: SequenceData, precision: str, strategy: tf.distribute.Strategy | None
-) -> list[keras.callbacks.Callback]:
-    """Say which way training goes, and show how far it is."""
+) -> ProgressBar:
+    """Say which way training goes; the bar that shows how far it is."""
     from rnn_tf.fit import why_not_fused
     from rnn_tf.progress import ProgressBar
 
     reason = why_not_fused(run.config, data, strategy)
     how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
     print(f"training on {run.config.dataset} ({how}, {precision})", file=sys.stderr)
-    return [ProgressBar(run.config.epochs, finished=len(run.history))]
+    return ProgressBar(run.config.epochs, finished=len(run.history))
 
 
 def _to_resume(path: Path, config: TrainConfig | None) -> Run | None:

@@ -50,11 +50,12 @@ def test_what_the_user_says_about_the_cache_stands(monkeypatch: pytest.MonkeyPat
     assert os.environ["TF_XLA_FLAGS"] == said
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", ["file", "white space"])
+def test_a_cache_that_cannot_be_used_is_done_without(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("RNN_TF_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("RNN_TF_CACHE", str(tmp_path / place))
     monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
     programs.reuse()
     assert "TF_XLA_FLAGS" not in os.environ
