@@ -43,6 +43,8 @@ def _one_line(box: str) -> str:
     """What tyro says in several lines: a title, its complaint, and the options it suggests."""
     lines = [line.strip() for line in box.splitlines()]
     rules = [i for i, line in enumerate(lines) if line and not line.strip("-")]
+    if len(rules) < 2:  # Not the layout we know: better all of it than nothing.
+        return " ".join(box.split())
     told = " ".join(lines[rules[0] + 1 : rules[1]]).rstrip(".")
     told = told.removeprefix("Error parsing settings: ")
     rest = lines[rules[1] :]
