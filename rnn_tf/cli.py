@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rnn_tf import __version__
 from rnn_tf.errors import InputError, one_line_errors
@@ -13,7 +14,10 @@ from rnn_tf.errors import InputError, one_line_errors
 COMMANDS = {
     "train": ("rnn_tf.train", "train a classifier and keep everything about it as a run"),
     "evaluate": ("rnn_tf.evaluate", "score a run on the test split, class by class"),
-    "predict": ("rnn_tf.predict", "classify pictures or sequences with a run"),
+    "predict": ("rnn_tf.predict", "classify pictures or sequences with a run or a bundle"),
+    "export": ("export.__main__", "turn a run into SavedModel, TFLite and ONNX, proven equal"),
+    "verify": ("export.verify", "show that every format of a bundle is the trained function"),
+    "benchmark": ("export.benchmark", "measure every format of a bundle beside its peers"),
 }
 
 
@@ -32,9 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unknown command {name!r}", expected=f"one of {', '.join(COMMANDS)}",
             fix="See rnn-tf --help.",
         )  # fmt: skip
-    module = importlib.import_module(COMMANDS[name][0])
+    module = importlib.import_module(_module(name, rest))
     code: int = module.main(rest, prog=f"rnn-tf {name}")
     return code
+
+
+def _module(name: str, rest: Sequence[str]) -> str:
+    # A bundle needs no TensorFlow to answer, a run does.
+    if name == "predict" and any((Path(argument) / "manifest.json").is_file() for argument in rest):
+        return "export.predict"
+    return COMMANDS[name][0]
 
 
 def usage() -> str:

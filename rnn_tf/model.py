@@ -15,8 +15,11 @@ CELLS: dict[str, type[keras.layers.RNN]] = {
     "gru": keras.layers.GRU,
 }
 
-# In keras.activations, but not a function of each number: they look up, or halve the width.
-NO_ACTIVATIONS = ("deserialize", "get", "glu", "serialize")
+# In keras.activations, but not a function of each number: they look up, halve the width, look at
+# all units at once, or take more than the number.
+NO_ACTIVATIONS = (
+    "deserialize", "get", "glu", "log_softmax", "serialize", "softmax", "sparsemax", "threshold",
+)  # fmt: skip
 
 
 def build_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,30 @@ def plot_reading(
         upright = max(map(len, labels)) <= 3
         turn = 0 if upright else 90
         axes[2].set_xticks(range(len(labels)), labels, rotation=turn, parse_math=False)
+    _save(figure, path)
+
+
+def plot_latencies(
+    latencies: dict[str, dict[int, float]], own: Collection[str], path: Path
+) -> None:
+    """Microseconds per example of each runtime, a panel for each batch size, as a PNG.
+
+    `latencies` maps a runtime's name to its latency per example at each batch size; those in
+    `own` are coloured as ours.
+    """
+    names = list(latencies)
+    batches = list(next(iter(latencies.values())))
+    figure = Figure(figsize=(12, 1.2 + 0.4 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(batches), sharey=True, squeeze=False)[0]
+    for panel, batch in zip(panels, batches, strict=True):
+        values = [latencies[name][batch] for name in names]
+        bars = panel.barh(names, values, color=[TRAIN if name in own else VALID for name in names])
+        figures = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
+        panel.bar_label(bars, figures, padding=3, size=8)
+        # From microseconds to milliseconds: on a linear axis only the slowest would be seen.
+        panel.set(title=f"Batch {batch:,}", xlabel="µs per example", xscale="log")
+        panel.set_xlim(min(values) / 2, max(values) * 5)
+    panels[0].invert_yaxis()
     _save(figure, path)
 
 

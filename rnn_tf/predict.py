@@ -53,16 +53,22 @@ def predict(run: Run, sequences: list[Sequences]) -> list[Prediction]:
     run.require_finished()
     runtime.start()
     x = np.concatenate([file.x for file in sequences]) * np.float32(run.spec.scale)
-    rows = run.load_model().predict(x, verbose=0)
+    return named(run.load_model().predict(x, verbose=0), sequences, run.spec)
+
+
+def named(
+    probabilities: np.ndarray, sequences: list[Sequences], spec: SequenceSpec
+) -> list[Prediction]:
+    """The probabilities `(n, classes)` of all `sequences`, in their order, with names for both."""
     names = [name for file in sequences for name in _names(file)]
     return [
         Prediction(
             name=name,
-            label=run.spec.labels[int(row.argmax())],
+            label=spec.labels[int(row.argmax())],
             probability=float(row.max()),
-            probabilities=dict(zip(run.spec.labels, map(float, row), strict=True)),
+            probabilities=dict(zip(spec.labels, map(float, row), strict=True)),
         )
-        for name, row in zip(names, rows, strict=True)
+        for name, row in zip(names, probabilities, strict=True)
     ]
 
 
@@ -214,23 +220,34 @@ class Command:
 @one_line_errors
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.predict") -> int:
     command = parse(Command, arguments(argv), prog)
-    if not command.files:
-        raise InputError("no file to classify", fix=f"See {prog} --help.")
     run = Run.open(command.run)
     run.require_finished()
-    files = [read(path, run.spec, invert=command.invert) for path in command.files]
-    for file in files:
-        for note in file.notes:
-            print(f"{file.name}: {note}", file=sys.stderr)
+    files = read_all(command.files, run.spec, invert=command.invert)
     predictions = predict(run, files)
     if command.picture:
         draw_reading(run, files[0].x[0], command.picture)
+    show(predictions, as_json=command.json)
+    return 0
+
+
+def read_all(paths: Sequence[Path], spec: SequenceSpec, *, invert: bool) -> list[Sequences]:
+    """Read every file of a command line, and say on stderr what was done to make it fit."""
+    if not paths:
+        raise InputError("no file to classify", expected=", ".join(PICTURES + ARRAYS))
+    files = [read(path, spec, invert=invert) for path in paths]
+    for file in files:
+        for note in file.notes:
+            print(f"{file.name}: {note}", file=sys.stderr)
+    return files
+
+
+def show(predictions: list[Prediction], *, as_json: bool) -> None:
+    """Print a line for each prediction."""
     for found in predictions:
-        if command.json:
+        if as_json:
             print(json.dumps(vars(found)))
         else:
             print(f"{found.name}  {found.label}  {found.probability:.2%}")
-    return 0
 
 
 if __name__ == "__main__":

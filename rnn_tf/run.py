@@ -127,7 +127,7 @@ class Run:
                 f"the folder is not empty and not a run: {path}", fix="Choose another --run-dir."
             )
         run = cls(path, config, spec)
-        with _said_plainly(path):
+        with said_plainly(path):
             path.mkdir(parents=True, exist_ok=True)
         run._clear()
         settings = {"format": FORMAT, **json.loads(config.to_json())}
@@ -240,7 +240,7 @@ def writing(path: Path) -> Iterator[Path]:
     `InputError` when the disk is full, read-only or gone.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    with _said_plainly(path):
+    with said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -268,7 +268,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _said_plainly(path: Path) -> Iterator[None]:
+def said_plainly(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

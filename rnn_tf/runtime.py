@@ -31,7 +31,7 @@ def start(*, verbose: bool = False) -> None:
         import tensorflow  # noqa: F401
     else:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _silent_stderr():
+        with silent_stderr():
             import tensorflow as tf
 
             # Devices are looked for on first use, and talked about then.
@@ -76,7 +76,7 @@ def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
 
 
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """Hold back what is written to stderr, native code included; show it if something fails."""
     sys.stderr.flush()
     keep = os.dup(2)

@@ -1,0 +1,249 @@
+"""Bundle: the directory that ships, its manifest, and how it takes its place, whole or not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import psutil
+
+from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.errors import InputError
+from rnn_tf.run import Run, holds_run, said_plainly, write_text
+
+# What `manifest.json` says about the layout of the directory. Raised when it changes.
+LAYOUT = 1
+MANIFEST, VERIFICATION, README = "manifest.json", "verification.json", "README.md"
+
+# Every format and where it lies in a bundle. `keras` is the reference that the others are
+# compared with: the trained model, rebuilt in float32.
+ARTEFACTS = {
+    "keras": "model.keras",
+    "saved_model": "saved_model",
+    "tflite": "model.tflite",
+    "tflite_int8": "model.int8.tflite",
+    "tflite_float16": "model.float16.tflite",
+    "onnx": "model.onnx",
+}
+QUANTIZED = ("tflite_int8", "tflite_float16")
+# TensorFlow Serving takes `saved_model/` as a model and its subfolders as versions of it.
+SERVING_VERSION = "1"
+
+KEYS = {
+    "layout", "model", "spec", "dataset", "metrics", "input", "output", "formats", "not_shipped",
+    "files", "versions",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported model: `Bundle.open(path)`; `export.publish.export_run` makes new ones."""
+
+    path: Path
+    manifest: dict[str, Any]
+    spec: SequenceSpec
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats it has, the Keras reference not counted."""
+        return list(self.manifest["formats"])
+
+    @property
+    def dataset(self) -> str:
+        """Where the examples came from that it was trained on and verified with."""
+        return str(self.manifest["dataset"])
+
+    @property
+    def verification_file(self) -> Path:
+        return self.path / VERIFICATION
+
+    @classmethod
+    def open(cls, path: Path | str) -> Bundle:
+        """The bundle in `path`. Raises `InputError` when there is none, or its manifest is bad."""
+        path = Path(path)
+        if not holds_bundle(path):
+            raise InputError(
+                f"not a bundle: {path}",
+                expected=f"a folder with {MANIFEST}, made by python -m export",
+                got="a folder without it" if path.is_dir() else "no folder",
+            )
+        manifest = _read_manifest(path / MANIFEST)
+        return cls(path, manifest, SequenceSpec.from_json(json.dumps(manifest["spec"])))
+
+    def artefact(self, name: str) -> Path:
+        """Where a format lies, its files checked against the manifest.
+
+        Raises `InputError` when the bundle does not have it, or a file is missing or altered.
+        """
+        if name != "keras" and name not in self.formats:
+            raise InputError(
+                f"the bundle has no format {name!r}", expected=f"one of {', '.join(self.formats)}"
+            )
+        top = ARTEFACTS[name]
+        files = [file for file in self.manifest["files"] if file.split("/")[0] == top]
+        if not files:
+            raise InputError(f"bad manifest: {self.path / MANIFEST}", got=f"no file of {name}")
+        for file in files:
+            self._check_file(file)
+        return self.path / top
+
+    def check(self) -> None:
+        """Check every file against the manifest. Raises `InputError` for the first that differs."""
+        for name in ("keras", *self.formats):
+            self.artefact(name)
+
+    def size(self, name: str) -> int:
+        """Bytes of a format's files."""
+        top = ARTEFACTS[name]
+        files = [file for file in self.manifest["files"] if file.split("/")[0] == top]
+        return sum((self.path / file).stat().st_size for file in files)
+
+    def _check_file(self, name: str) -> None:
+        path, expected = self.path / name, self.manifest["files"][name]
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(f"bad manifest: {self.path / MANIFEST}", got=f"a path outside: {name}")
+        if not path.is_file():
+            raise InputError(f"the bundle is damaged: {path} is missing", fix=AGAIN)
+        if sha256(path) != expected:
+            raise InputError(
+                f"the bundle is damaged: {path} is not the file that was verified",
+                expected=f"SHA-256 {expected[:12]}…",
+                got=f"{sha256(path)[:12]}…, {path.stat().st_size:,} bytes",
+                fix=AGAIN,
+            )
+
+
+AGAIN = "Make it again with python -m export RUN."
+
+
+def holds_bundle(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def find_bundle(path: Path) -> Bundle:
+    """The bundle in `path`, or that of the run in `path`. Raises `InputError` without either."""
+    if holds_run(path) and not holds_bundle(path):
+        run = Run.open(path)
+        run.require_finished()
+        default = default_path(run)
+        recover(default)
+        if not holds_bundle(default):
+            raise InputError(
+                f"the run has no bundle: {path}", fix=f"Make one with: python -m export {path}"
+            )
+        path = default
+    return Bundle.open(path)
+
+
+def default_path(run: Run) -> Path:
+    return run.path / "bundle"
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest with the SHA-256 of every artefact in `folder`."""
+    files = {
+        str(PurePosixPath(file.relative_to(folder))): sha256(file)
+        for top in ARTEFACTS.values()
+        for file in sorted([folder / top, *(folder / top).rglob("*")])
+        if file.is_file()
+    }
+    whole = {"layout": LAYOUT, **manifest, "files": files}
+    write_text(folder / MANIFEST, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """Build a bundle beside `path` and rename it into place when the block ends well.
+
+    Gives an empty temporary folder. Whatever fails, what was in `path` stays as it was. Raises
+    `InputError` when `path` holds something that is not a bundle, or cannot be written.
+    """
+    recover(path)
+    if path.exists() and not holds_bundle(path) and not _empty(path):
+        raise InputError(f"it exists and is not a bundle: {path}", fix="Choose another --out.")
+    building, old = _building(path), _old(path)
+    with said_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building.mkdir()
+    try:
+        with said_plainly(path):
+            yield building
+            _to_disk(building)
+            if path.exists():
+                path.rename(old)
+            building.rename(path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        recover(path)
+
+
+def recover(path: Path) -> None:
+    """Put right what a kill has left: an old bundle moved aside, a new one half built."""
+    old = _old(path)
+    if old.exists() and path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(path)
+    for left in path.parent.glob(f".{path.name}.building.*"):
+        process = left.suffix[1:]
+        # Another export to the same place may be under way.
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _building(path: Path) -> Path:
+    return path.with_name(f".{path.name}.building.{os.getpid()}")
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _to_disk(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    try:
+        manifest: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"the manifest is not JSON: {file}", got=str(error), fix=AGAIN) from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"bad manifest: {file}", expected="an object", got=type(manifest).__name__)
+    layout = manifest.get("layout", LAYOUT)
+    if not isinstance(layout, int) or layout > LAYOUT:
+        raise InputError(
+            f"the bundle was made by a newer version: {file}",
+            expected=f"layout {LAYOUT} or older",
+            got=layout,
+            fix="Upgrade this package.",
+        )
+    missing = sorted(KEYS - set(manifest))
+    if missing:
+        raise InputError(f"bad manifest: {file}", got=f"no {', '.join(missing)}", fix=AGAIN)
+    formats, files = manifest["formats"], manifest["files"]
+    if not isinstance(formats, dict) or not set(formats) <= set(ARTEFACTS):
+        raise InputError(
+            f"bad formats in {file}", expected=f"some of {', '.join(ARTEFACTS)}", got=formats
+        )
+    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
+        raise InputError(f"bad files in {file}", expected="a SHA-256 for each", got=files)
+    return manifest
