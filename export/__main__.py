@@ -33,7 +33,7 @@ class Command:
     quantize: Literal["none", "int8", "float16"] = "int8"
     """A second, smaller TFLite file; not shipped if it loses accuracy or is not smaller."""
     opset: int = 17
-    """Operator set of the ONNX file. The default runs on every onnxruntime since 1.12 (2022)."""
+    """Operator set of the ONNX file, 16 to 21. The default runs on the oldest runtimes."""
 
 
 @one_line_errors

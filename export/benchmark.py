@@ -23,10 +23,10 @@ import numpy as np
 import tyro
 
 from export import peers
-from export.bundle import Bundle, find_bundle
+from export.bundle import Bundle, find_bundle, load_test
 from export.runtimes import Runtime, open_runtime
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import load
+from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import write_text
 from rnn_tf.runtime import silent_stderr
@@ -63,14 +63,22 @@ class Measured:
 
 
 def benchmark(
-    bundle: Bundle, *, threads: int = 1, rounds: int = 5, seconds: float = 0.2
+    bundle: Bundle,
+    *,
+    source: str | None = None,
+    threads: int = 1,
+    rounds: int = 5,
+    seconds: float = 0.2,
 ) -> list[Measured]:
-    """Measure every format of a bundle, and every peer that is installed, side by side."""
+    """Measure every format of a bundle, and every peer that is installed, side by side.
+
+    Inputs are those of the bundle's test split, or of that of `source`.
+    """
     workers = []
     try:
         for name in (*bundle.formats, *peers.installed()):
             print(f"loading {name}", file=sys.stderr)
-            workers.append(Worker(bundle, name, threads))
+            workers.append(Worker(bundle, source, name, threads))
         for number in range(rounds):
             print(f"round {number + 1}/{rounds}", file=sys.stderr)
             for batch in BATCHES:
@@ -85,12 +93,12 @@ def benchmark(
 class Worker:
     """A process that runs one format or peer, and measures it when it is told to."""
 
-    def __init__(self, bundle: Bundle, name: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, source: str | None, name: str, threads: int) -> None:
         # Spawned, not forked: nothing of this process is in the memory it reports.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, str(bundle.path), name, threads), daemon=True
+            target=_serve, args=(theirs, str(bundle.path), source, name, threads), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -116,19 +124,21 @@ class Worker:
         return answer
 
 
-def _serve(pipe: Connection, path: str, name: str, threads: int) -> None:
+def _serve(pipe: Connection, path: str, source: str | None, name: str, threads: int) -> None:
     """What a worker does: load, then measure on demand, then say how much memory it took."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     try:
         with silent_stderr():
-            _measure_on_demand(pipe, Bundle.open(path), name, threads)
+            bundle = Bundle.open(path)
+            _measure_on_demand(pipe, bundle, load_test(bundle, source), name, threads)
     except Exception as error:
         pipe.send(CheckFailed(str(error) or type(error).__name__))
 
 
-def _measure_on_demand(pipe: Connection, bundle: Bundle, name: str, threads: int) -> None:
-    test = load(bundle.dataset).test
+def _measure_on_demand(
+    pipe: Connection, bundle: Bundle, test: Split, name: str, threads: int
+) -> None:
     began = time.perf_counter()
     runtime = _open(bundle, name, threads)
     runtime.predict(test.x[:1])
@@ -222,6 +232,8 @@ class Command:
 
     path: tyro.conf.Positional[Path]
     """A bundle, or a run that has one."""
+    data: str | None = None
+    """Another data set of the same specification: mnist, tfds:<name> or <file>.npz."""
     threads: int = 1
     """CPU threads of each runtime."""
     rounds: int = 5
@@ -243,7 +255,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export.benchm
     bundle = find_bundle(command.path)
     bundle.check()
     measured = benchmark(
-        bundle, threads=command.threads, rounds=command.rounds, seconds=command.seconds
+        bundle,
+        source=command.data,
+        threads=command.threads,
+        rounds=command.rounds,
+        seconds=command.seconds,
     )
     print(table(measured), ratios(measured), sep="\n\n")
     picture = command.picture or Path("benchmark.png")

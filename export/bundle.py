@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 
-from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.data import SequenceSpec, Split, load
 from rnn_tf.errors import InputError
+from rnn_tf.evaluate import check_fits
 from rnn_tf.run import Run, holds_run, said_plainly, write_text
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
@@ -140,6 +141,22 @@ def find_bundle(path: Path) -> Bundle:
             )
         path = default
     return Bundle.open(path)
+
+
+def load_test(bundle: Bundle, source: str | None = None) -> Split:
+    """The test split of the data that a bundle was verified with, or that of `source`.
+
+    Raises `InputError` when they cannot be loaded, or are of another specification.
+    """
+    try:
+        data = load(source or bundle.dataset)
+    except InputError as error:
+        if source is not None:
+            raise
+        # The bundle may be on another machine than its data.
+        raise InputError(f"cannot load the bundle's data: {error}", fix="Say --data.") from error
+    check_fits(bundle.spec, data.spec, source or bundle.dataset)
+    return data.test
 
 
 def default_path(run: Run) -> Path:

@@ -92,7 +92,8 @@ def _round(
     design = np.concatenate([*whole, np.ones((len(inputs[0]), 1))], axis=1)
     hessian = design.T @ design / len(design)
     energy = hessian.diagonal()[:rows].copy()
-    hessian[np.diag_indices(rows)] += DAMPING * energy.mean()
+    # If all inputs are zero any rounding will do.
+    hessian[np.diag_indices(rows)] += DAMPING * (energy.mean() or 1.0)
     order = np.append(np.argsort(-energy, kind="stable"), rows)  # the bias last
     inverse = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T
     sized = [matrix * size for matrix, size in zip(matrices, sizes, strict=True)]

@@ -29,7 +29,8 @@ def _head(manifest: dict[str, Any]) -> str:
         f"# {model['cell']}({model['units']}) on {manifest['dataset']}\n\n"
         f"A recurrent classifier of {model['parameters']:,} parameters: it reads "
         f"{spec['timesteps']} steps of {spec['features']} numbers and says which of "
-        f"{spec['classes']} classes they are. Every file below computes the same function.\n"
+        f"{spec['classes']} classes they are. Every format below computes the "
+        "same function; quantized ones do to the rounding of their weights.\n"
     )
 
 

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from export.bundle import QUANTIZED, Bundle, find_bundle
+from export.bundle import QUANTIZED, Bundle, find_bundle, load_test
 from export.graph import read_model
 from export.runtimes import OracleRuntime, Runtime, load_keras, open_runtime
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import Split, load
+from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, one_line_errors
-from rnn_tf.evaluate import check_fits
 from rnn_tf.run import write_text
 
 # float32 rounding over 28 steps and a softmax: 3e-6 seen on MNIST, 9e-6 on noise for the default
@@ -121,12 +120,11 @@ def verify_bundle(bundle: Bundle, source: str | None = None) -> Report:
     Raises `InputError` for files that are missing or altered, and data that do not fit.
     """
     bundle.check()
-    data = load(source or bundle.dataset)
-    check_fits(bundle.spec, data.spec, source or bundle.dataset)
+    test = load_test(bundle, source)
     keras = open_runtime(bundle, "keras")
     oracle = OracleRuntime(read_model(load_keras(bundle.artefact("keras")), bundle.spec))
     runtimes = {name: open_runtime(bundle, name) for name in bundle.formats}
-    return verify(runtimes, keras, oracle, data.test)
+    return verify(runtimes, keras, oracle, test)
 
 
 def families(test: Split, keras: Runtime, oracle: Runtime) -> list[Family]:

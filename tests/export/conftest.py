@@ -1,0 +1,46 @@
+"""What the tests of the export share: two bundles, of the real model and of a small one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+# Python knows one module called `conftest`, and from here on it is this one.
+from commands import Command as Command
+from commands import refusal as refusal
+
+from export.bundle import Bundle
+from export.publish import export_run
+from rnn_tf import Run, TrainConfig, train
+from rnn_tf.data import SequenceData
+
+
+@pytest.fixture(scope="session")
+def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The default model on MNIST, all formats, default options. Read it, do not change it."""
+    return export_run(run, tmp_path_factory.mktemp("bundles") / "mnist")
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    small_npz: Path, small: SequenceData, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A model of 8 units on the waves of `small_npz`. Read it, do not change it."""
+    config = TrainConfig(dataset=str(small_npz), units=8, epochs=8, batch_size=16)
+    path = tmp_path_factory.mktemp("runs") / "small"
+    return train(config, path, data=small, progress=False)
+
+
+@pytest.fixture(scope="session")
+def small_bundle(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The small model with all formats. Read it, do not change it."""
+    return export_run(small_run, tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture
+def copy(small_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The small bundle, to be damaged."""
+    shutil.copytree(small_bundle.path, tmp_path / "copy")
+    return Bundle.open(tmp_path / "copy")
