@@ -1,0 +1,195 @@
+"""The same classifier in PyTorch, and weights carried both ways.
+
+Needs the extra `torch`: pip install "rnn-tf[torch]". Nothing else in this package imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnn_tf.errors import InputError
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+except ModuleNotFoundError as error:
+    raise InputError("PyTorch is not installed", fix='pip install "rnn-tf[torch]"') from error
+
+if TYPE_CHECKING:
+    import keras
+
+# Where the blocks of Keras's columns lie in PyTorch's rows. LSTM has the same order in both: input,
+# forget, content, output. GRU has update, reset, content in Keras, and reset first in PyTorch.
+ORDER = {"SimpleRNN": [0], "LSTM": [0, 1, 2, 3], "GRU": [1, 0, 2]}
+# What PyTorch's own layers compute with; the gates' is sigmoid everywhere.
+OWN_ACTIVATIONS = {"SimpleRNN": ("tanh", "relu"), "LSTM": ("tanh",), "GRU": ("tanh",)}
+
+# Every activation that `build_model` takes, as keras.activations defines it.
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "celu": functional.celu,
+    "elu": functional.elu,
+    "exponential": torch.exp,
+    "gelu": functional.gelu,
+    "hard_shrink": functional.hardshrink,
+    "hard_sigmoid": functional.hardsigmoid,
+    "hard_silu": functional.hardswish,
+    "hard_tanh": functional.hardtanh,
+    "leaky_relu": lambda x: functional.leaky_relu(x, 0.2),
+    "linear": lambda x: x,
+    "log_sigmoid": functional.logsigmoid,
+    "mish": functional.mish,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "selu": functional.selu,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "soft_shrink": functional.softshrink,
+    "softplus": functional.softplus,
+    "softsign": functional.softsign,
+    "sparse_plus": lambda x: torch.where(x < 1, (x + 1).clamp(min=0) ** 2 / 4, x),
+    "sparse_sigmoid": lambda x: ((x + 1) / 2).clamp(0, 1),
+    "squareplus": lambda x: (x + (x * x + 4).sqrt()) / 2,
+    "tanh": torch.tanh,
+    "tanh_shrink": functional.tanhshrink,
+}
+
+
+class SequenceClassifier(nn.Module):
+    """`nn.RNN`, `nn.LSTM` or `nn.GRU`, its last hidden state, and `nn.Linear`.
+
+    Maps scaled float32 `(batch, timesteps, features)` to logits `(batch, classes)`; their softmax
+    is what the Keras model gives.
+    """
+
+    def __init__(self, recurrent: nn.Module, units: int, classes: int) -> None:
+        super().__init__()
+        self.recurrent = recurrent
+        self.dense = nn.Linear(units, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states, _ = self.recurrent(x)
+        logits: torch.Tensor = self.dense(states[:, -1])
+        return logits
+
+
+class ActivatedRNN(nn.Module):
+    """`nn.RNN` with any activation, in a Python loop: PyTorch's own has only tanh and relu.
+
+    Parameters have the names and shapes of `nn.RNN`: weights `(units, features)` and
+    `(units, units)`, two biases `(units,)`.
+    """
+
+    def __init__(self, features: int, units: int, activation: str) -> None:
+        super().__init__()
+        self.activation = activation
+        self.function = ACTIVATIONS[activation]
+        bound = units**-0.5  # as nn.RNN starts
+        for name, shape in (
+            ("weight_ih_l0", (units, features)),
+            ("weight_hh_l0", (units, units)),
+            ("bias_ih_l0", (units,)),
+            ("bias_hh_l0", (units,)),
+        ):
+            start = torch.empty(shape).uniform_(-bound, bound)
+            self.register_parameter(name, nn.Parameter(start))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """States `(batch, timesteps, units)` and the last one `(1, batch, units)`."""
+        bias = self.bias_ih_l0 + self.bias_hh_l0
+        inputs = functional.linear(x, self.weight_ih_l0, bias)
+        state = self.function(inputs[:, 0])
+        states = [state]
+        for step in inputs[:, 1:].unbind(1):
+            state = self.function(torch.addmm(step, state, self.weight_hh_l0.t()))
+            states.append(state)
+        return torch.stack(states, 1), state[None]
+
+
+def to_torch(model: keras.Sequential) -> SequenceClassifier:
+    """The PyTorch module of a Keras model from `build_model`, with the same weights, on the CPU.
+
+    Raises `InputError` for a cell or activation that PyTorch cannot have.
+    """
+    layer, dense = model.layers
+    kind, config = type(layer).__name__, layer.get_config()
+    if kind not in ORDER:
+        raise InputError(f"no PyTorch cell for {kind}", expected=f"one of {', '.join(ORDER)}")
+    features, units = int(layer.cell.kernel.shape[0]), int(config["units"])
+    recurrent = _recurrent(kind, features, units, config)
+    module = SequenceClassifier(recurrent, units, int(dense.kernel.shape[1]))
+    kernel, state_kernel, bias, dense_kernel, dense_bias = map(np.asarray, model.get_weights())
+    # GRU has a bias beside each product in both; the other cells have one in Keras and two here.
+    bias, state_bias = bias if kind == "GRU" else (bias, np.zeros_like(bias))
+    columns = _columns(ORDER[kind], units)
+    for parameter, value in (
+        (recurrent.weight_ih_l0, kernel[:, columns].T),
+        (recurrent.weight_hh_l0, state_kernel[:, columns].T),
+        (recurrent.bias_ih_l0, bias[columns]),
+        (recurrent.bias_hh_l0, state_bias[columns]),
+        (module.dense.weight, dense_kernel.T),
+        (module.dense.bias, dense_bias),
+    ):
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(np.array(value, np.float32)))
+    return module
+
+
+def from_torch(module: SequenceClassifier) -> list[np.ndarray]:
+    """The module's weights as `keras.Model.set_weights` takes them, float32.
+
+    `to_torch` and back gives the same bits.
+    """
+    recurrent = module.recurrent
+    kind = {"LSTM": "LSTM", "GRU": "GRU"}.get(type(recurrent).__name__, "SimpleRNN")
+    kernel, state_kernel, bias, state_bias, dense_kernel, dense_bias = (
+        parameter.detach().cpu().numpy()
+        for parameter in (
+            recurrent.weight_ih_l0,
+            recurrent.weight_hh_l0,
+            recurrent.bias_ih_l0,
+            recurrent.bias_hh_l0,
+            module.dense.weight,
+            module.dense.bias,
+        )
+    )
+    # The order of gates is its own inverse.
+    columns = _columns(ORDER[kind], state_kernel.shape[1])
+    both = np.stack([bias, state_bias])[:, columns]
+    weights = [
+        kernel[columns].T,
+        state_kernel[columns].T,
+        both if kind == "GRU" else both.sum(axis=0),
+        dense_kernel.T,
+        dense_bias,
+    ]
+    return [np.array(weight, np.float32) for weight in weights]
+
+
+def _recurrent(kind: str, features: int, units: int, config: dict[str, object]) -> nn.Module:
+    activation = str(config["activation"])
+    if config.get("recurrent_activation", "sigmoid") != "sigmoid":
+        raise InputError(
+            f"no PyTorch {kind} with other gates",
+            expected="recurrent_activation sigmoid",
+            got=config["recurrent_activation"],
+        )
+    if activation in OWN_ACTIVATIONS[kind]:
+        if kind == "SimpleRNN":
+            return nn.RNN(features, units, nonlinearity=activation, batch_first=True)
+        return {"LSTM": nn.LSTM, "GRU": nn.GRU}[kind](features, units, batch_first=True)
+    if kind != "SimpleRNN":
+        raise InputError(
+            f"no PyTorch {kind} with this activation",
+            expected=", ".join(OWN_ACTIVATIONS[kind]),
+            got=activation,
+        )
+    return ActivatedRNN(features, units, activation)
+
+
+def _columns(order: list[int], units: int) -> np.ndarray:
+    """The columns of a kernel, gate by gate in another order."""
+    return np.concatenate([np.arange(units) + gate * units for gate in order])
