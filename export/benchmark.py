@@ -6,6 +6,7 @@ are asked in turn, round after round, so that a machine whose speed drifts is th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -74,11 +75,18 @@ def benchmark(
 
     Inputs are those of the bundle's test split, or of that of `source`.
     """
+    test = load_test(bundle, source)
     workers = []
     try:
         for name in (*bundle.formats, *peers.installed()):
             print(f"loading {name}", file=sys.stderr)
-            workers.append(Worker(bundle, source, name, threads))
+            try:
+                workers.append(Worker(bundle, test, name, threads))
+            except CheckFailed as error:
+                if name in bundle.formats:
+                    raise
+                # Not every model can be had in PyTorch; the others are still worth comparing.
+                print(f"left out: {error}", file=sys.stderr)
         for number in range(rounds):
             print(f"round {number + 1}/{rounds}", file=sys.stderr)
             for batch in BATCHES:
@@ -93,47 +101,52 @@ def benchmark(
 class Worker:
     """A process that runs one format or peer, and measures it when it is told to."""
 
-    def __init__(self, bundle: Bundle, source: str | None, name: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, test: Split, name: str, threads: int) -> None:
         # Spawned, not forked: nothing of this process is in the memory it reports.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, str(bundle.path), source, name, threads), daemon=True
+            target=_serve, args=(theirs, bundle, test, name, threads), daemon=True
         )
         self.process.start()
         theirs.close()
         self.measured = Measured(name, **self._receive(name))
 
     def measure(self, batch: int, seconds: float) -> None:
-        self.pipe.send((batch, seconds))
-        self.measured.seconds.setdefault(batch, []).extend(self._receive(self.measured.name))
+        times = self._ask((batch, seconds))
+        self.measured.seconds.setdefault(batch, []).extend(times)
 
     def finish(self) -> Measured:
-        self.pipe.send(None)
-        self.measured.peak_bytes = self._receive(self.measured.name)
+        self.measured.peak_bytes = self._ask(None)
         self.process.join()
         return self.measured
+
+    def _ask(self, request: tuple[int, float] | None) -> Any:
+        # A process that has died is named below: what it sent before it did is still to be read.
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send(request)
+        return self._receive(self.measured.name)
 
     def _receive(self, name: str) -> Any:
         try:
             answer = self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             raise CheckFailed(f"{name}: its process died") from None
         if isinstance(answer, Exception):
             raise CheckFailed(f"{name}: {answer}") from answer
         return answer
 
 
-def _serve(pipe: Connection, path: str, source: str | None, name: str, threads: int) -> None:
+def _serve(pipe: Connection, bundle: Bundle, test: Split, name: str, threads: int) -> None:
     """What a worker does: load, then measure on demand, then say how much memory it took."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     try:
         with silent_stderr():
-            bundle = Bundle.open(path)
-            _measure_on_demand(pipe, bundle, load_test(bundle, source), name, threads)
+            _measure_on_demand(pipe, bundle, test, name, threads)
     except Exception as error:
-        pipe.send(CheckFailed(str(error) or type(error).__name__))
+        what = " ".join(str(error).split())
+        pipe.send(CheckFailed(what or type(error).__name__))
 
 
 def _measure_on_demand(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -76,7 +77,11 @@ class Bundle:
                 got="a folder without it" if path.is_dir() else "no folder",
             )
         manifest = _read_manifest(path / MANIFEST)
-        return cls(path, manifest, SequenceSpec.from_json(json.dumps(manifest["spec"])))
+        try:
+            spec = SequenceSpec.from_json(json.dumps(manifest["spec"]))
+        except InputError as error:
+            raise InputError(f"bad spec in {path / MANIFEST}: {error}", fix=AGAIN) from error
+        return cls(path, manifest, spec)
 
     def artefact(self, name: str) -> Path:
         """Where a format lies, its files checked against the manifest.
@@ -130,7 +135,9 @@ def holds_bundle(path: Path) -> bool:
 
 def find_bundle(path: Path) -> Bundle:
     """The bundle in `path`, or that of the run in `path`. Raises `InputError` without either."""
-    if holds_run(path) and not holds_bundle(path):
+    if not holds_bundle(path) and not holds_run(path):
+        recover(path)
+    elif not holds_bundle(path):
         run = Run.open(path)
         run.require_finished()
         default = default_path(run)
@@ -186,6 +193,7 @@ def publishing(path: Path) -> Iterator[Path]:
     Gives an empty temporary folder. Whatever fails, what was in `path` stays as it was. Raises
     `InputError` when `path` holds something that is not a bundle, or cannot be written.
     """
+    path = path.resolve()  # "." and links have no name that another folder could be beside
     recover(path)
     if path.exists() and not holds_bundle(path) and not _empty(path):
         raise InputError(f"it exists and is not a bundle: {path}", fix="Choose another --out.")
@@ -212,19 +220,20 @@ def recover(path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     elif old.exists():
         old.rename(path)
-    for left in path.parent.glob(f".{path.name}.building.*"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.building.*"):
         process = left.suffix[1:]
         # Another export to the same place may be under way.
-        if process.isdigit() and not psutil.pid_exists(int(process)):
+        own = process == str(os.getpid())  # of a process before, in a container that starts anew
+        if process.isdigit() and (own or not psutil.pid_exists(int(process))):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _building(path: Path) -> Path:
-    return path.with_name(f".{path.name}.building.{os.getpid()}")
+    return path.parent / f".{path.name}.building.{os.getpid()}"
 
 
 def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+    return path.parent / f".{path.name}.old"
 
 
 def _empty(path: Path) -> bool:
@@ -236,6 +245,12 @@ def _to_disk(folder: Path) -> None:
         if file.is_file():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+
+
+def _is_of_artefact(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    top = parts[0] if parts else ""
+    return top in ARTEFACTS.values() and ".." not in parts and name.isprintable()
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:
@@ -263,4 +278,9 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         )
     if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
         raise InputError(f"bad files in {file}", expected="a SHA-256 for each", got=files)
+    for name in files:
+        if not _is_of_artefact(name):
+            raise InputError(
+                f"bad files in {file}", expected="files of the formats", got=repr(name), fix=AGAIN
+            )
     return manifest

@@ -139,7 +139,9 @@ def unrolled(graph: Graph, twin: Twin) -> str:
     flat = graph.add("Reshape", frames, graph.constant("flat", [-1, spec.timesteps * width]))
     steps = [flat]
     if spec.timesteps > 1:
-        steps = graph.add_several("Split", flat, outputs=spec.timesteps, axis=1)
+        # Widths, since the attribute that only counts them came with opset 18, and is needed there.
+        widths = graph.constant("widths", [width] * spec.timesteps)
+        steps = graph.add_several("Split", flat, widths, outputs=spec.timesteps, axis=1)
     states: list[str] = []
     for frame in steps:
         states = _step(graph, twin, frame, states)

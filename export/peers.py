@@ -15,7 +15,6 @@ import numpy as np
 
 from export.bundle import Bundle
 from export.graph import read_model
-from export.onnx import OPSET, by_tf2onnx
 from export.runtimes import OnnxRuntime, Runtime, as_input, load_keras
 
 
@@ -56,12 +55,15 @@ class Tf2Onnx:
     """The ONNX file that tf2onnx makes of the exported TensorFlow function, in onnxruntime."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
+        # Not above: the memory of a format that needs no onnx should not hold it.
         import onnx
+
+        from export.onnx import by_tf2onnx
 
         twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tf2onnx.onnx"
-            onnx.save(by_tf2onnx(twin, OPSET), path)
+            onnx.save(by_tf2onnx(twin), path)
             self.runtime = OnnxRuntime(path, bundle.spec, threads)
 
     def predict(self, x: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from export.bundle import (
 )  # fmt: skip
 from export.graph import INPUT, OUTPUT, Twin, read_model
 from export.runtimes import RUNTIMES, OracleRuntime
-from export.verify import Report, verify
+from export.verify import Report, Say, named, verify
 from rnn_tf import __version__, runtime
 from rnn_tf.data import SequenceData, load
 from rnn_tf.errors import CheckFailed, InputError
@@ -35,8 +35,6 @@ PACKAGES = ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime", "ai-edge-li
 
 # Training examples on which the two ONNX graphs are compared.
 ONNX_EXAMPLES = 256
-
-Say = Callable[[str], None]
 
 
 def export_run(
@@ -69,8 +67,7 @@ def export_run(
         for name in names:
             say(f"writing {name}")
             details[name] = _convert(name, twin, data, folder / ARTEFACTS[name], opset)
-        say("verifying")
-        report = _verified(twin, data, folder, names)
+        report = _verified(twin, data, folder, names, say)
         left_out = _left_out(report, folder, names)
         for name, reason in left_out.items():
             say(f"{name} is not shipped: {reason}")
@@ -100,11 +97,17 @@ def _check_choices(formats: Sequence[str], quantize: str, opset: int) -> None:
 
 
 def _write_reference(run: Run, path: Path) -> None:
-    """The run's model in float32, whatever it was trained in: what the formats must equal."""
+    """The run's model in float32, whatever it was trained in: what the formats must equal.
+
+    Raises `InputError` when the model file is not of the sizes that `config.json` says.
+    """
     from rnn_tf.model import build_model
 
     model = build_model(run.config, run.spec)
-    model.set_weights(run.load_model().get_weights())
+    try:
+        model.set_weights(run.load_model().get_weights())
+    except ValueError as error:
+        raise InputError(f"not the model that config.json describes: {run.model_file}") from error
     model.save(path)
 
 
@@ -126,7 +129,8 @@ def _convert(name: str, twin: Twin, data: SequenceData, path: Path, opset: int) 
     except (InputError, CheckFailed, OSError):
         raise
     except Exception as error:
-        raise CheckFailed(f"the {name} converter failed: {error}") from error
+        what = " ".join(str(error).split())
+        raise CheckFailed(f"the {name} converter failed: {what}") from error
 
 
 def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -142,10 +146,15 @@ def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, s
     return left_out
 
 
-def _verified(twin: Twin, data: SequenceData, folder: Path, names: Sequence[str]) -> Report:
-    runtimes = {name: RUNTIMES[name](folder / ARTEFACTS[name], twin.spec, 1) for name in names}
+def _verified(
+    twin: Twin, data: SequenceData, folder: Path, names: Sequence[str], say: Say
+) -> Report:
+    runtimes = {}
+    for name in names:
+        with named(name):
+            runtimes[name] = RUNTIMES[name](folder / ARTEFACTS[name], twin.spec, 1)
     keras = RUNTIMES["keras"](folder / ARTEFACTS["keras"], twin.spec, 1)
-    return verify(runtimes, keras, OracleRuntime(twin), data.test)
+    return verify(runtimes, keras, OracleRuntime(twin), data.test, say)
 
 
 def _manifest(

@@ -170,7 +170,7 @@ def _loading(path: Path) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = {"ai_edge_litert": "ai-edge-litert"}.get(error.name or "", error.name)
+        package = (error.name or "").partition(".")[0].replace("_", "-")
         raise InputError(
             f"running {path.name} needs {package}", fix=f"Install it: pip install {package}"
         ) from error

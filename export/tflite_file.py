@@ -38,14 +38,18 @@ def operators(model: bytes) -> Counter[str]:
 
 
 def variables(model: bytes) -> list[str]:
-    """The names of tensors that keep their value between calls."""
+    """The names of what keeps its value between calls: tensors, and variables of TensorFlow."""
     tree = _read(model)
-    return [
-        (tensor.name or b"").decode()
-        for graph in tree.subgraphs
-        for tensor in graph.tensors
-        if tensor.isVariable
+    tensors = [
+        tensor.name for graph in tree.subgraphs for tensor in graph.tensors if tensor.isVariable
     ]
+    resources = {
+        operator.builtinOptions.sharedName
+        for graph in tree.subgraphs
+        for operator in graph.operators
+        if isinstance(operator.builtinOptions, schema.VarHandleOptionsT)
+    }
+    return sorted((name or b"").decode() for name in [*tensors, *resources])
 
 
 def compact(model: bytes) -> bytes:

@@ -7,8 +7,10 @@ passes; what is quantized must keep the accuracy. NaN never passes.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from export.graph import read_model
 from export.runtimes import OracleRuntime, Runtime, load_keras, open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
-from rnn_tf.errors import CheckFailed, one_line_errors
+from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import write_text
 
 # float32 rounding over 28 steps and a softmax: 3e-6 seen on MNIST, 9e-6 on noise for the default
@@ -38,6 +40,10 @@ MIXED = (1, 64, 2, 7, 1, 64, 64, 1)
 NOISE_EXAMPLES = 100
 # Times the largest value of the data, the first at which float32 itself still answers.
 MAGNITUDES = (1e6, 1e4, 1e2, 1.0)
+
+
+# Is told, line by line, what is being done.
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -99,14 +105,28 @@ class Report:
         return Report([row for row in self.rows if row.format not in names])
 
 
-def verify(runtimes: Mapping[str, Runtime], keras: Runtime, oracle: Runtime, test: Split) -> Report:
-    """Compare each runtime, and Keras itself, with the oracle. `test` gives data and labels."""
+def verify(
+    runtimes: Mapping[str, Runtime],
+    keras: Runtime,
+    oracle: Runtime,
+    test: Split,
+    say: Say = lambda line: None,
+) -> Report:
+    """Compare each runtime, and Keras itself, with the oracle. `test` gives data and labels.
+
+    `say` is told which is being asked.
+    """
+    say("verifying: the formulas in float64")
     asked = families(test, keras, oracle)
     exact = [answer(oracle, family) for family in asked]
     reference = [answer(keras, family) for family in asked]
     rows = []
     for name, runtime in {"keras": keras, **runtimes}.items():
-        answers = [answer(runtime, family) for family in asked]
+        say(f"verifying: {name}")
+        answers = []
+        for family in asked:
+            with named(f"{name}, {family.name}"):
+                answers.append(answer(runtime, family))
         for i, family in enumerate(asked):
             ideal = compare("oracle", family, exact[i], exact[i], reference[i], itself=exact[0])
             row = compare(name, family, answers[i], exact[i], reference[i], itself=answers[0])
@@ -114,7 +134,9 @@ def verify(runtimes: Mapping[str, Runtime], keras: Runtime, oracle: Runtime, tes
     return Report(rows)
 
 
-def verify_bundle(bundle: Bundle, source: str | None = None) -> Report:
+def verify_bundle(
+    bundle: Bundle, source: str | None = None, say: Say = lambda line: None
+) -> Report:
     """Check a bundle's files, then compare its formats on its data set, or on `source`.
 
     Raises `InputError` for files that are missing or altered, and data that do not fit.
@@ -123,8 +145,22 @@ def verify_bundle(bundle: Bundle, source: str | None = None) -> Report:
     test = load_test(bundle, source)
     keras = open_runtime(bundle, "keras")
     oracle = OracleRuntime(read_model(load_keras(bundle.artefact("keras")), bundle.spec))
-    runtimes = {name: open_runtime(bundle, name) for name in bundle.formats}
-    return verify(runtimes, keras, oracle, test)
+    runtimes = {}
+    for name in bundle.formats:
+        with named(name):
+            runtimes[name] = open_runtime(bundle, name)
+    return verify(runtimes, keras, oracle, test, say)
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Name what fails, whatever it raises: runtimes share no kind of error."""
+    try:
+        yield
+    except (InputError, CheckFailed):
+        raise
+    except Exception as error:
+        raise CheckFailed(f"{what}: {' '.join(str(error).split())}") from error
 
 
 def families(test: Split, keras: Runtime, oracle: Runtime) -> list[Family]:
@@ -194,7 +230,7 @@ def compare(
     """
     if got.shape != exact.shape:
         raise CheckFailed(f"{name}, {family.name}: shape {got.shape}, expected {exact.shape}")
-    difference = np.abs(got - exact)
+    difference = _difference(got, exact)
     best = got.argmax(axis=1)
     second, first = np.sort(exact, axis=1)[:, -2:].T
     other = best != exact.argmax(axis=1)
@@ -205,12 +241,19 @@ def compare(
         examples=len(exact),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        max_difference_from_keras=float(np.abs(got - reference).max()),
-        max_difference_from_itself=float(np.abs(got - before).max()),
+        max_difference_from_keras=float(_difference(got, reference).max()),
+        max_difference_from_itself=float(_difference(got, before).max()),
         agreement=float(1 - other.mean()),
         disagreements=int((other & (first - second > MOST_DIFFERENCE)).sum()),
         accuracy=None if family.y is None else float((best == family.y).mean()),
     )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Element by element; NaN, silently, where both are infinite."""
+    with np.errstate(invalid="ignore"):
+        result: np.ndarray = np.abs(a - b)
+    return result
 
 
 def failures(row: Row, exact: Row, *, quantized: bool) -> tuple[str, ...]:
@@ -284,7 +327,7 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m export.verify") -> int:
     command = parse(Command, arguments(argv), prog)
     bundle = find_bundle(command.path)
-    report = verify_bundle(bundle, command.data)
+    report = verify_bundle(bundle, command.data, say=lambda line: print(line, file=sys.stderr))
     write_text(bundle.verification_file, report.to_json() + "\n")
     print(report.to_json() if command.json else table(report))
     broken = report.failures()

@@ -24,8 +24,8 @@ def random_twin(
     """A twin whose weights, biases among them, are all of one size, and every gate half open."""
     random = np.random.default_rng(0)
     columns = GATES[cell] * units
-    # States stay near 1 but for e^x: with larger weights it grows beyond any number.
-    size = 0.1 if activation == "exponential" else 0.3
+    # So that states stay below 10: these two would grow without end with larger weights.
+    size = 0.1 if activation in ("exponential", "log_sigmoid") else 0.3
 
     def array(*shape: int) -> np.ndarray:
         return random.normal(0, size, shape).astype(np.float32)

@@ -1,0 +1,521 @@
+"""A bundle is whole or refused, and takes its place whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Capture, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.bundle import (
+    KEYS,
+    LAYOUT,
+    Bundle,
+    find_bundle,
+    holds_bundle,
+    publishing,
+    sha256,
+    write_manifest,
+)
+from export.verify import main
+from rnn_tf import Run
+from rnn_tf.data import SequenceSpec
+from rnn_tf.errors import InputError
+
+Damage = Callable[[Path], object]
+TempPathFactory = pytest.TempPathFactory
+
+# A file of every format.
+FILES = (
+    "model.keras",
+    "saved_model/1/saved_model.pb",
+    "saved_model/1/assets.extra/tf_serving_warmup_requests",
+    "model.tflite",
+    "model.int8.tflite",
+    "model.onnx",
+)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder: path and content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- its files ---
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_byte, "is not the file that was verified; expected SHA-256 "),
+        (truncate, "is not the file that was verified; expected SHA-256 "),
+        (lambda path: path.write_bytes(b""), ", 0 bytes. Make it again"),
+        (Path.unlink, "is missing. Make it again with python -m export RUN."),
+        (make_a_folder, "is missing. Make it again with python -m export RUN."),
+    ],
+    ids=["flipped", "truncated", "empty", "missing", "folder"],
+)
+def test_a_damaged_file_is_refused_by_name(
+    file: str, damage: Damage, message: str, copy: Bundle, capsys: Capture
+) -> None:
+    before = copy.verification_file.read_bytes()
+    damage(copy.path / file)
+    line = refusal(main, [copy.path], capsys)
+    assert line.startswith(f"error: the bundle is damaged: {copy.path / file} ")
+    assert message in line
+    assert copy.verification_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["keras", "saved_model", "tflite", "tflite_int8", "onnx"])
+def test_an_artefact_is_given_only_with_the_files_that_were_verified(
+    name: str, copy: Bundle
+) -> None:
+    path = copy.artefact(name)
+    assert path.exists()
+    flip_a_byte(path if path.is_file() else path / "1" / "saved_model.pb")
+    with pytest.raises(InputError, match=r"the bundle is damaged: .*is not the file"):
+        copy.artefact(name)
+    # The others can be used as before.
+    for other in {"keras", *copy.formats} - {name}:
+        copy.artefact(other)
+
+
+def test_a_format_that_is_not_there_is_named(small_bundle: Bundle) -> None:
+    with pytest.raises(InputError) as caught:
+        small_bundle.artefact("tflite_float16")
+    assert str(caught.value) == (
+        "the bundle has no format 'tflite_float16'; "
+        "expected one of saved_model, tflite, tflite_int8, onnx"
+    )
+
+
+def test_a_size_is_that_of_all_files_of_a_format(small_bundle: Bundle) -> None:
+    saved_model = [content for name, content in files(small_bundle.path / "saved_model").items()]
+    assert small_bundle.size("saved_model") == sum(map(len, saved_model))
+    assert small_bundle.size("onnx") == (small_bundle.path / "model.onnx").stat().st_size
+
+
+def test_every_file_has_its_sha256_in_the_manifest(small_bundle: Bundle) -> None:
+    known = small_bundle.manifest["files"]
+    others = {"manifest.json", "verification.json", "README.md"}
+    assert set(known) == set(files(small_bundle.path)) - others
+    for name, digest in known.items():
+        assert digest == sha256(small_bundle.path / name)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "saved_model/1/saved_model.pb"])
+def test_a_link_that_leads_out_of_the_bundle_is_refused(
+    file: str, copy: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    """Even to the very file that was verified: it is not the bundle's to ship."""
+    outside = tmp_path / "outside"
+    (copy.path / file).rename(outside)
+    (copy.path / file).symlink_to(outside)
+    assert f"got a path outside: {file}" in refusal(main, [copy.path], capsys)
+
+
+def test_a_bundle_may_be_reached_by_a_link(small_bundle: Bundle, tmp_path: Path) -> None:
+    link = tmp_path / "latest"
+    link.symlink_to(small_bundle.path)
+    Bundle.open(link).check()
+
+
+# --- its manifest ---
+def rewrite(bundle: Bundle, **changes: Any) -> Path:
+    file = bundle.path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the manifest is not JSON: "),
+        (b"{", "the manifest is not JSON: "),
+        (b"\xff\xfe\x00", "the manifest is not JSON: "),
+        (b"[" * 100_000, "the manifest is not JSON: "),
+        (b"[]", "expected an object, got list"),
+        (b"null", "expected an object, got NoneType"),
+        (b"1", "expected an object, got int"),
+        (b"{}", "bad manifest: "),
+    ],
+)
+def test_a_manifest_that_is_none_is_named(
+    content: bytes, message: str, copy: Bundle, capsys: Capture
+) -> None:
+    file = copy.path / "manifest.json"
+    file.write_bytes(content)
+    line = refusal(main, [copy.path], capsys)
+    assert message in line
+    assert str(file) in line
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_a_key_that_is_missing_is_named(key: str, copy: Bundle, capsys: Capture) -> None:
+    file = copy.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest[key]
+    file.write_text(json.dumps(manifest))
+    assert f"bad manifest: {file}; got no {key}. " in refusal(main, [copy.path], capsys)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT + 1, 99, "2"])
+def test_a_newer_layout_is_named(layout: object, copy: Bundle, capsys: Capture) -> None:
+    rewrite(copy, layout=layout)
+    line = refusal(main, [copy.path], capsys)
+    assert "the bundle was made by a newer version: " in line
+    assert f"expected layout {LAYOUT} or older, got {layout}. Upgrade this package." in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"formats": {"coreml": {}}}, "bad formats in "),
+        ({"formats": ["onnx"]}, "bad formats in "),
+        ({"formats": {"tflite_float16": {}}}, "got no file of tflite_float16"),
+        ({"files": ["model.onnx"]}, "bad files in "),
+        ({"files": {"model.onnx": 7}}, "bad files in "),
+        ({"files": {}}, "got no file of keras"),
+        ({"files": {"model.keras": "0" * 64}}, "is not the file that was verified"),
+        ({"spec": []}, "the specification has other keys"),
+        ({"spec": {"timesteps": 28}}, "the specification has other keys"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(
+    changes: dict[str, Any], message: str, copy: Bundle, capsys: Capture
+) -> None:
+    file = rewrite(copy, **changes)
+    line = refusal(main, [copy.path], capsys)
+    assert message in line
+    assert str(file.parent) in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret",
+        "/etc/passwd",
+        "saved_model/../../secret",
+        "saved_model/1/../../model.onnx",
+        "model.onnx/../../secret",
+        "other.onnx",
+        "saved_model/\0",
+        "",
+        ".",
+    ],
+)
+def test_a_path_that_is_not_of_an_artefact_is_refused(
+    name: str, copy: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "secret").write_text("mine")
+    digest = sha256(tmp_path / "secret")
+    rewrite(copy, files={**copy.manifest["files"], name: digest})
+    line = refusal(main, [copy.path], capsys)
+    assert "bad files in " in line
+    assert f"expected files of the formats, got {name!r}. " in line
+
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    where=st.sampled_from([(key,) for key in sorted(KEYS)])
+    | st.sampled_from([("spec", field.name) for field in dataclasses.fields(SequenceSpec)]),
+    value=JSON,
+)
+def test_whatever_a_manifest_holds_is_taken_or_refused_in_one_line(
+    where: tuple[str, ...], value: Any, small_bundle: Bundle, tmp_path_factory: TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    manifest = json.loads(json.dumps(small_bundle.manifest))
+    inner = manifest if len(where) == 1 else manifest[where[0]]
+    inner[where[-1]] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    # Refused at the latest because there is no other file in this folder.
+    with pytest.raises(InputError) as caught:
+        Bundle.open(folder).check()
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- where it is looked for ---
+def test_what_is_no_bundle_is_named(tmp_path: Path, capsys: Capture) -> None:
+    assert "not a bundle: " in refusal(main, [tmp_path], capsys)
+    line = refusal(main, [tmp_path / "nowhere"], capsys)
+    assert "expected a folder with manifest.json, made by python -m export, got no folder" in line
+    (tmp_path / "file").write_text("mine")
+    assert "not a bundle: " in refusal(main, [tmp_path / "file"], capsys)
+
+
+def test_a_run_without_a_bundle_says_how_to_make_one(small_run: Run, capsys: Capture) -> None:
+    line = refusal(main, [small_run.path], capsys)
+    assert f"the run has no bundle: {small_run.path}. " in line
+    assert f"Make one with: python -m export {small_run.path}" in line
+
+
+def test_an_unfinished_run_has_none(small_run: Run, tmp_path: Path, capsys: Capture) -> None:
+    Run.create(tmp_path / "run", small_run.config, small_run.spec)
+    assert "the run is not finished: " in refusal(main, [tmp_path / "run"], capsys)
+
+
+def test_a_run_leads_to_its_bundle(small_run: Run, copy: Bundle, tmp_path: Path) -> None:
+    run = shutil.copytree(small_run.path, tmp_path / "run")
+    copy.path.rename(run / "bundle")
+    assert find_bundle(run).path == run / "bundle"
+
+
+# --- how it takes its place ---
+def write(folder: Path, content: str) -> None:
+    """The smallest thing that is taken for a bundle."""
+    (folder / "model.onnx").write_text(content)
+    write_manifest(folder, {})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where a bundle lies that holds `old`."""
+    path = tmp_path / "place" / "bundle"
+    with publishing(path) as folder:
+        write(folder, "old")
+    return path
+
+
+def content(path: Path) -> str:
+    return (path / "model.onnx").read_text()
+
+
+def test_a_bundle_takes_its_place_and_leaves_nothing_beside_it(place: Path) -> None:
+    assert content(place) == "old"
+    with publishing(place) as folder:
+        write(folder, "new")
+        assert content(place) == "old"
+    assert content(place) == "new"
+    assert [path.name for path in place.parent.iterdir()] == ["bundle"]
+
+
+def test_nothing_of_the_old_bundle_is_left_in_the_new_one(place: Path) -> None:
+    (place / "model.tflite").write_text("old")
+    with publishing(place) as folder:
+        write(folder, "new")
+    assert set(files(place)) == {"model.onnx", "manifest.json"}
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), KeyboardInterrupt(), SystemExit(3)])
+def test_a_failure_leaves_what_was_there(error: BaseException, place: Path) -> None:
+    before = files(place)
+
+    def fail() -> None:
+        with publishing(place) as folder:
+            write(folder, "new")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert files(place.parent) == {f"bundle/{name}": data for name, data in before.items()}
+
+
+def test_a_full_disk_is_said(place: Path) -> None:
+    def fail() -> None:
+        with publishing(place):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"^cannot write .*: No space left on device\. Free some"):
+        fail()
+    assert content(place) == "old"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_bundle_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    if kind == "folder":
+        path.mkdir()
+    (path / "notes.txt" if kind == "folder" else path).write_text("mine")
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=r"it exists and is not a bundle: .*Choose another --out"):
+        publishing(path).__enter__()
+    assert files(tmp_path) == before
+
+
+def test_an_empty_folder_and_one_that_is_not_there_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "a" / "b" / "c"):
+        with publishing(path) as folder:
+            write(folder, "new")
+        assert content(path) == "new"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/proc/rnn_tf/bundle", "cannot write /proc/rnn_tf/bundle: "),
+        ("/sys/bundle", "cannot write /sys/bundle: "),
+        ("file/bundle", "cannot write .*/file/bundle: File exists"),
+        ("/", "it exists and is not a bundle: /"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    with pytest.raises(InputError, match=message):
+        publishing(Path(path)).__enter__()
+    assert files(tmp_path) == {"file": b"mine"}
+
+
+def test_the_current_folder_is_a_place_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with publishing(Path()) as folder:
+        write(folder, "new")
+    assert content(tmp_path / "here") == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_link_stays_a_link(place: Path, tmp_path: Path) -> None:
+    link = tmp_path / "latest"
+    link.symlink_to(place)
+    for text in ("new", "newer"):
+        with publishing(link) as folder:
+            write(folder, text)
+        assert (content(link), content(place), link.is_symlink()) == (text, text, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", "place"}
+
+
+# --- after a kill ---
+def no_process() -> int:
+    """A process id that nobody has."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_a_kill_between_the_two_renames_costs_nothing(place: Path) -> None:
+    """The old bundle is moved aside, the new one not yet in its place."""
+    place.rename(place.with_name(".bundle.old"))
+    half = place.with_name(f".bundle.building.{no_process()}")
+    half.mkdir()
+    write(half, "new")
+    with publishing(place) as folder:
+        assert content(place) == "old"
+        assert set(place.parent.iterdir()) == {place, folder}
+        write(folder, "newer")
+    assert content(place) == "newer"
+
+
+@pytest.mark.parametrize("damage", ["between the renames", "after the renames", "while building"])
+def test_a_bundle_is_found_after_a_kill(
+    damage: str, small_bundle: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    path, old = tmp_path / "bundle", tmp_path / ".bundle.old"
+    half = tmp_path / f".bundle.building.{no_process()}"
+    shutil.copytree(small_bundle.path, old if damage == "between the renames" else path)
+    if damage == "after the renames":
+        shutil.copytree(small_bundle.path, old)
+    else:
+        shutil.copytree(small_bundle.path, half)
+        (half / "manifest.json").unlink()
+    find_bundle(path).check()
+    with publishing(path) as folder:
+        write(folder, "new")
+    assert [left.name for left in tmp_path.iterdir()] == ["bundle"]
+    assert content(path) == "new"
+
+
+def test_the_bundle_of_a_run_is_found_after_a_kill(
+    small_run: Run, copy: Bundle, tmp_path: Path
+) -> None:
+    run = shutil.copytree(small_run.path, tmp_path / "run")
+    copy.path.rename(run / ".bundle.old")
+    assert find_bundle(run).path == run / "bundle"
+    assert not (run / ".bundle.old").exists()
+
+
+def test_another_export_to_the_same_place_is_let_be(place: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        theirs = place.with_name(f".bundle.building.{other.pid}")
+        theirs.mkdir()
+        with publishing(place) as folder:
+            write(folder, "new")
+        assert theirs.is_dir()
+        other.communicate(b"\n")
+    with publishing(place) as folder:
+        write(folder, "newer")
+    assert not theirs.exists()
+
+
+def test_what_a_process_of_the_same_number_left_is_no_obstacle(place: Path) -> None:
+    """In a container every start has the same process number."""
+    left = place.with_name(f".bundle.building.{os.getpid()}")
+    left.mkdir()
+    (left / "half").write_text("half")
+    with publishing(place) as folder:
+        assert list(folder.iterdir()) == []
+        write(folder, "new")
+    assert [path.name for path in place.parent.iterdir()] == ["bundle"]
+
+
+def test_a_place_whose_name_is_a_pattern_is_tidied_too(tmp_path: Path) -> None:
+    path = tmp_path / "a[1]*"
+    left = tmp_path / f".a[1]*.building.{no_process()}"
+    left.mkdir()
+    with publishing(path) as folder:
+        write(folder, "new")
+    assert [found.name for found in tmp_path.iterdir()] == ["a[1]*"]
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_the_old_bundle_and_the_next_one_tidies(
+    small_run: Run, copy: Bundle
+) -> None:
+    before = files(copy.path)
+    command = [sys.executable, "-m", "export", str(small_run.path), "--out", str(copy.path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    half = copy.path.with_name(f".copy.building.{process.pid}")
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        if (half / "saved_model").exists():
+            break
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert half.is_dir()
+    assert not holds_bundle(half)
+    assert files(copy.path) == before
+    with publishing(copy.path) as folder:
+        write(folder, "new")
+    assert [path.name for path in copy.path.parent.iterdir()] == ["copy"]

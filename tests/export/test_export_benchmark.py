@@ -1,0 +1,287 @@
+"""The benchmark measures every format and peer, and each of them answers as the formulas do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Capture, failure, refusal
+from PIL import Image
+from twins import SPEC, random_twin, raw_input
+
+from export import benchmark, peers
+from export.benchmark import BATCHES, Measured, Worker, call_times, main, ratios, table
+from export.bundle import Bundle, write_manifest
+from export.runtimes import OracleRuntime
+from rnn_tf import TrainConfig
+from rnn_tf.config import Cell
+from rnn_tf.data import SequenceData
+from rnn_tf.errors import CheckFailed
+from rnn_tf.model import build_model
+
+ARRAYS = ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias")
+
+
+def bundle_of(cell: Cell, activation: str, folder: Path) -> tuple[Bundle, OracleRuntime]:
+    """The part of a bundle that peers read: the Keras model, and a manifest that vouches for it."""
+    twin = random_twin(cell, activation)
+    config = TrainConfig(cell=cell, units=twin.units, activation=activation)
+    model = build_model(config, SPEC)
+    model.set_weights([getattr(twin, name) for name in ARRAYS])
+    model.save(folder / "model.keras")
+    write_manifest(folder, {})
+    manifest = {**json.loads((folder / "manifest.json").read_text()), "formats": {}}
+    return Bundle(folder, manifest, SPEC), OracleRuntime(twin)
+
+
+# --- peers ---
+@pytest.mark.parametrize("name", peers.PEERS)
+@pytest.mark.parametrize(
+    ("cell", "activation"),
+    [("simple_rnn", "elu"), ("simple_rnn", "tanh"), ("lstm", "tanh"), ("gru", "tanh")],
+)
+def test_a_peer_computes_the_same_function(
+    name: str, cell: Cell, activation: str, tmp_path: Path
+) -> None:
+    """A comparison of speeds means nothing between models that answer differently."""
+    if name == "PyTorch eager":
+        pytest.importorskip("torch")
+    bundle, oracle = bundle_of(cell, activation, tmp_path)
+    peer = peers.PEERS[name](bundle, 1)
+    for batch in (1, 5, 64):
+        x = raw_input(batch)
+        # float32 rounding, as everywhere.
+        np.testing.assert_allclose(peer.predict(x), oracle.predict(x), atol=1e-5)
+
+
+def test_a_cell_that_pytorch_lacks_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    bundle, _ = bundle_of("gru", "relu", tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="PyTorch has no gru with relu"):
+        peers.TorchEager(bundle, 1)
+
+
+# --- what is measured ---
+class Slow:
+    """A runtime whose calls take a known number of ticks."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.seen: set[bytes] = set()
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        self.batches.append(len(x))
+        self.seen.add(x.tobytes())
+        return x
+
+
+def test_calls_are_timed_after_warm_up_on_inputs_that_change() -> None:
+    runtime = Slow()
+    times = call_times(runtime, np.arange(60, dtype=np.uint8).reshape(20, 3, 1), 4, 0.01)
+    assert len(runtime.batches) == 3 + len(times)
+    assert len(times) >= 3
+    assert set(runtime.batches) == {4}
+    # Of 20 examples in batches of 4 there are 5.
+    assert len(runtime.seen) == min(5, len(times))
+    assert 0 < sum(times) < 10
+
+
+def test_at_least_three_calls_are_timed_however_long_they_take() -> None:
+    assert len(call_times(Slow(), np.zeros((5, 3, 1)), 1024, 0.0)) == 3
+
+
+def measured(name: str, seconds: float, **fields: Any) -> Measured:
+    times = {batch: [seconds, 3 * seconds, seconds] for batch in BATCHES}
+    given = {"load_seconds": 0.25, "bytes": 2048, "accuracy": 0.975, "peak_bytes": 3 << 20}
+    return Measured(name, **{**given, **fields}, seconds=times)
+
+
+def test_the_summary_is_of_the_calls() -> None:
+    found = measured("onnx", 2e-6).summary()
+    assert found["batches"]["64"]["p50_us"] == pytest.approx(2)
+    # Nearly the slowest of three, by linear interpolation.
+    assert found["batches"]["64"]["p99_us"] == pytest.approx(2 + 0.98 * 4)
+    assert found["batches"]["64"]["examples_per_second"] == pytest.approx(32e6)
+    assert found["batches"]["64"]["calls"] == 3
+    json.dumps(found)
+
+
+def test_the_table_has_a_line_for_each_and_ratios_to_onnx() -> None:
+    own = measured("onnx", 2e-6)
+    other = replace(measured("Keras predict", 5e-6), bytes=None, load_seconds=None)
+    head, first, second = table([own, other]).splitlines()
+    assert "batch 1,024: p50" in head
+    assert first.split()[:3] == ["onnx", "2", "us"]
+    assert "2.0 KB" in first
+    assert first.endswith("97.50%")
+    assert "KB" not in second
+    assert ratios([own, other]).splitlines()[1].split()[-3:] == ["2.50x"] * 3
+    assert ratios([other]) == ""
+
+
+# --- the whole of it ---
+@pytest.fixture(scope="module")
+def output(
+    small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Measured]]:
+    """One real benchmark, as short as it can be, and the folder with what it wrote."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    found: list[list[Measured]] = []
+    real = benchmark.benchmark
+
+    def keep(*args: Any, **options: Any) -> list[Measured]:
+        found.append(real(*args, **options))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "benchmark", keep)
+        argv = [small_bundle.path, "--rounds", "1", "--seconds", "0.01"]
+        wanted = ["--json", folder / "found.json", "--picture", folder / "found.png"]
+        assert main([str(argument) for argument in (*argv, *wanted)]) == 0
+    return folder, found[0]
+
+
+@pytest.mark.slow
+def test_every_format_and_peer_is_measured(
+    output: tuple[Path, list[Measured]], small_bundle: Bundle, small: SequenceData
+) -> None:
+    folder, found = output
+    assert [each.name for each in found] == [*small_bundle.formats, *peers.installed()]
+    assert "Keras predict" in peers.installed()
+    written = json.loads((folder / "found.json").read_text())
+    assert [each["name"] for each in written] == [each.name for each in found]
+    for each in written:
+        own = each["name"] in small_bundle.formats
+        assert set(each["batches"]) == {"1", "64", "1024"}
+        for batch in each["batches"].values():
+            assert 0 < batch["p50_us"] <= batch["p99_us"]
+            assert batch["calls"] >= 3
+        assert each["bytes"] == (small_bundle.size(each["name"]) if own else None)
+        assert (each["load_seconds"] is not None) == own
+        # Python and NumPy alone are 30 MB; a number in other units would be far off.
+        assert 30e6 < each["peak_bytes"] < 8e9
+    # All are the same function, of 50 examples of which none is near a border.
+    accuracies = {each["accuracy"] for each in written}
+    assert max(accuracies) - min(accuracies) <= 1 / len(small.test.y)
+
+
+@pytest.mark.slow
+def test_tensorflow_is_not_in_the_memory_of_what_needs_none(
+    output: tuple[Path, list[Measured]],
+) -> None:
+    peaks = {each.name: each.peak_bytes for each in output[1]}
+    # TensorFlow takes 500 MB.
+    assert max(peaks["onnx"], peaks["tflite"]) < peaks["saved_model"] / 2
+
+
+@pytest.mark.slow
+def test_the_chart_is_a_picture(output: tuple[Path, list[Measured]]) -> None:
+    with Image.open(output[0] / "found.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 200
+
+
+# --- what goes wrong ---
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Leaves one peer, which is none of those there are, so that no TensorFlow is loaded."""
+
+    def choose(name: str) -> None:
+        monkeypatch.setattr(peers, "installed", lambda: [name] if name else [])
+
+    return choose
+
+
+@pytest.fixture
+def onnx_only(copy: Bundle) -> Bundle:
+    """A bundle whose only format is the one that loads fastest."""
+    manifest = {**copy.manifest, "formats": {"onnx": copy.manifest["formats"]["onnx"]}}
+    (copy.path / "manifest.json").write_text(json.dumps(manifest))
+    return Bundle.open(copy.path)
+
+
+def test_a_worker_that_dies_is_named(onnx_only: Bundle) -> None:
+    worker = Worker(onnx_only, None, "onnx", 1)
+    worker.measure(1, 0.001)
+    assert len(worker.measured.seconds[1]) >= 3
+    os.kill(worker.process.pid or 0, signal.SIGKILL)
+    worker.process.join()
+    with pytest.raises(CheckFailed, match="^onnx: its process died$"):
+        worker.measure(1, 0.001)
+    with pytest.raises(CheckFailed, match="^onnx: its process died$"):
+        worker.finish()
+
+
+def test_a_worker_that_dies_is_one_line_and_exit_code_1(
+    onnx_only: Bundle, only: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture, tmp_path: Path,
+) -> None:  # fmt: skip
+    only("")
+    measure = Worker.measure
+
+    def killed(worker: Worker, batch: int, seconds: float) -> None:
+        os.kill(worker.process.pid or 0, signal.SIGKILL)
+        worker.process.join()
+        measure(worker, batch, seconds)
+
+    monkeypatch.setattr(Worker, "measure", killed)
+    monkeypatch.chdir(tmp_path)
+    assert failure(main, [onnx_only.path], capsys) == "failed: onnx: its process died"
+    assert not (tmp_path / "benchmark.png").exists()
+
+
+def test_a_format_that_does_not_load_is_named(
+    onnx_only: Bundle, only: Callable[[str], None], capsys: Capture
+) -> None:
+    only("")
+    (onnx_only.path / "model.onnx").write_bytes(b"not a model")
+    kept = {k: v for k, v in onnx_only.manifest.items() if k not in ("files", "layout")}
+    write_manifest(onnx_only.path, kept)
+    assert failure(main, [onnx_only.path], capsys).startswith("failed: onnx: ")
+
+
+def test_a_peer_that_cannot_run_the_model_is_left_out_and_said(
+    onnx_only: Bundle, only: Callable[[str], None], tmp_path: Path, capsys: Capture
+) -> None:
+    # Of a name that nothing has, which is not found in the worker either.
+    only("PyTorch 9")
+    argv = [onnx_only.path, "--rounds", 1, "--seconds", 0.001, "--picture", tmp_path / "a.png"]
+    assert main([str(argument) for argument in argv]) == 0
+    out, err = capsys.readouterr()
+    assert "left out: PyTorch 9: " in err
+    assert out.splitlines()[1].startswith("onnx ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--threads", "0"], "bad threads; expected more than 0, got 0"),
+        (["--threads", "-1"], "bad threads; expected more than 0, got -1"),
+        (["--rounds", "0"], "bad rounds; expected more than 0, got 0"),
+        (["--seconds", "0"], "bad seconds; expected more than 0, got 0.0"),
+        (["--seconds", "nan"], "bad seconds; expected more than 0, got nan"),
+        (["--rounds", "many"], "--rounds: invalid literal for int() with base 10: 'many'"),
+        (["--round", "1"], "similar: --rounds"),
+    ],
+)
+def test_bad_numbers_are_refused(
+    argv: list[str], message: str, small_bundle: Bundle, capsys: Capture
+) -> None:
+    assert message in refusal(main, [small_bundle.path, *argv], capsys)
+
+
+def test_a_damaged_bundle_is_not_measured(copy: Bundle, capsys: Capture) -> None:
+    (copy.path / "model.onnx").write_bytes(b"")
+    assert "the bundle is damaged: " in refusal(main, [copy.path], capsys)
+    assert "not a bundle: nowhere" in refusal(main, ["nowhere"], capsys)

@@ -1,0 +1,209 @@
+"""Every format runs by the same call, which says what is wrong with its input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from twins import SPEC, random_twin, raw_input
+
+from export import onnx, oracle, saved_model, tflite
+from export.bundle import ARTEFACTS, Bundle
+from export.runtimes import RUNTIMES, LiteRuntime, OracleRuntime, as_input, open_runtime
+from rnn_tf.config import TrainConfig
+from rnn_tf.errors import InputError
+from rnn_tf.model import build_model
+
+TWIN = random_twin("gru")
+SHAPE = (2, SPEC.timesteps, SPEC.features)
+# float32 rounding, 8 bits and 11 bits a weight: as in test_tflite.py.
+LIMITS = dict.fromkeys(RUNTIMES, 1e-6) | {"tflite_int8": 3e-3, "tflite_float16": 5e-4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A twin in every format."""
+    folder = tmp_path_factory.mktemp("runtimes")
+    model = build_model(TrainConfig(cell="gru", units=TWIN.units), SPEC)
+    model.set_weights(
+        [TWIN.kernel, TWIN.recurrent_kernel, TWIN.bias, TWIN.dense_kernel, TWIN.dense_bias]
+    )
+    model.save(folder / ARTEFACTS["keras"])
+    saved_model.write(TWIN, folder / ARTEFACTS["saved_model"])
+    tflite.write(TWIN, folder / ARTEFACTS["tflite"])
+    tflite.write_int8(TWIN, folder / ARTEFACTS["tflite_int8"], raw_input(200))
+    tflite.write_float16(TWIN, folder / ARTEFACTS["tflite_float16"])
+    onnx.write(TWIN, folder / ARTEFACTS["onnx"], raw_input(10))
+    return folder
+
+
+# --- the same call for all ---
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_every_runtime_answers_as_the_oracle_does(name: str, folder: Path) -> None:
+    runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
+    x = raw_input(64)
+    exact = OracleRuntime(TWIN).predict(x)
+    for batch in (1, 7, 64, 2):
+        got = runtime.predict(x[:batch])
+        assert (got.shape, got.dtype) == ((batch, SPEC.classes), np.float32)
+        np.testing.assert_allclose(got, exact[:batch], rtol=0, atol=LIMITS[name])
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> None:
+    runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
+    first = runtime.predict(raw_input(2)[:1])
+    kept = first.copy()
+    runtime.predict(raw_input(2)[1:])
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_every_runtime_refuses_what_is_not_a_sequence(name: str, folder: Path) -> None:
+    runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
+    with pytest.raises(InputError, match=r"^the input does not fit the model"):
+        runtime.predict(np.zeros((2, SPEC.timesteps + 1, SPEC.features), np.float32))
+    with pytest.raises(InputError, match=r"^the input is not finite"):
+        runtime.predict(np.full(SHAPE, np.nan, np.float32))
+
+
+def test_the_oracle_runtime_is_the_oracle() -> None:
+    x = raw_input(3)
+    np.testing.assert_array_equal(OracleRuntime(TWIN).predict(x), oracle.probabilities(TWIN, x))
+
+
+# --- input ---
+@pytest.mark.parametrize(
+    "shape",
+    [(7, 3), (1, 1, 7, 3), (), (2, 8, 3), (2, 3, 7), (2, 7, 2), (2, 7, 0), (0, 7, 3)],
+    ids=str,
+)
+def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    message = r"^the input does not fit the model; expected shape \(batch, 7, 3\), got \("
+    with pytest.raises(InputError, match=message):
+        as_input(np.zeros(shape, np.float32), SPEC)
+
+
+@pytest.mark.parametrize("dtype", ["U3", "S3", "complex64", "object", "datetime64[s]", "V4"])
+def test_what_is_not_numbers_is_refused(dtype: str) -> None:
+    with pytest.raises(InputError, match=r"^the input is not numbers; expected float32, got "):
+        as_input(np.zeros(SHAPE, dtype), SPEC)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39, -1e300])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_not_finite_in_float32_is_refused(value: float, dtype: type) -> None:
+    x = np.zeros(SHAPE, np.float64)
+    x[1, 3, 2] = value
+    with np.errstate(over="ignore"):
+        x = x.astype(dtype)
+    with pytest.raises(InputError, match=r"^the input is not finite; got NaN or infinity$"):
+        as_input(x, SPEC)
+
+
+@pytest.mark.parametrize("value", [1e30, -3e38])
+def test_large_values_are_finite_though_their_squares_are_not(value: float) -> None:
+    x = np.full(SHAPE, value, np.float32)
+    assert as_input(x, SPEC) is x
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64", "longdouble"])
+def test_any_number_type_is_taken(dtype: str) -> None:
+    x = np.arange(42).reshape(SHAPE).astype(dtype)
+    taken = as_input(x, SPEC)
+    assert taken.dtype == np.float32
+    np.testing.assert_array_equal(taken, x)
+    np.testing.assert_array_equal(as_input(x.tolist(), SPEC), x)
+
+
+def test_float32_is_not_copied_and_a_view_is_made_contiguous() -> None:
+    x = np.arange(84, dtype=np.float32).reshape(4, *SHAPE[1:])
+    assert as_input(x, SPEC) is x
+    taken = as_input(x[::2], SPEC)
+    assert taken.flags.c_contiguous
+    np.testing.assert_array_equal(taken, x[::2])
+
+
+ANY_FLOAT = st.floats(width=32, allow_nan=True, allow_infinity=True)
+
+
+@given(hnp.arrays(np.float32, SHAPE, elements=ANY_FLOAT))
+def test_exactly_what_is_finite_is_taken(x: np.ndarray) -> None:
+    if np.isfinite(x).all():
+        assert as_input(x, SPEC) is x
+    else:
+        with pytest.raises(InputError, match="not finite"):
+            as_input(x, SPEC)
+
+
+# --- libraries ---
+RUN_WITHOUT_TENSORFLOW = """
+import json, sys
+import numpy
+from export.bundle import Bundle
+from export.runtimes import open_runtime
+bundle = Bundle.open(sys.argv[1])
+shape = (2, bundle.spec.timesteps, bundle.spec.features)
+for name in ("tflite", "tflite_int8", "tflite_float16", "onnx"):
+    if name in bundle.formats:
+        answer = open_runtime(bundle, name).predict(numpy.zeros(shape))
+        assert answer.shape == (2, bundle.spec.classes)
+heavy = {"tensorflow", "keras", "tf2onnx", "torch"}
+print(json.dumps(sorted(heavy & set(sys.modules))))
+"""
+
+
+def test_tflite_and_onnx_run_without_tensorflow(small_bundle: Bundle) -> None:
+    assert {"tflite", "onnx"} <= set(small_bundle.formats)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_WITHOUT_TENSORFLOW, str(small_bundle.path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+    # LiteRT talks about its kernels when it starts, which is nothing to the user.
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "modules", "package"),
+    [
+        ("tflite", ["ai_edge_litert", "ai_edge_litert.interpreter"], "ai-edge-litert"),
+        ("onnx", ["onnxruntime"], "onnxruntime"),
+        ("saved_model", ["tensorflow"], "tensorflow"),
+        ("keras", ["keras"], "keras"),
+    ],
+)
+def test_a_runtime_that_is_not_installed_is_named(
+    name: str,
+    modules: list[str],
+    package: str,
+    small_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    file = ARTEFACTS[name].replace(".", r"\.")
+    message = rf"^running {file} needs {package}\. Install it: pip install {package}$"
+    with pytest.raises(InputError, match=message):
+        open_runtime(small_bundle, name)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_reaches_the_runtime(threads: int, folder: Path) -> None:
+    session: Any = RUNTIMES["onnx"](folder / ARTEFACTS["onnx"], SPEC, threads).session
+    options = session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
+    x = raw_input(64)
+    lite = LiteRuntime(folder / ARTEFACTS["tflite"], SPEC, threads)
+    np.testing.assert_allclose(
+        lite.predict(x), oracle.probabilities(TWIN, x), rtol=0, atol=LIMITS["tflite"]
+    )

@@ -1,0 +1,577 @@
+"""Every format is the trained function, and the check that says so can fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import pytest
+from commands import Capture, Command, failure, refusal
+from twins import random_twin
+
+from export import onnx_graph, saved_model, tflite
+from export.bundle import ARTEFACTS, QUANTIZED, SERVING_VERSION, Bundle, find_bundle, write_manifest
+from export.graph import GATES, INPUT, OUTPUT, Twin, inference_function, read_model
+from export.runtimes import RUNTIMES, KerasRuntime, OracleRuntime, Runtime, load_keras, open_runtime
+from export.verify import (
+    LEAST_AGREEMENT,
+    MOST_ACCURACY_LOSS,
+    MOST_DIFFERENCE,
+    Family,
+    Report,
+    Row,
+    compare,
+    failures,
+    families,
+    main,
+    table,
+    verify,
+    verify_bundle,
+)
+from rnn_tf import Run, TrainConfig
+from rnn_tf.config import Cell
+from rnn_tf.data import SequenceData, Split
+from rnn_tf.errors import CheckFailed
+from rnn_tf.model import build_model
+
+FORMATS = ("keras", "saved_model", "tflite", "tflite_int8", "onnx")
+ASKED = [
+    "test split", "uniform noise", "all zero", "all max", "1,000,000 times max", "batches of 1",
+    "batches of 2", "batches of 7", "batches of 64", "batches of 1000", "repeated calls",
+    "mixed batches",
+]  # fmt: skip
+CELLS = get_args(Cell)
+ARRAYS = ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias")
+NO_LIMITS = {"quantized": False}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in Keras, its formulas, and data to ask them about."""
+
+    twin: Twin
+    keras: Runtime
+    test: Split
+
+    def verify(self, **runtimes: Runtime) -> Report:
+        return verify(runtimes, self.keras, OracleRuntime(self.twin), self.test)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A runtime that answers as a function says."""
+
+    answer: Callable[[np.ndarray], np.ndarray]
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.answer(x)
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A runtime that is slow to ask, and asked the same in every test."""
+
+    runtime: Runtime
+    answers: dict[bytes, np.ndarray] = field(default_factory=dict)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        key = x.tobytes()
+        if key not in self.answers:
+            self.answers[key] = self.runtime.predict(x)
+        return self.answers[key]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    """A small model of each cell with random weights, large enough that each one matters."""
+    folder, found = tmp_path_factory.mktemp("keras"), {}
+    for cell in CELLS:
+        small = random_twin(cell)
+        twin = replace(small, **{name: 4 * getattr(small, name) for name in ARRAYS})
+        model = build_model(TrainConfig(cell=cell, units=twin.units, activation="tanh"), twin.spec)
+        model.set_weights([getattr(twin, name) for name in ARRAYS])
+        model.save(folder / f"{cell}.keras")
+        random = np.random.default_rng(2)
+        x = random.normal(0, 1 / twin.spec.scale, (40, 7, 3)).astype(np.float32)
+        keras = Remembering(KerasRuntime(folder / f"{cell}.keras", twin.spec))
+        found[cell] = Case(twin, keras, Split(x, OracleRuntime(twin).predict(x).argmax(axis=1)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def case(cases: dict[str, Case]) -> Case:
+    return cases["simple_rnn"]
+
+
+@pytest.fixture(scope="module")
+def real(bundle: Bundle, mnist: SequenceData) -> Case:
+    """The default model, trained on MNIST, with the first thousand of the test split."""
+    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    test = Split(mnist.test.x[:1000], mnist.test.y[:1000])
+    return Case(twin, Remembering(open_runtime(bundle, "keras")), test)
+
+
+def build(name: str, twin: Twin, folder: Path) -> Runtime:
+    """A format, really made from a twin, in its real runtime."""
+    path = folder / ARTEFACTS[name]
+    if name == "saved_model":
+        saved_model.write(twin, path)
+    elif name == "tflite":
+        tflite.write(twin, path)
+    else:
+        onnx.save(onnx_graph.build(twin, 17), path)
+    runtime: Runtime = RUNTIMES[name](path, twin.spec)
+    return runtime
+
+
+def perturbed(twin: Twin, name: str, by: float = 1e-3) -> Twin:
+    """The twin with one weight, in the middle of an array, changed."""
+    array = getattr(twin, name).copy()
+    array.flat[array.size // 2] += by
+    return replace(twin, **{name: array})
+
+
+def swapped(twin: Twin) -> Twin:
+    """The twin with its first two gates taken for each other: i and f of LSTM, z and r of GRU."""
+    gates, u = GATES[twin.cell], twin.units
+    order = np.arange(gates * u).reshape(gates, u)[[1, 0, *range(2, gates)]].ravel()
+    names = ("kernel", "recurrent_kernel", "bias")
+    return replace(twin, **{name: getattr(twin, name)[..., order] for name in names})
+
+
+def unscaled(twin: Twin) -> Twin:
+    return replace(twin, spec=replace(twin.spec, scale=1.0))
+
+
+def broken(report: Report, name: str) -> list[str]:
+    """What is wrong with a format, after it was seen that nothing is with Keras."""
+    assert report.failures("keras") == []
+    return report.failures(name)
+
+
+# --- what is right passes ---
+@pytest.fixture(scope="module")
+def report(bundle: Bundle) -> Report:
+    return verify_bundle(bundle)
+
+
+def test_every_format_of_the_real_model_is_the_trained_function(report: Report) -> None:
+    assert report.failures() == []
+    assert [(row.format, row.family) for row in report.rows] == [
+        (name, family) for name in FORMATS for family in ASKED
+    ]
+    exact = [row for row in report.rows if row.format not in QUANTIZED]
+    # The limit that a user is promised; 3e-6 was seen.
+    assert max(row.max_difference for row in exact) <= 1e-5
+    assert max(row.max_difference_from_keras for row in exact) <= 1e-5
+    assert sum(row.disagreements for row in exact) == 0
+    # What is not compared is not the same either: float32 rounds, and int8 rounds more.
+    assert min(row.max_difference for row in exact if row.family == "test split") > 0
+    assert next(r for r in report.rows if r.format == "tflite_int8").max_difference > 1e-3
+
+
+def test_the_whole_test_split_is_asked_with_its_labels(report: Report, run: Run) -> None:
+    rows = [row for row in report.rows if row.family == "test split"]
+    accuracy = run.metrics["test"]["accuracy"]
+    for row in rows:
+        assert row.examples == 10_000
+        assert row.accuracy is not None
+        # Exactly what was said of the trained model, but for what int8 may cost.
+        assert row.accuracy == pytest.approx(accuracy, abs=0.005 * (row.format in QUANTIZED))
+        assert row.agreement >= (0.99 if row.format in QUANTIZED else 1)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("name", ["saved_model", "tflite", "onnx"])
+def test_a_format_of_the_same_weights_passes(
+    name: str, cell: str, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case = cases[cell]
+    assert case.verify(**{name: build(name, case.twin, tmp_path)}).failures() == []
+
+
+def test_every_size_of_batch_is_asked(case: Case) -> None:
+    sizes: dict[str, list[int]] = {}
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        sizes.setdefault("asked", []).append(len(x))
+        return OracleRuntime(case.twin).predict(x)
+
+    assert case.verify(onnx=Answering(answer)).failures() == []
+    assert {1, 2, 7, 64, 1000} <= set(sizes["asked"])
+    assert sizes["asked"][-8:] == [1, 64, 2, 7, 1, 64, 64, 1]
+
+
+# --- what is wrong does not ---
+@pytest.mark.parametrize("array", ARRAYS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_weight_off_by_a_thousandth_is_caught(
+    cell: str, array: str, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case = cases[cell]
+    wrong = build("onnx", perturbed(case.twin, array), tmp_path)
+    found = broken(case.verify(onnx=wrong), "onnx")
+    assert any("|Δp| from the oracle" in line for line in found)
+    assert any("|Δp| from Keras" in line for line in found)
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+def test_one_weight_of_the_real_model_off_by_a_thousandth_is_caught(
+    array: str, real: Case, tmp_path: Path
+) -> None:
+    wrong = build("onnx", perturbed(real.twin, array), tmp_path)
+    found = broken(real.verify(onnx=wrong), "onnx")
+    assert any("|Δp| from the oracle" in line for line in found)
+
+
+def test_a_weight_that_no_digit_uses_is_caught_by_noise(real: Case, tmp_path: Path) -> None:
+    """The left column is black in nearly every digit, so that only other input can tell."""
+    kernel = real.twin.kernel.copy()
+    kernel[0, 0] += 1e-3
+    black = ~real.test.x[:, :, 0].any(axis=1)
+    assert black.mean() > 0.9
+    digits = replace(real, test=Split(real.test.x[black], real.test.y[black]))
+    wrong = build("onnx", replace(real.twin, kernel=kernel), tmp_path)
+    found = broken(digits.verify(onnx=wrong), "onnx")
+    assert any("uniform noise: |Δp| from the oracle" in line for line in found)
+    assert not any("test split" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["tflite", "saved_model"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_wrong_weight_is_caught_in_every_format(
+    name: str, cell: str, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case = cases[cell]
+    wrong = build(name, perturbed(case.twin, "recurrent_kernel"), tmp_path)
+    assert any(
+        "|Δp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
+    )
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite", "saved_model"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_two_swapped_gates_are_caught(
+    cell: str, name: str, cases: dict[str, Case], tmp_path: Path
+) -> None:
+    case = cases[cell]
+    wrong = build(name, swapped(case.twin), tmp_path)
+    assert any(
+        "|Δp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
+    )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_forgotten_scale_is_caught(cell: str, cases: dict[str, Case], tmp_path: Path) -> None:
+    case = cases[cell]
+    wrong = build("onnx", unscaled(case.twin), tmp_path)
+    assert len(broken(case.verify(onnx=wrong), "onnx")) > len(ASKED)
+
+
+def test_formulas_that_keras_does_not_compute_are_caught(case: Case) -> None:
+    """The oracle itself may be wrong: Keras is held against it like any format."""
+    wrong = OracleRuntime(perturbed(case.twin, "bias"))
+    found = verify({}, case.keras, wrong, case.test).failures("keras")
+    assert any("test split: |Δp| from the oracle" in line for line in found)
+    assert not any("from Keras" in line for line in found)
+
+
+def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    twin = case.twin
+    right = inference_function(twin)
+    module = tf.Module()
+    module.calls = tf.Variable(0.0)
+    shape = (None, twin.spec.timesteps, twin.spec.features)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)], autograph=False)
+    def remembering(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The first call is right; each one after it begins a little further off.
+        shifted = right(sequence + module.calls)
+        with tf.control_dependencies([shifted[OUTPUT]]):
+            module.calls.assign_add(0.01)
+        return {OUTPUT: tf.identity(shifted[OUTPUT])}
+
+    module.serving_default = remembering
+    path = tmp_path / "saved_model"
+    signature = remembering.get_concrete_function()
+    tf.saved_model.save(
+        module, str(path / SERVING_VERSION), signatures={"serving_default": signature}
+    )
+    runtime = RUNTIMES["saved_model"](path, twin.spec)
+    found = broken(case.verify(saved_model=runtime), "saved_model")
+    assert not any(line.startswith("saved_model, test split") for line in found)
+    repeated = [line for line in found if line.startswith("saved_model, repeated calls")]
+    assert any("|Δp| from itself in other batches" in line for line in repeated)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_an_answer_that_depends_on_its_batch_is_caught(quantized: bool, case: Case) -> None:
+    """As of a layer that normalises over the batch, or padding that leaks."""
+    oracle = OracleRuntime(case.twin)
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        return oracle.predict(x + 0.1 * x.mean(axis=0))
+
+    name = "tflite_int8" if quantized else "tflite"
+    found = broken(case.verify(**{name: Answering(answer)}), name)
+    assert any("|Δp| from itself in other batches" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite_int8", "tflite_float16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_never_passes(name: str, value: float, case: Case) -> None:
+    """One number, of the one sequence of zeros."""
+    oracle = OracleRuntime(case.twin)
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        found = oracle.predict(x)
+        # Not the best class: neither agreement nor accuracy would show an infinity of the best.
+        found[~x.any(axis=(1, 2)), 0] = value
+        return found
+
+    found = broken(case.verify(**{name: Answering(answer)}), name)
+    assert found
+    assert all(line.startswith(f"{name}, all zero: ") for line in found)
+    assert any(f"|Δp| from the oracle {value}, limit" in line for line in found)
+
+
+def test_all_nan_breaks_every_rule_of_a_quantized_format(case: Case) -> None:
+    nan = Answering(lambda x: np.full((len(x), case.twin.spec.classes), np.nan))
+    report = case.verify(tflite_int8=nan)
+    assert {row.family for row in report.rows if row.failures} == {
+        row.family for row in report.rows
+    }
+    assert json.loads(report.to_json())["passed"] is False
+
+
+@pytest.mark.parametrize("shape", [(3,), (5,), (4, 1)])
+def test_another_shape_is_named(shape: tuple[int, ...], case: Case) -> None:
+    wrong = Answering(lambda x: np.full((len(x), *shape), 0.25))
+    # Of 40 examples, and this model has 4 classes.
+    with pytest.raises(CheckFailed) as caught:
+        case.verify(onnx=wrong)
+    assert str(caught.value) == (f"onnx, test split: shape {(40, *shape)}, expected (40, 4)")
+
+
+def test_a_format_that_takes_one_batch_only_is_named(case: Case, tmp_path: Path) -> None:
+    """The commonest fault of an exported file: the batch of the example is built in."""
+    model = onnx_graph.build(case.twin, 17)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "model.onnx")
+    fixed = RUNTIMES["onnx"](tmp_path / "model.onnx", case.twin.spec)
+    with pytest.raises(CheckFailed, match=r"^onnx, test split: .*40"):
+        case.verify(onnx=fixed)
+
+
+# --- the rules themselves ---
+def row(got: list[float], exact: list[float], labels: list[int] | None = None) -> Row:
+    """One example, held against the formulas."""
+    x = np.zeros((1, 7, 3), np.float32)
+    family = Family("test split", x, (1,), None if labels is None else np.array(labels))
+    return compare(
+        "onnx", family, np.array([got]), np.array([exact]), np.array([exact]), np.array([got])
+    )
+
+
+def test_another_answer_is_allowed_only_to_a_tie() -> None:
+    tied = row([0.5, 0.500002], [0.500002, 0.5])
+    # Further apart than float32 may move them, so that the answer is wrong, however near.
+    apart = row([0.5, 0.500007], [0.500007, 0.499993])
+    assert (tied.agreement, tied.disagreements) == (0, 0)
+    assert failures(tied, tied, **NO_LIMITS) == ()
+    assert (apart.agreement, apart.disagreements) == (0, 1)
+    assert "other answers 1, limit 0" in failures(apart, apart, **NO_LIMITS)
+
+
+def test_a_difference_passes_up_to_the_limit_and_not_beyond() -> None:
+    below, above = row([0.6, 0.4], [0.600009, 0.399991]), row([0.6, 0.4], [0.600011, 0.399989])
+    assert failures(below, below, **NO_LIMITS) == ()
+    assert failures(above, above, **NO_LIMITS) == (
+        "|Δp| from the oracle 1.1e-05, limit 1e-05",
+        "|Δp| from Keras 1.1e-05, limit 1e-05",
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "agreement", "expected"),
+    [
+        (0.9751, 0.9901, []),
+        (0.99, 1.0, []),
+        (0.9749, 0.9901, ["accuracy lost 0.0051, limit 0.005"]),
+        (0.9751, 0.9899, ["agreement 0.99, at least 0.99"]),
+        (0.5, 0.5, ["accuracy lost 0.48, limit 0.005", "agreement 0.5, at least 0.99"]),
+    ],
+)
+def test_what_is_quantized_must_keep_its_accuracy(
+    accuracy: float, agreement: float, expected: list[str]
+) -> None:
+    # A probability may be far off as long as the answers are right.
+    ideal = replace(row([0.6, 0.4], [0.6, 0.4], [0]), accuracy=0.98)
+    found = replace(ideal, accuracy=accuracy, agreement=agreement, max_difference=0.3)
+    assert list(failures(found, ideal, quantized=True)) == expected
+
+
+def test_a_quantized_format_that_has_lost_a_class_is_caught(case: Case, tmp_path: Path) -> None:
+    """Really built, from weights whose last class has taken the place of the first."""
+    wrong = replace(case.twin, dense_bias=case.twin.dense_bias[::-1].copy())
+    tflite.write_float16(wrong, tmp_path / "model.tflite")
+    runtime = RUNTIMES["tflite_float16"](tmp_path / "model.tflite", case.twin.spec)
+    found = broken(case.verify(tflite_float16=runtime), "tflite_float16")
+    assert {line.split(" 0.")[0] for line in found} == {
+        "tflite_float16, test split: accuracy lost",
+        "tflite_float16, test split: agreement",
+    }
+
+
+@pytest.mark.parametrize(("wrong", "rules"), [(49, 0), (51, 1), (99, 1), (101, 2)])
+def test_half_a_point_of_accuracy_and_one_of_agreement_may_be_lost(wrong: int, rules: int) -> None:
+    """Of 10,000 answers, all of them right: 50 and 100."""
+    x, y = np.zeros((10_000, 7, 3), np.float32), np.zeros(10_000, np.int64)
+    family = Family("test split", x, (10_000,), y)
+    exact = np.tile([0.7, 0.3], (10_000, 1))
+    got = exact.copy()
+    got[:wrong] = got[:wrong, ::-1]
+    ideal = compare("oracle", family, exact, exact, exact, exact)
+    found = compare("tflite_int8", family, got, exact, exact, got)
+    assert len(failures(found, ideal, quantized=True)) == rules
+
+
+def test_input_beyond_the_data_is_as_large_as_float32_allows(case: Case) -> None:
+    """Where Keras itself overflows, a smaller magnitude is asked."""
+    linear = replace(random_twin("simple_rnn"), activation="linear")
+    oracle = OracleRuntime(linear)
+    most = 1e4 * np.abs(case.test.x).max()
+
+    def overflowing(x: np.ndarray) -> np.ndarray:
+        found = oracle.predict(x)
+        found[np.abs(x).max(axis=(1, 2)) > 1.1 * most] = np.nan
+        return found
+
+    def names(keras: Runtime) -> list[str]:
+        return [family.name for family in families(case.test, keras, oracle)]
+
+    assert "1,000,000 times max" in names(oracle)
+    assert "10,000 times max" in names(Answering(overflowing))
+
+
+# --- the command ---
+def test_a_good_bundle_is_shown_as_a_table(small_bundle: Bundle, capsys: Capture) -> None:
+    assert main([str(small_bundle.path)]) == 0
+    out, err = capsys.readouterr()
+    formulas = "verifying: the formulas in float64"
+    assert err.splitlines() == [formulas, *(f"verifying: {name}" for name in FORMATS)]
+    assert "FAILED" not in out
+    lines = out.splitlines()
+    assert len(lines) == 1 + len(FORMATS) * len(ASKED)
+    assert [line.split()[0] for line in lines if line[0] != " "] == list(FORMATS)
+    assert out.count(" test split ") == len(FORMATS)
+
+
+def test_json_is_what_is_written_beside_the_bundle(copy: Bundle, capsys: Capture) -> None:
+    copy.verification_file.write_text("{}")
+    assert main([str(copy.path), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == json.loads(copy.verification_file.read_text())
+    found = json.loads(out)
+    assert found["passed"] is True
+    assert found["limits"] == {
+        "max_difference": MOST_DIFFERENCE,
+        "accuracy_loss": MOST_ACCURACY_LOSS,
+        "agreement": LEAST_AGREEMENT,
+    }
+    assert [row["format"] for row in found["rows"][:: len(ASKED)]] == list(FORMATS)
+
+
+def put_wrong_weights(bundle: Bundle, name: str = "onnx") -> None:
+    """Another model in the place of one format, and a manifest that vouches for it."""
+    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    if name == "saved_model":
+        shutil.rmtree(bundle.path / "saved_model")
+    build(name, perturbed(twin, "dense_bias"), bundle.path)
+    manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "layout")}
+    write_manifest(bundle.path, manifest)
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite", "saved_model"])
+def test_a_wrong_format_is_one_line_and_exit_code_1(
+    name: str, copy: Bundle, capsys: Capture
+) -> None:
+    put_wrong_weights(copy, name)
+    assert main([str(copy.path)]) == 1
+    out, err = capsys.readouterr()
+    *progress, line = err.splitlines()
+    assert all(other.startswith("verifying: ") for other in progress)
+    assert line.startswith(f"failed: {name}, test split: |Δp| from the oracle ")
+    assert ", limit 1e-05; " in line
+    assert "  FAILED" in out
+    found = json.loads(copy.verification_file.read_text())
+    assert found["passed"] is False
+    assert {row["format"] for row in found["rows"] if row["failures"]} == {name}
+
+
+@pytest.mark.slow
+def test_a_wrong_format_fails_in_a_process_of_its_own(copy: Bundle, command: Command) -> None:
+    put_wrong_weights(copy)
+    done = command("export.verify", copy.path, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["passed"] is False
+    assert done.stderr.splitlines()[-1].startswith("failed: onnx, test split: ")
+    assert done.stderr.count("failed: ") == 1
+
+
+def test_failing_says_what_it_measured_and_the_limit(copy: Bundle, capsys: Capture) -> None:
+    put_wrong_weights(copy)
+    line = failure(main, [copy.path], capsys)
+    for part in line.removeprefix("failed: ").split("; "):
+        where, rule = part.split(": ")
+        name, family = where.split(", ", 1)
+        assert (name, family in ASKED) == ("onnx", True)
+        figure, limit = rule.split(", limit ")
+        assert float(figure.rsplit(" ", 1)[1]) > float(limit)
+
+
+def test_a_run_stands_for_its_bundle(small_run: Run, capsys: Capture, tmp_path: Path) -> None:
+    from export.publish import export_run
+
+    shutil.copytree(small_run.path, tmp_path / "run")
+    made = export_run(Run.open(tmp_path / "run"), formats=("onnx",))
+    assert made.path == tmp_path / "run" / "bundle"
+    assert find_bundle(tmp_path / "run").path == made.path
+    assert main([str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.count("\nonnx ") == 1
+
+
+def test_another_set_of_the_same_kind_can_be_asked(
+    copy: Bundle, small: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    other = tmp_path / "other.npz"
+    train, test = small.train, small.test
+    np.savez(
+        other, x_train=train.x, y_train=train.y, x_test=test.x[:5], y_test=test.y[:5],
+        labels=np.array(small.spec.labels),
+    )  # fmt: skip
+    assert main([str(copy.path), "--data", str(other), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows[0]["examples"] == 5
+
+
+def test_a_set_of_another_kind_is_refused(small_bundle: Bundle, capsys: Capture) -> None:
+    line = refusal(main, [small_bundle.path, "--data", "mnist"], capsys)
+    assert "mnist is not of the run's specification; expected timesteps 12, got 28" in line
+    assert "nowhere.npz: cannot be read" in refusal(
+        main, [small_bundle.path, "--data", "nowhere.npz"], capsys
+    )
+
+
+def test_a_test_split_of_one_example_is_enough(case: Case) -> None:
+    report = replace(case, test=Split(case.test.x[:1], case.test.y[:1])).verify()
+    assert report.failures() == []
+    assert len(table(report).splitlines()) == 1 + len(ASKED)
