@@ -66,7 +66,7 @@ def summary(bundle: Bundle) -> str:
         lines.append(
             f"{ARTEFACTS[name]:<18} {bundle.size(name):>8,} bytes   "
             f"{row['accuracy']:.2%} right, {row['agreement']:.2%} as the formulas, "
-            f"max |Δp| {row['max_difference']:.1e}"
+            f"max |dp| {row['max_difference']:.1e}"
         )
     return "\n".join([*lines, f"bundle             {bundle.path}"])
 

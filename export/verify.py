@@ -258,17 +258,17 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def failures(row: Row, exact: Row, *, quantized: bool) -> tuple[str, ...]:
     """The rules that `row` breaks, each with its figure and its limit; `exact` is the oracle's."""
-    most = [("|Δp| from itself in other batches", row.max_difference_from_itself, MOST_DIFFERENCE)]
+    most = [("|dp| from itself in other batches", row.max_difference_from_itself, MOST_DIFFERENCE)]
     least = []
     if not quantized:
         most += [
-            ("|Δp| from the oracle", row.max_difference, MOST_DIFFERENCE),
-            ("|Δp| from Keras", row.max_difference_from_keras, MOST_DIFFERENCE),
+            ("|dp| from the oracle", row.max_difference, MOST_DIFFERENCE),
+            ("|dp| from Keras", row.max_difference_from_keras, MOST_DIFFERENCE),
             ("other answers", row.disagreements, 0),
         ]
     else:
         # How far a probability may be off is not said, but a number it must be.
-        most.append(("|Δp| from the oracle", row.max_difference, 1))
+        most.append(("|dp| from the oracle", row.max_difference, 1))
         if row.accuracy is not None and exact.accuracy is not None:
             most.append(("accuracy lost", exact.accuracy - row.accuracy, MOST_ACCURACY_LOSS))
             least.append(("agreement", row.agreement, LEAST_AGREEMENT))
@@ -297,7 +297,7 @@ def table(report: Report) -> str:
     """A line for each format and family."""
     width = max(len(row.family) for row in report.rows)
     lines = [
-        f"{'':<14} {'':<{width}} examples  max |Δp|  mean |Δp|  from Keras  agreement  accuracy"
+        f"{'':<14} {'':<{width}} examples  max |dp|  mean |dp|  from Keras  agreement  accuracy"
     ]
     shown = None
     for row in report.rows:

@@ -16,7 +16,10 @@ from rnn_tf.train import main as train_main
 
 Capture = pytest.CaptureFixture[str]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-MODULES = ("rnn_tf.train", "rnn_tf.evaluate", "rnn_tf.predict", "rnn_tf.cli")
+MODULES = (
+    "rnn_tf.train", "rnn_tf.evaluate", "rnn_tf.predict", "rnn_tf.cli", "export", "export.verify",
+    "export.benchmark", "export.predict",
+)  # fmt: skip
 
 
 def python(code: str) -> str:
@@ -39,6 +42,8 @@ HEAVY = "sorted({'tensorflow', 'keras', 'torch', 'jax', 'matplotlib'} & set(sys.
         "from rnn_tf import TrainConfig, load, Run",
         "from rnn_tf import train",
         "import rnn_tf.train, rnn_tf.evaluate, rnn_tf.predict, rnn_tf.cli",
+        "import export, export.__main__, export.publish, export.verify, export.predict",
+        "import export.bundle, export.benchmark, export.runtimes, export.oracle, export.readme",
         "from rnn_tf import load; load('mnist')",
     ],
 )
@@ -138,6 +143,35 @@ def test_a_command_hands_its_exit_code_and_message_on(capsys: Capture) -> None:
     assert "See rnn-tf evaluate --help." in refused(capsys)
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["export", "nowhere"], "not a run: nowhere"),
+        (["verify", "nowhere"], "not a bundle: nowhere"),
+        (["benchmark", "nowhere"], "not a bundle: nowhere"),
+        (["export", "nowhere", "--formatt", "onnx"], "See rnn-tf export --help."),
+        (["verify", "nowhere", "--jsn"], "See rnn-tf verify --help."),
+        (["benchmark", "nowhere", "--rounds", "0"], "bad rounds; expected more than 0, got 0"),
+    ],
+)
+def test_what_ships_a_run_refuses_in_one_line(
+    argv: list[str], message: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 2
+    assert message in refused(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    assert cli.main(["predict", str(tmp_path), "a.png"]) == 2
+    assert f"bad manifest: {tmp_path / 'manifest.json'}" in refused(capsys)
+    (tmp_path / "manifest.json").unlink()
+    assert cli.main(["predict", str(tmp_path), "a.png"]) == 2
+    assert f"not a run: {tmp_path}" in refused(capsys)
+
+
 # --- what train refuses ---
 @pytest.mark.parametrize(
     ("argv", "message"),
@@ -226,6 +260,10 @@ def test_resuming_with_other_settings_is_refused(run: Run, capsys: Capture) -> N
         ("rnn_tf.evaluate", ["nowhere"], "not a run: nowhere"),
         ("rnn_tf.predict", ["nowhere", "a.png"], "not a run: nowhere"),
         ("rnn_tf.cli", ["trian"], "unknown command 'trian'"),
+        ("export", ["nowhere"], "not a run: nowhere"),
+        ("export.verify", ["nowhere"], "not a bundle: nowhere"),
+        ("export.benchmark", ["nowhere"], "not a bundle: nowhere"),
+        ("export.predict", ["nowhere", "a.png"], "not a bundle: nowhere"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -318,7 +318,7 @@ def test_a_format_that_is_another_function_is_not_published(
     real = tflite.write
     monkeypatch.setattr(tflite, "write", write)
     line = failure(main, [small_run.path, "--out", old.path], capsys)
-    assert line.startswith("failed: nothing exported; tflite, test split: |Δp| from the oracle ")
+    assert line.startswith("failed: nothing exported; tflite, test split: |dp| from the oracle ")
     assert "onnx" not in line
     assert files(old.path.parent) == before
 
@@ -463,6 +463,7 @@ def test_the_command_prints_a_line_for_each_format(
     argv = [str(run_copy.path), "--formats", "onnx", "tflite", "--quantize", "float16"]
     assert main(argv) == 0
     out, err = capsys.readouterr()
+    assert out.isascii(), "a terminal that is not in UTF-8 could not print it"
     *lines, last = out.splitlines()
     bundle = Bundle.open(run_copy.path / "bundle")
     assert last == f"bundle             {bundle.path}"
@@ -473,7 +474,7 @@ def test_the_command_prints_a_line_for_each_format(
     ]
     for line, name in zip(lines, bundle.formats, strict=True):
         assert f" {bundle.size(name):,} bytes " in line
-        assert ", 100.00% as the formulas, max |Δp| " in line
+        assert ", 100.00% as the formulas, max |dp| " in line
         right = open_runtime(bundle, name).predict(small.test.x).argmax(axis=1) == small.test.y
         assert f" {right.mean():.2%} right, " in line
     assert err.splitlines()[:3] == ["writing tflite", "writing tflite_float16", "writing onnx"]

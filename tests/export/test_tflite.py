@@ -36,6 +36,21 @@ WRITERS: dict[str, Callable[[Twin, Path], dict[str, Any]]] = {
 }
 
 
+Written = dict[tuple[Cell, str], tuple[Path, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """By cell and kind: the file of `random_twin(cell)`, and what its writer says about it."""
+    folder = tmp_path_factory.mktemp("tflite")
+    found: Written = {}
+    for cell in GATES:
+        for kind, write in WRITERS.items():
+            path = folder / f"{cell}-{kind}.tflite"
+            found[cell, kind] = path, write(random_twin(cell), path)
+    return found
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "model.tflite"
@@ -65,9 +80,8 @@ def test_one_interpreter_answers_batches_of_any_size(
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("cell", GATES)
-def test_the_signature_names_input_and_output(cell: Cell, kind: str, path: Path) -> None:
-    twin = random_twin(cell)
-    WRITERS[kind](twin, path)
+def test_the_signature_names_input_and_output(cell: Cell, kind: str, written: Written) -> None:
+    path, _ = written[cell, kind]
     interpreter = Interpreter(model_path=str(path))
     assert interpreter.get_signature_list() == {
         "serving_default": {"inputs": ["sequence"], "outputs": ["probabilities"]}
@@ -140,13 +154,11 @@ def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int, pa
 )
 @pytest.mark.parametrize("cell", GATES)
 def test_rounded_weights_change_little_and_something(
-    cell: Cell, kind: str, limit: float, path: Path
+    cell: Cell, kind: str, limit: float, written: Written
 ) -> None:
-    twin = random_twin(cell)
-    WRITERS[kind](twin, path)
-    runtime = LiteRuntime(path, SPEC)
+    runtime = LiteRuntime(written[cell, kind][0], SPEC)
     x = raw_input(1000)
-    exact = oracle.probabilities(twin, x)
+    exact = oracle.probabilities(random_twin(cell), x)
     for batch in BATCHES:
         np.testing.assert_allclose(runtime.predict(x[:batch]), exact[:batch], rtol=0, atol=limit)
     assert np.abs(runtime.predict(x) - exact).max() > ROUNDING
@@ -191,8 +203,8 @@ def test_int8_does_not_depend_on_the_unit_of_the_data(scale: float, path: Path) 
 # --- what a phone has ---
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("cell", GATES)
-def test_builtin_operators_only_and_no_state(cell: Cell, kind: str, path: Path) -> None:
-    details = WRITERS[kind](random_twin(cell), path)
+def test_builtin_operators_only_and_no_state(cell: Cell, kind: str, written: Written) -> None:
+    path, details = written[cell, kind]
     model = path.read_bytes()
     assert details == {"operators": dict(sorted(operators(model).items()))}
     assert [name for name in details["operators"] if name.startswith("CUSTOM")] == []

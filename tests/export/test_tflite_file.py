@@ -198,8 +198,8 @@ def test_a_matrix_is_stored_once_however_often_it_is_used(unroll: bool) -> None:
     )
 
 
-def test_each_row_of_int8_has_its_own_scale() -> None:
-    """Rows of a matrix of which one is a thousand times another keep their precision."""
+def test_each_row_of_int8_is_restored_with_its_own_scale() -> None:
+    """With that of another row, one of them would be a thousand times as large, or as small."""
     twin = random_twin("simple_rnn")
     twin.dense_kernel[:, 0] *= 1e-3
     model = compact(converted(twin, unroll=False))
@@ -209,8 +209,8 @@ def test_each_row_of_int8_has_its_own_scale() -> None:
         return Stored(np.rint(matrix / scale[:, None]).astype(np.int8), scale)
 
     got = answer(store_matrices(model, store), raw_input(60))
-    # A probability whose logit is almost constant: 8 bits of the others, 2e-3 seen.
-    np.testing.assert_allclose(got, answer(model, raw_input(60)), rtol=0, atol=1e-2)
+    # 8 bits a weight: 1e-3 seen.
+    np.testing.assert_allclose(got, answer(model, raw_input(60)), rtol=0, atol=5e-3)
 
 
 # --- what is in a model ---

@@ -217,8 +217,8 @@ def test_one_weight_off_by_a_thousandth_is_caught(
     case = cases[cell]
     wrong = build("onnx", perturbed(case.twin, array), tmp_path)
     found = broken(case.verify(onnx=wrong), "onnx")
-    assert any("|Δp| from the oracle" in line for line in found)
-    assert any("|Δp| from Keras" in line for line in found)
+    assert any("|dp| from the oracle" in line for line in found)
+    assert any("|dp| from Keras" in line for line in found)
 
 
 @pytest.mark.parametrize("array", ARRAYS)
@@ -227,7 +227,7 @@ def test_one_weight_of_the_real_model_off_by_a_thousandth_is_caught(
 ) -> None:
     wrong = build("onnx", perturbed(real.twin, array), tmp_path)
     found = broken(real.verify(onnx=wrong), "onnx")
-    assert any("|Δp| from the oracle" in line for line in found)
+    assert any("|dp| from the oracle" in line for line in found)
 
 
 def test_a_weight_that_no_digit_uses_is_caught_by_noise(real: Case, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_weight_that_no_digit_uses_is_caught_by_noise(real: Case, tmp_path: Pa
     digits = replace(real, test=Split(real.test.x[black], real.test.y[black]))
     wrong = build("onnx", replace(real.twin, kernel=kernel), tmp_path)
     found = broken(digits.verify(onnx=wrong), "onnx")
-    assert any("uniform noise: |Δp| from the oracle" in line for line in found)
+    assert any("uniform noise: |dp| from the oracle" in line for line in found)
     assert not any("test split" in line for line in found)
 
 
@@ -251,7 +251,7 @@ def test_a_wrong_weight_is_caught_in_every_format(
     case = cases[cell]
     wrong = build(name, perturbed(case.twin, "recurrent_kernel"), tmp_path)
     assert any(
-        "|Δp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
+        "|dp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
     )
 
 
@@ -263,7 +263,7 @@ def test_two_swapped_gates_are_caught(
     case = cases[cell]
     wrong = build(name, swapped(case.twin), tmp_path)
     assert any(
-        "|Δp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
+        "|dp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
     )
 
 
@@ -278,7 +278,7 @@ def test_formulas_that_keras_does_not_compute_are_caught(case: Case) -> None:
     """The oracle itself may be wrong: Keras is held against it like any format."""
     wrong = OracleRuntime(perturbed(case.twin, "bias"))
     found = verify({}, case.keras, wrong, case.test).failures("keras")
-    assert any("test split: |Δp| from the oracle" in line for line in found)
+    assert any("test split: |dp| from the oracle" in line for line in found)
     assert not any("from Keras" in line for line in found)
 
 
@@ -309,7 +309,7 @@ def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path
     found = broken(case.verify(saved_model=runtime), "saved_model")
     assert not any(line.startswith("saved_model, test split") for line in found)
     repeated = [line for line in found if line.startswith("saved_model, repeated calls")]
-    assert any("|Δp| from itself in other batches" in line for line in repeated)
+    assert any("|dp| from itself in other batches" in line for line in repeated)
 
 
 @pytest.mark.parametrize("quantized", [False, True])
@@ -322,7 +322,7 @@ def test_an_answer_that_depends_on_its_batch_is_caught(quantized: bool, case: Ca
 
     name = "tflite_int8" if quantized else "tflite"
     found = broken(case.verify(**{name: Answering(answer)}), name)
-    assert any("|Δp| from itself in other batches" in line for line in found)
+    assert any("|dp| from itself in other batches" in line for line in found)
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite_int8", "tflite_float16"])
@@ -340,7 +340,7 @@ def test_what_is_no_number_never_passes(name: str, value: float, case: Case) -> 
     found = broken(case.verify(**{name: Answering(answer)}), name)
     assert found
     assert all(line.startswith(f"{name}, all zero: ") for line in found)
-    assert any(f"|Δp| from the oracle {value}, limit" in line for line in found)
+    assert any(f"|dp| from the oracle {value}, limit" in line for line in found)
 
 
 def test_all_nan_breaks_every_rule_of_a_quantized_format(case: Case) -> None:
@@ -395,8 +395,8 @@ def test_a_difference_passes_up_to_the_limit_and_not_beyond() -> None:
     below, above = row([0.6, 0.4], [0.600009, 0.399991]), row([0.6, 0.4], [0.600011, 0.399989])
     assert failures(below, below, **NO_LIMITS) == ()
     assert failures(above, above, **NO_LIMITS) == (
-        "|Δp| from the oracle 1.1e-05, limit 1e-05",
-        "|Δp| from Keras 1.1e-05, limit 1e-05",
+        "|dp| from the oracle 1.1e-05, limit 1e-05",
+        "|dp| from Keras 1.1e-05, limit 1e-05",
     )
 
 
@@ -469,6 +469,7 @@ def test_a_good_bundle_is_shown_as_a_table(small_bundle: Bundle, capsys: Capture
     formulas = "verifying: the formulas in float64"
     assert err.splitlines() == [formulas, *(f"verifying: {name}" for name in FORMATS)]
     assert "FAILED" not in out
+    assert out.isascii(), "a terminal that is not in UTF-8 could not print it"
     lines = out.splitlines()
     assert len(lines) == 1 + len(FORMATS) * len(ASKED)
     assert [line.split()[0] for line in lines if line[0] != " "] == list(FORMATS)
@@ -509,7 +510,7 @@ def test_a_wrong_format_is_one_line_and_exit_code_1(
     out, err = capsys.readouterr()
     *progress, line = err.splitlines()
     assert all(other.startswith("verifying: ") for other in progress)
-    assert line.startswith(f"failed: {name}, test split: |Δp| from the oracle ")
+    assert line.startswith(f"failed: {name}, test split: |dp| from the oracle ")
     assert ", limit 1e-05; " in line
     assert "  FAILED" in out
     found = json.loads(copy.verification_file.read_text())
