@@ -348,6 +348,17 @@ def test_a_failure_leaves_what_was_there(error: BaseException, place: Path) -> N
     assert files(place.parent) == {f"bundle/{name}": data for name, data in before.items()}
 
 
+def test_a_failure_between_the_two_renames_brings_the_old_one_back(place: Path) -> None:
+    def fail() -> None:
+        with publishing(place) as folder:
+            folder.rmdir()  # so that there is nothing to rename
+
+    with pytest.raises(InputError, match=r"^cannot write .*: No such file or directory"):
+        fail()
+    assert content(place) == "old"
+    assert list(place.parent.iterdir()) == [place]
+
+
 def test_a_full_disk_is_said(place: Path) -> None:
     def fail() -> None:
         with publishing(place):
