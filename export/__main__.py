@@ -44,14 +44,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export") -> i
     # Not before: it brings onnx and others, which --help need not wait for.
     from export.publish import export_run
 
-    bundle = export_run(
-        run,
-        command.out,
-        formats=command.formats,
-        quantize=command.quantize,
-        opset=command.opset,
-        say=lambda line: print(line, file=sys.stderr),
-    )
+    try:
+        bundle = export_run(
+            run,
+            command.out,
+            formats=command.formats,
+            quantize=command.quantize,
+            opset=command.opset,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    except KeyboardInterrupt:
+        print("\nstopped; nothing was exported", file=sys.stderr)
+        return 130
     print(summary(bundle))
     return 0
 

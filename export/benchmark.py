@@ -146,8 +146,7 @@ def _serve(pipe: Connection, bundle: Bundle, test: Split, name: str, threads: in
         with silent_stderr():
             _measure_on_demand(pipe, bundle, test, name, threads)
     except Exception as error:
-        what = " ".join(str(error).split())
-        pipe.send(CheckFailed(what or type(error).__name__))
+        pipe.send(CheckFailed(str(error) or type(error).__name__))
 
 
 def _measure_on_demand(

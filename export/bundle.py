@@ -98,6 +98,10 @@ class Bundle:
             raise InputError(f"bad manifest: {self.path / MANIFEST}", got=f"no file of {name}")
         for file in files:
             self._check_file(file)
+        # TensorFlow Serving would load a version that somebody has added.
+        more = {str(file.relative_to(self.path).as_posix()) for file in _files(self.path / top)}
+        if more := more - set(files):
+            raise InputError(f"the bundle has files that were not verified: {', '.join(more)}")
         return self.path / top
 
     def check(self) -> None:
@@ -175,11 +179,15 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     files = {
         str(PurePosixPath(file.relative_to(folder))): sha256(file)
         for top in ARTEFACTS.values()
-        for file in sorted([folder / top, *(folder / top).rglob("*")])
-        if file.is_file()
+        for file in _files(folder / top)
     }
     whole = {"layout": LAYOUT, **manifest, "files": files}
     write_text(folder / MANIFEST, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+
+
+def _files(top: Path) -> list[Path]:
+    """The file `top`, or all files below the folder `top`."""
+    return sorted(file for file in [top, *top.rglob("*")] if file.is_file())
 
 
 def sha256(path: Path) -> str:
@@ -194,9 +202,7 @@ def publishing(path: Path) -> Iterator[Path]:
     `InputError` when `path` holds something that is not a bundle, or cannot be written.
     """
     path = path.resolve()  # "." and links have no name that another folder could be beside
-    recover(path)
-    if path.exists() and not holds_bundle(path) and not _empty(path):
-        raise InputError(f"it exists and is not a bundle: {path}", fix="Choose another --out.")
+    check_place(path)
     building, old = _building(path), _old(path)
     with said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +217,13 @@ def publishing(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(building, ignore_errors=True)
         recover(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise `InputError` when `path` holds something that is not a bundle."""
+    recover(path)
+    if path.exists() and not holds_bundle(path) and not _empty(path):
+        raise InputError(f"it exists and is not a bundle: {path}", fix="Choose another --out.")
 
 
 def recover(path: Path) -> None:
@@ -241,10 +254,9 @@ def _empty(path: Path) -> bool:
 
 
 def _to_disk(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+    for file in _files(folder):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
 
 
 def _is_of_artefact(name: str) -> bool:

@@ -15,6 +15,7 @@ from export.bundle import (
     README,
     VERIFICATION,
     Bundle,
+    check_place,
     default_path,
     publishing,
     write_manifest,
@@ -55,32 +56,46 @@ def export_run(
     _check_choices(formats, quantize, opset)
     run.require_finished()
     out = out or default_path(run)
+    check_place(out.resolve())
+    data = load(run.config.dataset)
+    check_fits(run.spec, data.spec, run.config.dataset)
+    runtime.start()
+    twin = read_model(run.load_model(), run.spec)
+    wanted = {*formats, f"tflite_{quantize}" if "tflite" in formats else ""}
+    names = [name for name in ARTEFACTS if name in wanted]
     with publishing(out) as folder:
-        data = load(run.config.dataset)
-        check_fits(run.spec, data.spec, run.config.dataset)
-        runtime.start()
-        twin = read_model(run.load_model(), run.spec)
-        _write_reference(run, folder / ARTEFACTS["keras"])
-        wanted = {*formats, f"tflite_{quantize}" if "tflite" in formats else ""}
-        names = [name for name in ARTEFACTS if name in wanted]
-        details = {}
-        for name in names:
-            say(f"writing {name}")
-            details[name] = _convert(name, twin, data, folder / ARTEFACTS[name], opset)
-        report = _verified(twin, data, folder, names, say)
-        left_out = _left_out(report, folder, names)
-        for name, reason in left_out.items():
-            say(f"{name} is not shipped: {reason}")
-            (folder / ARTEFACTS[name]).unlink()
-            del details[name]
-        report = report.without(list(left_out))
-        if broken := report.failures():
-            raise CheckFailed(f"nothing exported; {'; '.join(broken)}")
-        manifest = _manifest(run, twin, details, left_out)
-        write_text(folder / VERIFICATION, report.to_json() + "\n")
-        write_text(folder / README, readme.text(manifest, report))
-        write_manifest(folder, manifest)
+        _fill(folder, run, twin, data, names, opset, say)
     return Bundle.open(out)
+
+
+def _fill(
+    folder: Path,
+    run: Run,
+    twin: Twin,
+    data: SequenceData,
+    names: Sequence[str],
+    opset: int,
+    say: Say,
+) -> None:
+    """Write everything that a bundle holds, and verify it."""
+    _write_reference(run, folder / ARTEFACTS["keras"])
+    details = {}
+    for name in names:
+        say(f"writing {name}")
+        details[name] = _convert(name, twin, data, folder / ARTEFACTS[name], opset)
+    report = _verified(twin, data, folder, names, say)
+    left_out = _left_out(report, folder, names)
+    for name, reason in left_out.items():
+        say(f"{name} is not shipped: {reason}")
+        (folder / ARTEFACTS[name]).unlink()
+        del details[name]
+    report = report.without(list(left_out))
+    if broken := report.failures():
+        raise CheckFailed(f"nothing exported; {'; '.join(broken)}")
+    manifest = _manifest(run, twin, details, left_out)
+    write_text(folder / VERIFICATION, report.to_json() + "\n")
+    write_text(folder / README, readme.text(manifest, report))
+    write_manifest(folder, manifest)
 
 
 def _check_choices(formats: Sequence[str], quantize: str, opset: int) -> None:
@@ -129,8 +144,7 @@ def _convert(name: str, twin: Twin, data: SequenceData, path: Path, opset: int) 
     except (InputError, CheckFailed, OSError):
         raise
     except Exception as error:
-        what = " ".join(str(error).split())
-        raise CheckFailed(f"the {name} converter failed: {what}") from error
+        raise CheckFailed(f"the {name} converter failed: {error}") from error
 
 
 def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, str]:

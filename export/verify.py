@@ -12,7 +12,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -96,13 +98,20 @@ class Report:
                     "accuracy_loss": MOST_ACCURACY_LOSS,
                     "agreement": LEAST_AGREEMENT,
                 },
-                "rows": [asdict(row) for row in self.rows],
+                "rows": [_finite(asdict(row)) for row in self.rows],
             },
             indent=2,
+            allow_nan=False,
         )
 
     def without(self, names: Sequence[str]) -> Report:
         return Report([row for row in self.rows if row.format not in names])
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: null stands for them."""
+    wrong = {key for key, value in row.items() if isinstance(value, float) and not isfinite(value)}
+    return {key: None if key in wrong else value for key, value in row.items()}
 
 
 def verify(
@@ -160,7 +169,7 @@ def named(what: str) -> Iterator[None]:
     except (InputError, CheckFailed):
         raise
     except Exception as error:
-        raise CheckFailed(f"{what}: {' '.join(str(error).split())}") from error
+        raise CheckFailed(f"{what}: {error}") from error
 
 
 def families(test: Split, keras: Runtime, oracle: Runtime) -> list[Family]:
@@ -203,7 +212,7 @@ def _large(shape: tuple[int, ...], most: float, keras: Runtime, oracle: Runtime)
     for magnitude in MAGNITUDES:
         x = np.zeros((NOISE_EXAMPLES, timesteps, features), np.float32)
         np.put_along_axis(x, place, (sign * magnitude * most).astype(np.float32), 2)
-        family = Family(f"{magnitude:,.0f} times max", x, _even(NOISE_EXAMPLES, 64))
+        family = Family(f"{magnitude:.0f} times max", x, _even(NOISE_EXAMPLES, 64))
         if np.abs(answer(keras, family) - answer(oracle, family)).max() <= MOST_DIFFERENCE / 2:
             break
     return family
@@ -328,7 +337,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export.verify
     command = parse(Command, arguments(argv), prog)
     bundle = find_bundle(command.path)
     report = verify_bundle(bundle, command.data, say=lambda line: print(line, file=sys.stderr))
-    write_text(bundle.verification_file, report.to_json() + "\n")
+    if command.data is None:  # what the bundle says of itself is about its own data
+        write_text(bundle.verification_file, report.to_json() + "\n")
     print(report.to_json() if command.json else table(report))
     broken = report.failures()
     if broken:

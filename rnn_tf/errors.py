@@ -42,6 +42,9 @@ class InputError(ValueError):
 class CheckFailed(RuntimeError):
     """The input was good, the result is not: a loss that became NaN, formats that disagree."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # one line, as above
+
 
 def one_line_errors(command: Callable[P, int]) -> Callable[P, int]:
     """Make a command answer bad input (exit code 2) and failed checks (1) with one line."""

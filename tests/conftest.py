@@ -6,18 +6,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Command
 from hypothesis import settings
 
 from rnn_tf import Run, TrainConfig, load, runtime, train
 from rnn_tf.data import SequenceData
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 # No time limit for one example of a property: a busy machine must not fail a test.
 settings.register_profile("patient", deadline=None)
@@ -32,18 +29,6 @@ runtime.start()
 
 def pytest_unconfigure() -> None:
     _CACHE.cleanup()
-
-
-def refusal(
-    main: Callable[[list[str]], int], argv: list[object], capsys: pytest.CaptureFixture[str]
-) -> str:
-    """The one line on stderr with which a command refuses bad input."""
-    assert main([str(argument) for argument in argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.fixture(scope="session")

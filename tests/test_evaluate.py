@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import refusal
+from commands import refusal
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec, Split

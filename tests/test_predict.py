@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refusal
+from commands import refusal
 from PIL import Image
 
 from rnn_tf import Run, TrainConfig

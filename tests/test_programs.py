@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from commands import Command
 
 from rnn_tf import Run, programs
 

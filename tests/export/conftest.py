@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 
-# Python knows one module called `conftest`, and from here on it is this one.
-from commands import Command as Command
-from commands import refusal as refusal
-
 from export.bundle import Bundle
 from export.publish import export_run
 from rnn_tf import Run, TrainConfig, train

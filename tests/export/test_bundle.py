@@ -530,3 +530,9 @@ def test_a_killed_export_leaves_the_old_bundle_and_the_next_one_tidies(
     with publishing(copy.path) as folder:
         write(folder, "new")
     assert [path.name for path in copy.path.parent.iterdir()] == ["copy"]
+
+
+def test_a_version_that_was_not_verified_is_refused(copy: Bundle, capsys: Capture) -> None:
+    shutil.copytree(copy.path / "saved_model" / "1", copy.path / "saved_model" / "2")
+    line = refusal(main, [copy.path], capsys)
+    assert "files that were not verified: saved_model/2/" in line
