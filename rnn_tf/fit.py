@@ -61,7 +61,9 @@ class CompiledModels:
         settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in self.FREE}
         soap = config.optimizer == "soap"
         clip = config.clip_norm > 0 if soap else config.clip_norm
-        scheduled = len(model.optimizer.variables)  # a constant rate is one variable of another kind
+        scheduled = len(
+            model.optimizer.variables
+        )  # a constant rate is one variable of another kind
         key = (*settings.items(), clip, scheduled, *shapes)
         kept = self._models.pop(key, model)
         if kept is not model:

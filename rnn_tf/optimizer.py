@@ -23,9 +23,7 @@ def build_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimiz
     return optimizer
 
 
-def _optimizer(
-    config: TrainConfig, rate: float | WarmUpThenFall
-) -> keras.optimizers.Optimizer:
+def _optimizer(config: TrainConfig, rate: float | WarmUpThenFall) -> keras.optimizers.Optimizer:
     clip = config.clip_norm or None
     decay = config.weight_decay or None
     if config.optimizer == "adam":

@@ -150,7 +150,9 @@ def plot_search(
     scores = 100 * np.array([trial["score"] for trial in trials])
     over, size, *each = panels
     over.plot(scores, "o", color=TRAIN, markersize=4, label="trial")
-    over.plot(np.maximum.accumulate(scores), color=VALID, drawstyle="steps-post", label="best so far")
+    over.plot(
+        np.maximum.accumulate(scores), color=VALID, drawstyle="steps-post", label="best so far"
+    )
     over.set(title="Over the trials", xlabel="trials ended")
     over.legend(loc="lower right")
     size.plot([trial["parameters"] for trial in trials], scores, "o", color=TRAIN, markersize=4)
@@ -181,7 +183,9 @@ def _plot_setting(axes: Any, name: str, values: list[Any], scores: np.ndarray, l
         return
     names = sorted(set(values))
     # Points of the same choice side by side, or they would hide each other.
-    places = [names.index(value) + 0.3 * ((7 * i) % 11 / 10 - 0.5) for i, value in enumerate(values)]
+    places = [
+        names.index(value) + 0.3 * ((7 * i) % 11 / 10 - 0.5) for i, value in enumerate(values)
+    ]
     axes.plot(places, scores, "o", color=TRAIN, markersize=4)
     axes.set_xticks(range(len(names)), names, parse_math=False)
     axes.set_xlim(-0.5, len(names) - 0.5)

@@ -13,16 +13,19 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import keras_tuner
 import numpy as np
 from keras_tuner.engine import trial as trials
 
+from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.run import write_text
 
 Tuner = Literal["bayesian", "hyperband", "random", "grid"]
+F = TypeVar("F", bound=Callable[..., Any])
+
 OBJECTIVE = "val_accuracy"
 # A worker says with this value of its trial why it failed: KerasTuner's messages to the chief
 # have no place for a reason, and values of this kind are how it passes notes itself.
@@ -31,10 +34,14 @@ REASON = "tuner/reason"
 SETTINGS, ALIVE = "settings", "alive"
 
 
+# One call at a time, from whatever thread.
+_synchronized: Callable[[F], F] = keras_tuner.synchronized
+
+
 class Durable(keras_tuner.Oracle):
     """What the four oracles have in common: one state file, a time limit, news of each trial."""
 
-    def __init__(self, *, file: Path, **options: Any) -> None:
+    def __init__(self, *, file: Path, spec: SequenceSpec, **options: Any) -> None:
         super().__init__(
             objective=keras_tuner.Objective(OBJECTIVE, "max"),
             allow_new_entries=False,
@@ -44,7 +51,9 @@ class Durable(keras_tuner.Oracle):
             **options,
         )
         self.file = file
+        self.spec = spec  # of the data, from which the size of a model follows
         self.verbose = 0
+        self.ongoing_trials: dict[str, trials.Trial] = {}  # worker -> its trial
         self.until = float("inf")  # time.monotonic() after which no trial begins
         self.on_change: Callable[[], None] = lambda: None
         self.settings = ""  # JSON; what a worker on another machine is told
@@ -52,7 +61,7 @@ class Durable(keras_tuner.Oracle):
         self.error: Exception | None = None
         self._in_step = False
 
-    @keras_tuner.synchronized
+    @_synchronized
     def create_trial(self, tuner_id: str) -> trials.Trial:
         over = time.monotonic() >= self.until
         if over and tuner_id not in self.ongoing_trials:
@@ -62,7 +71,7 @@ class Durable(keras_tuner.Oracle):
             trial = super().create_trial(tuner_id)
         return trial
 
-    @keras_tuner.synchronized
+    @_synchronized
     def end_trial(self, trial: trials.Trial) -> None:
         if trial.trial_id in self.end_order:
             return  # by the worker that was given it after this one had been silent for long
@@ -74,12 +83,18 @@ class Durable(keras_tuner.Oracle):
         with self._step():
             super().end_trial(trial)
 
-    @keras_tuner.synchronized
+    @_synchronized
     def hand_on(self, tuner_id: str) -> None:
         """Have the trial of a worker that is gone run again."""
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is not None:
             self._retry_queue.append(trial.trial_id)
+
+    def give_up(self, trial: trials.Trial, reason: str) -> None:
+        """End a trial whose worker cannot do so any more."""
+        trial.status = trials.TrialStatus.FAILED
+        trial.hyperparameters.values[REASON] = reason
+        self.end_trial(trial)
 
     def get_trial(self, trial_id: str) -> trials.Trial:
         """A trial; or what a worker has to ask of the chief, for which KerasTuner has no calls."""
@@ -162,7 +177,7 @@ class Grid(Durable, keras_tuner.oracles.GridSearchOracle):
         self._populate_next = state["populate_next"]
         order = self._ordered_ids
         order._memory, following, order._last_index = state["ordered_ids"]
-        order._next_index.update({key: value for key, value in following})
+        order._next_index.update(dict(following))
         order._data_to_index = {name: i for i, name in enumerate(order._memory)}
 
 
@@ -186,6 +201,7 @@ class Hyperband(Durable, keras_tuner.oracles.HyperbandOracle):
 def build_oracle(
     tuner: str,
     space: keras_tuner.HyperParameters,
+    spec: SequenceSpec,
     *,
     trials: int,
     epochs: int,
@@ -195,7 +211,7 @@ def build_oracle(
     """The oracle of that name, which keeps its state in `file`. Raises `InputError` if unknown."""
     # KerasTuner takes 0 for no seed, and neighbouring seeds give it overlapping draws.
     spread = int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1
-    options: dict[str, Any] = {"hyperparameters": space, "seed": spread, "file": file}
+    options: dict[str, Any] = {"hyperparameters": space, "seed": spread, "file": file, "spec": spec}
     if tuner == "hyperband":
         # It goes on with new brackets until there are enough trials.
         oracle: Durable = Hyperband(max_epochs=epochs, hyperband_iterations=trials, **options)
@@ -203,6 +219,8 @@ def build_oracle(
         return oracle
     kinds = {"bayesian": Bayesian, "random": Random, "grid": Grid}
     if tuner not in kinds:
-        raise InputError(f"unknown tuner {tuner!r}", expected=f"one of {', '.join(get_args(Tuner))}")
+        raise InputError(
+            f"unknown tuner {tuner!r}", expected=f"one of {', '.join(get_args(Tuner))}"
+        )
     built: Durable = kinds[tuner](max_trials=trials, **options)
     return built

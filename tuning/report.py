@@ -108,7 +108,10 @@ def write_hparams(rows: list[Row], names: list[str], directory: Path) -> None:
 
     shutil.rmtree(directory, ignore_errors=True)
     with tf.summary.create_file_writer(str(directory)).as_default():
-        metrics = [api.Metric("score", display_name="validation accuracy"), api.Metric("parameters")]
+        metrics = [
+            api.Metric("score", display_name="validation accuracy"),
+            api.Metric("parameters"),
+        ]
         api.hparams_config(hparams=[api.HParam(name) for name in names], metrics=metrics)
     for row in rows:
         writer = tf.summary.create_file_writer(str(directory / f"trial_{row['trial']}"))
@@ -124,7 +127,9 @@ def table(rows: list[Row], most: int = 10) -> str:
     head = list(rows[0])
     cells = [head, *([_cell(row[name]) for name in head] for row in rows[:most])]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
-    lines = ["  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)) for line in cells]
+    lines = [
+        "  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)) for line in cells
+    ]
     if len(rows) > most:
         lines.append(f"… and {len(rows) - most} more")
     return "\n".join(lines)

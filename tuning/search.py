@@ -107,7 +107,7 @@ def search(
         oracle.until = time.monotonic() + 60 * max_minutes
     oracle.on_change = Progress(oracle, settings, directory)
     if workers == 1 and listen is None:
-        from tuning.workers import TrialTuner
+        from tuning.tuner import TrialTuner
 
         TrialTuner(oracle, settings.base(), data, directory).search()
     else:
@@ -204,6 +204,7 @@ def build(settings: Settings, space: Space, data: SequenceData, directory: Path)
     oracle = build_oracle(
         settings.tuner,
         hyperparameters(space, base, data.spec, settings.max_parameters),
+        data.spec,
         trials=settings.trials,
         epochs=settings.epochs,
         seed=settings.seed,
@@ -213,7 +214,6 @@ def build(settings: Settings, space: Space, data: SequenceData, directory: Path)
         oracle.reload()
     check_trials(directory, set(oracle.end_order))
     oracle.settings = json.dumps(dataclasses.asdict(settings))
-    oracle.spec = data.spec
     return oracle
 
 
@@ -243,7 +243,9 @@ class Progress:
         each = (time.monotonic() - self.began) / (self.ended - self.before)
         left = each * (self.settings.trials - self.ended)
         left = min(left, max(0.0, self.oracle.until - time.monotonic()))
-        return f"{line}, about {left / 60:.0f} min left" if left > 90 else f"{line}, {left:.0f} s left"
+        return (
+            f"{line}, about {left / 60:.0f} min left" if left > 90 else f"{line}, {left:.0f} s left"
+        )
 
 
 def finish(oracle: Durable, settings: Settings, data: SequenceData, directory: Path) -> Run:
@@ -300,7 +302,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m tuning.search
     if command.chief is not None:
         from tuning.workers import join
 
-        return join(command.chief, command.workers)
+        where = command.dir or Path("searches") / f"joined-{command.chief.replace(':', '-')}"
+        join(command.chief, command.workers, where)
+        return 0
     if command.resume and command.dir is None:
         raise InputError("--resume needs the folder of a search", fix="Add --dir.")
     directory = command.dir or new_directory(command.settings)

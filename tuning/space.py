@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rnn_tf.config import Cell, TrainConfig
+from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 
@@ -119,9 +119,7 @@ def _read_table(path: Path) -> dict[str, Any]:
 
 def _parse(where: str, name: object, bounds: object) -> Choice | Range:
     if name not in TUNABLE:
-        raise InputError(
-            f"{where}: cannot be searched", expected=f"one of {', '.join(TUNABLE)}"
-        )
+        raise InputError(f"{where}: cannot be searched", expected=f"one of {', '.join(TUNABLE)}")
     if isinstance(bounds, dict):
         return _parse_range(where, str(name), bounds)
     values = bounds if isinstance(bounds, list) else [bounds]
@@ -194,9 +192,9 @@ def within(
 
     A cell of which not even the smallest fits is left out. Raises `InputError` when none fits.
     """
-    cell, units = space.get("cell", Choice((base.cell,))), space.get("units", Choice((base.units,)))
-    cells: tuple[str, ...] = cell.values if isinstance(cell, Choice) else ()
-    fitting = {}
+    units = space.get("units", Choice((base.units,)))
+    cells = getattr(space.get("cell"), "values", (base.cell,))
+    fitting: dict[str, Choice | Range] = {}
     for cell in cells:
         allowed = [n for n in _each(units) if parameters(cell, n, spec) <= limit]
         if allowed and isinstance(units, Range) and len(allowed) > 1:
