@@ -57,6 +57,7 @@ class Durable(keras_tuner.Oracle):
         self.until = float("inf")  # time.monotonic() after which no trial begins
         self.on_change: Callable[[], None] = lambda: None
         self.settings = ""  # JSON; what a worker on another machine is told
+        self.workers: dict[str, str] = {}  # trial -> the worker that it was given last
         self.seen: dict[str, float] = {}  # worker -> time.monotonic() of its last sign of life
         self.error: Exception | None = None
         self._in_step = False
@@ -69,6 +70,8 @@ class Durable(keras_tuner.Oracle):
         self.seen[tuner_id] = time.monotonic()
         with self._step():
             trial = super().create_trial(tuner_id)
+            if trial.status == trials.TrialStatus.RUNNING:
+                self.workers[trial.trial_id] = tuner_id
         return trial
 
     @_synchronized
@@ -132,13 +135,17 @@ class Durable(keras_tuner.Oracle):
         """Nothing: the trials are in the one file."""
 
     def get_state(self) -> dict[str, Any]:
+        state = super().get_state()
+        state["tried_so_far"].sort()  # a set: the same state is the same file
+        state["workers"] = self.workers
         told = {name: trial.get_state() for name, trial in sorted(self.trials.items())}
-        return {**super().get_state(), "trials": told}
+        return {**state, "trials": told}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.trials = {
             name: trials.Trial.from_state(told) for name, told in state["trials"].items()
         }
+        self.workers = state["workers"]
         super().set_state(state)
 
     def reload(self) -> None:

@@ -80,7 +80,7 @@ def search(
     settings: Settings,
     directory: Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     listen: str | None = None,
     resume: bool = False,
     max_minutes: float | None = None,
@@ -89,12 +89,13 @@ def search(
 ) -> Run:
     """Search, keep everything in `directory`, and train the winner; its run, `directory/best`.
 
-    `workers` processes train at once; with `listen`, `HOST:PORT`, others may join from other
+    `workers` processes train at once, a worker that dies or has grown is started again; without
+    it, trials train in this process. With `listen`, `HOST:PORT`, others may join from other
     machines. `resume` goes on with an interrupted search, which ends as an unbroken one does.
     After `max_minutes` no trial begins. Raises `InputError` for bad input, `CheckFailed` when
     every trial has failed.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise InputError("bad workers", expected="a whole number >= 1", got=workers)
     if max_minutes is not None and not max_minutes > 0:
         raise InputError("bad max_minutes", expected="more than 0", got=max_minutes)
@@ -106,7 +107,7 @@ def search(
     if max_minutes is not None:
         oracle.until = time.monotonic() + 60 * max_minutes
     oracle.on_change = Progress(oracle, settings, directory)
-    if workers == 1 and listen is None:
+    if workers is None:
         from tuning.tuner import TrialTuner
 
         TrialTuner(oracle, settings.base(), data, directory).search()
@@ -281,7 +282,7 @@ class Command:
     resume: bool = False
     """Go on with the search in --dir, with the settings it was begun with."""
     workers: int = 1
-    """Processes that train at once. With more than one, a worker that dies is started again."""
+    """Processes that train at once. One that dies is started again, and its trial with it."""
     max_minutes: float | None = None
     """Begin no trial after so many minutes. --resume goes on."""
     listen: str | None = None

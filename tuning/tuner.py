@@ -13,6 +13,7 @@ from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trials
 from keras_tuner.src import config as keras_tuner_config
 
+from rnn_tf import programs
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
@@ -92,6 +93,7 @@ class RemoteTuner(TrialTuner):
         resident = psutil.Process().memory_info().rss
         self.smallest = self.smallest or resident
         if resident > self.smallest + GROWTH:
+            programs.seal()
             raise SystemExit(GROWN)
 
     def say_alive(self) -> None:

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnn_tf import runtime
+from rnn_tf import programs, runtime
 from rnn_tf.data import load
 from rnn_tf.errors import CheckFailed, InputError
 
@@ -242,6 +242,7 @@ def work_for(name: str, address: str, directory: Path, settings: str) -> None:
     tuner = RemoteTuner(known.base(), data, directory)
     threading.Thread(target=tuner.say_alive, daemon=True).start()
     tuner.search()
+    programs.seal()
 
 
 def _point_at(address: str, name: str) -> None:
