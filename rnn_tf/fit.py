@@ -61,10 +61,8 @@ class CompiledModels:
         settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in self.FREE}
         soap = config.optimizer == "soap"
         clip = config.clip_norm > 0 if soap else config.clip_norm
-        scheduled = len(
-            model.optimizer.variables
-        )  # a constant rate is one variable of another kind
-        key = (*settings.items(), clip, scheduled, *shapes)
+        a_number = isinstance(learning_rate(config, 1), float)  # and no schedule's numbers
+        key = (*settings.items(), clip, a_number, *shapes)
         kept = self._models.pop(key, model)
         if kept is not model:
             for old, new in zip(_variables(kept), _variables(model), strict=True):

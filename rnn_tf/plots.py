@@ -149,11 +149,12 @@ def plot_search(
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     scores = 100 * np.array([trial["score"] for trial in trials])
     over, size, *each = panels
-    over.plot(scores, "o", color=TRAIN, markersize=4, label="trial")
-    over.plot(
-        np.maximum.accumulate(scores), color=VALID, drawstyle="steps-post", label="best so far"
-    )
+    numbers = np.arange(1, len(scores) + 1)
+    over.plot(numbers, scores, "o", color=TRAIN, markersize=4, label="trial")
+    best = np.maximum.accumulate(scores)
+    over.plot(numbers, best, color=VALID, drawstyle="steps-post", label="best so far")
     over.set(title="Over the trials", xlabel="trials ended")
+    over.xaxis.get_major_locator().set_params(integer=True)
     over.legend(loc="lower right")
     size.plot([trial["parameters"] for trial in trials], scores, "o", color=TRAIN, markersize=4)
     size.plot(
@@ -175,11 +176,12 @@ def plot_search(
 
 
 def _plot_setting(axes: Any, name: str, values: list[Any], scores: np.ndarray, log: bool) -> None:
-    axes.set(title=name, xlabel=name)
+    axes.set_title(name)
     if not all(isinstance(value, str) for value in values):
         axes.plot(values, scores, "o", color=TRAIN, markersize=4)
         if log:
             axes.set_xscale("log")
+            axes.tick_params(axis="x", which="minor", labelsize=7)
         return
     names = sorted(set(values))
     # Points of the same choice side by side, or they would hide each other.

@@ -174,9 +174,7 @@ def test_bad_files_are_refused_by_name(text: str, message: str, tmp_path: Path) 
 
 
 def test_an_unknown_space_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"unknown space 'huge'; expected small, full, or a \.yaml"
-    ):
+    with pytest.raises(InputError, match=r"unknown space 'huge'; expected small, full, or a \."):
         read_space("huge")
     with pytest.raises(InputError, match="cannot read"):
         read_space(str(tmp_path / "missing.yaml"))

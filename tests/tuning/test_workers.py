@@ -1,4 +1,4 @@
-"""Several workers: all trials done, none run twice, none left behind. Real processes, real kills."""
+"""Several workers: all trials done, none run twice, no process left. Real processes and kills."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def alive(process: psutil.Process) -> bool:
+    """Also no zombie: one that has ended, and whose parent, here process 1, has not asked yet."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def training(directory: Path, trial: str) -> bool:
     return (directory / f"trial_{trial}" / "history.jsonl").exists()
 
@@ -76,7 +84,7 @@ def unbroken(small_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
         told, complaint = process.communicate(timeout=300)
     assert process.returncode == 0, complaint
     assert str(directory / "best") in told
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if alive(child)]
     workers = json.loads((directory / "oracle.json").read_text())["workers"]
     assert set(workers.values()) == {"tuner0", "tuner1"}
     return rows(directory)
@@ -100,10 +108,8 @@ def test_a_worker_that_is_killed_is_started_again_and_its_trial_too(
     directory = tmp_path / "d"
     with start(*arguments(small_npz, directory, "--workers", "2")) as process:
         wait(lambda: training(directory, "1"))
-        workers = [
-            child for child in family(process) if "resource_tracker" not in str(child.cmdline())
-        ]
-        workers[0].kill()
+        tracker = "resource_tracker"  # multiprocessing's own process
+        next(child for child in family(process) if tracker not in str(child.cmdline())).kill()
         _, complaint = process.communicate(timeout=300)
     assert process.returncode == 0, complaint
     assert "died (signal 9); starting it again" in complaint
@@ -125,7 +131,7 @@ def test_no_worker_is_left_and_the_search_can_go_on(
     if end != signal.SIGKILL:
         assert process.returncode == 130
         assert f"--dir {directory} --resume" in complaint
-    wait(lambda: not any(child.is_running() for child in children), 20)
+    wait(lambda: not any(map(alive, children)), 20)
     with start("--dir", str(directory), "--resume", "--workers", "2") as process:
         _, complaint = process.communicate(timeout=300)
     assert process.returncode == 0, complaint
@@ -164,15 +170,15 @@ def test_a_port_in_use_is_refused(oracle: Durable) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(InputError, match=f"cannot listen on {address}; got a port in use"):
-            with served(oracle, address):
-                pass
+        refused = pytest.raises(InputError, match=f"cannot listen on {address}; got a port in use")
+        with refused, served(oracle, address):
+            pass
 
 
 def test_two_searches_do_not_share_a_port(oracle: Durable) -> None:
-    with served(oracle, None) as address, pytest.raises(InputError, match="a port in use"):
-        with served(oracle, address):
-            pass
+    refused = pytest.raises(InputError, match="a port in use")
+    with served(oracle, None) as address, refused, served(oracle, address):
+        pass
 
 
 @pytest.mark.parametrize("text", ["8470", "host:", "host:x", ":80", "host:70000"])
@@ -196,9 +202,7 @@ def test_workers_that_die_at_once_end_the_search(oracle: Durable, tmp_path: Path
     crew = ChiefCrew(oracle, "127.0.0.1:1", tmp_path, 1)
     for _ in range(2):
         crew.mourn("tuner0", "exit code 1")
-    with pytest.raises(
-        CheckFailed, match=r"3 workers died before they had a trial \(exit code 1\)"
-    ):
+    with pytest.raises(CheckFailed, match="3 workers died before they had a trial"):
         crew.mourn("tuner0", "exit code 1")
 
 
