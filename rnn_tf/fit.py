@@ -18,7 +18,7 @@ from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.model import build_model
-from rnn_tf.optimizer import build_optimizer
+from rnn_tf.optimizer import build_optimizer, learning_rate
 from rnn_tf.run import Run
 
 # Written out, the steps of a simple cell run 1.5 times as fast as in a loop, but compile time grows
