@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -17,7 +18,7 @@ from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.model import build_model
-from rnn_tf.optimizer import build_optimizer
+from rnn_tf.optimizer import build_optimizer, learning_rate
 from rnn_tf.run import Run
 
 # Written out, the steps of a simple cell run 1.5 times as fast as in a loop, but compile time grows
@@ -38,6 +39,43 @@ class Fitted:
     history: list[dict[str, Any]]
     best_epoch: int  # counted from 1
     stopped: str | None  # why training ended early, if it did
+
+
+class CompiledModels:
+    """Models kept with their compiled programs, for many runs of the same shapes in one process.
+
+    What a program reads from variables may differ from run to run: weights, learning rate,
+    schedule, clipping. A run with a kept model gives what it would have given with one of its own.
+    """
+
+    # Settings that change values of variables or the data, but no program.
+    FREE = ("dataset", "recurrent_initializer", "epochs", "learning_rate", "schedule", "warmup",
+            "clip_norm", "seed")  # fmt: skip
+
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
+        self._models: dict[Any, keras.Sequential] = {}  # the one used last comes last
+
+    def exchange(self, model: keras.Sequential, config: TrainConfig, *shapes: Any) -> Any:
+        """A kept model that now has the variables of `model`; `model` itself if there is none."""
+        settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in self.FREE}
+        soap = config.optimizer == "soap"
+        clip = config.clip_norm > 0 if soap else config.clip_norm
+        a_number = isinstance(learning_rate(config, 1), float)  # and no schedule's numbers
+        key = (*settings.items(), clip, a_number, *shapes)
+        kept = self._models.pop(key, model)
+        if kept is not model:
+            for old, new in zip(_variables(kept), _variables(model), strict=True):
+                old.assign(new)
+            kept.reset_metrics()
+        self._models[key] = kept
+        while len(self._models) > self.most:
+            del self._models[next(iter(self._models))]
+        return kept
+
+
+def _variables(model: keras.Sequential) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
 
 
 class FusedSequential(keras.Sequential):
@@ -89,17 +127,21 @@ def fit(
     precision: str = "float32",
     strategy: tf.distribute.Strategy | None = None,
     callbacks: list[keras.callbacks.Callback] | None = None,
+    kept: CompiledModels | None = None,
 ) -> Fitted:
     """Train, keeping a checkpoint and the history in `run` after every epoch.
 
     Goes on from the checkpoint when the run has one, and then ends with the weights and the
-    history that it would have had without the break. Raises `CheckFailed` when the loss is NaN
+    history that it would have had without the break. `kept` saves compiling again when the same
+    process trains models of the same shapes. Raises `CheckFailed` when the loss is NaN
     in the very first epoch, `InputError` when the run cannot be written.
     """
     fused = why_not_fused(config, data, strategy) is None
     steps = -(-len(data.train.y) // config.batch_size)
     with (strategy or tf.distribute.get_strategy()).scope():
         model = _compiled(config, data, precision, fused=fused, steps=steps * config.epochs)
+        if kept is not None:
+            model = kept.exchange(model, config, data.spec, data.train.x.shape, precision, fused)
     recorder = Recorder(run, model)
     first = recorder.restore()
     clock = EpochClock(first)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import keras
 import numpy as np
 
-from rnn_tf.config import TrainConfig
+from rnn_tf.config import Schedule, TrainConfig
 from rnn_tf.soap import Soap
+
+FALLS = get_args(Schedule)
 
 
 def build_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer for a run of `steps` weight updates in all."""
     rate = learning_rate(config, steps)
+    optimizer = _optimizer(config, rate)
+    if isinstance(rate, WarmUpThenFall):
+        # Among the optimizer's variables, which are then all that a compiled step depends on.
+        optimizer.schedule = rate.numbers
+    return optimizer
+
+
+def _optimizer(config: TrainConfig, rate: float | WarmUpThenFall) -> keras.optimizers.Optimizer:
     clip = config.clip_norm or None
     decay = config.weight_decay or None
     if config.optimizer == "adam":
@@ -29,9 +41,7 @@ def build_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimiz
     return optimizer
 
 
-def learning_rate(
-    config: TrainConfig, steps: int
-) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate(config: TrainConfig, steps: int) -> float | WarmUpThenFall:
     """A linear rise over the first `warmup` share of the steps, then the schedule down to zero."""
     if config.schedule == "constant" and config.warmup == 0:
         return config.learning_rate
@@ -52,18 +62,19 @@ class WarmUpThenFall(keras.optimizers.schedules.LearningRateSchedule):
         self.peak = peak
         self.warmup_steps = warmup_steps
         self.steps = steps
+        # In a variable, so that one compiled program serves every rate and schedule.
+        rise, span = 1 / max(1, warmup_steps), 1 / max(1, steps - warmup_steps)
+        numbers = [peak, warmup_steps, rise, span, FALLS.index(fall)]
+        self.numbers = keras.Variable(numbers, dtype="float32", trainable=False, name="schedule")
 
     def __call__(self, step):  # type: ignore[no-untyped-def]  # any backend's scalar tensor
+        peak, warmup_steps, rise, span, fall = keras.ops.unstack(self.numbers.value)
         step = keras.ops.cast(step, "float32")
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        done = keras.ops.clip(done, 0.0, 1.0)
-        share = {
-            "constant": keras.ops.ones_like(done),
-            "linear": 1.0 - done,
-            "cosine": 0.5 * (1.0 + keras.ops.cos(np.pi * done)),
-        }[self.fall]
-        rise = (step + 1.0) / max(1, self.warmup_steps)
-        return self.peak * keras.ops.minimum(rise, 1.0) * share
+        done = keras.ops.clip((step - warmup_steps) * span, 0.0, 1.0)
+        cosine = 0.5 * (1.0 + keras.ops.cos(np.pi * done))
+        share = keras.ops.where(fall == FALLS.index("cosine"), cosine, 1.0 - done)
+        share = keras.ops.where(fall == FALLS.index("constant"), 1.0, share)
+        return peak * keras.ops.minimum((step + 1.0) * rise, 1.0) * share
 
     def get_config(self) -> dict[str, object]:
         return {

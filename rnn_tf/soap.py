@@ -49,6 +49,9 @@ class Soap(keras.optimizers.Optimizer):
         self.beta_shampoo = beta_shampoo
         self.basis_every = basis_every
         self.clip_norm = clip_norm
+        if clip_norm is not None:
+            # In a variable, so that one compiled program serves every limit.
+            self._limit = keras.Variable(clip_norm, dtype="float32", trainable=False, name="clip")
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
@@ -66,7 +69,8 @@ class Soap(keras.optimizers.Optimizer):
             self.build(list(trainable_variables))
         if self.clip_norm is not None:
             norm = ops.sqrt(sum(ops.sum(ops.square(grad)) for grad in grads))
-            grads = [grad * (self.clip_norm / ops.maximum(norm, self.clip_norm)) for grad in grads]
+            limit = ops.convert_to_tensor(self._limit)
+            grads = [grad * (limit / ops.maximum(norm, limit)) for grad in grads]
         directions = list(grads)
         for layer, state in zip(self._layers, self._states, strict=True):
             parts = [_as_rows(grads[i]) for i in layer]

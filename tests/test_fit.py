@@ -16,7 +16,8 @@ from rnn_tf import Run, TrainConfig, build_model, train
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.data.pipeline import batches, epoch_order, evaluation_batches, whole_epochs
 from rnn_tf.errors import CheckFailed
-from rnn_tf.fit import Fitted, fit
+from rnn_tf.fit import CompiledModels, Fitted, fit
+from rnn_tf.optimizer import build_optimizer
 from rnn_tf.runtime import seed_everything
 
 # 203 examples in batches of 16: the last batch has 11.
@@ -48,6 +49,55 @@ def test_fused_and_plain_training_give_the_same_weights(
     for a, b in zip(fused.history, plain.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["val_accuracy"] == b["val_accuracy"]
+
+
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_kept_model_trains_as_a_new_one_does(
+    optimizer: str, fused: bool, small: SequenceData, tmp_path: Path
+) -> None:
+    """Every setting that a compiled program reads from variables, all changed at once."""
+    first = dataclasses.replace(CONFIG, optimizer=optimizer, fused=fused, dropout=0.1, epochs=2)
+    second = dataclasses.replace(
+        first, learning_rate=0.003, schedule="linear", warmup=0.3, seed=7, epochs=3,
+        recurrent_initializer="orthogonal",
+        # Keras's own clipping is a part of the program.
+        clip_norm=0.2 if optimizer == "soap" else first.clip_norm,
+    )  # fmt: skip
+    kept = CompiledModels()
+    fitted(first, small, tmp_path / "first", kept=kept)
+    (model,) = kept._models.values()
+    program = model.train_function
+    found = fitted(second, small, tmp_path / "second", kept=kept)
+    assert list(kept._models.values()) == [model]
+    assert model.train_function is program
+    fresh = fitted(second, small, tmp_path / "fresh")
+    np.testing.assert_array_equal(weights(found.model), weights(fresh.model))
+    again = fitted(first, small, tmp_path / "again", kept=kept)
+    assert [{**record, "seconds": 0} for record in again.history] == [
+        {**record, "seconds": 0} for record in Run.open(tmp_path / "first").history
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"units": 6}, {"cell": "gru"}, {"batch_size": 8}, {"dropout": 0.3}, {"activation": "tanh"},
+        {"clip_norm": 0.0}, {"schedule": "constant", "warmup": 0.0}, {"weight_decay": 0.1},
+    ],
+)  # fmt: skip
+def test_a_model_of_another_program_is_not_taken(
+    change: dict[str, object], small: SequenceData, tmp_path: Path
+) -> None:
+    kept = CompiledModels(most=1)
+    other = dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
+    models = []
+    for config in (CONFIG, other, CONFIG):
+        model = build_model(config, small.spec)
+        model.compile(optimizer=build_optimizer(config, 10))
+        models.append(kept.exchange(model, config, small.spec))
+        assert models[-1] is model
+    assert len(kept._models) == 1, "only the last ones are kept"
 
 
 def test_training_is_what_a_loop_over_the_batches_gives(

@@ -1,0 +1,118 @@
+"""`python -m benchmarks.tuning`: trials per hour, beside a search written the usual way.
+
+The same space, the same draws from it, the same number of trials and epochs, on MNIST with
+SimpleRNN(32), each search a process of its own, one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.training import _call
+from rnn_tf.command import arguments, parse
+from rnn_tf.errors import one_line_errors
+from rnn_tf.run import write_text
+
+# What benchmarks/plain_tuner.py declares in Python.
+SPACE = {
+    "recurrent_initializer": ["identity", "orthogonal"],
+    "learning_rate": {"low": 1e-3, "high": 1e-2, "sampling": "log"},
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to search, and what it took."""
+
+    name: str
+    ended: list[float]  # seconds from the start of the command to the end of each trial
+    score: float  # validation accuracy of the best, 0 to 1
+
+    @property
+    def per_hour(self) -> float:
+        """Trials per hour, the start of the command included."""
+        return 3600 * len(self.ended) / self.ended[-1]
+
+    @property
+    def later(self) -> float:
+        """Seconds of a trial after the first, the median."""
+        return statistics.median(np.diff(self.ended))
+
+
+@dataclass(frozen=True)
+class Command:
+    """Search MNIST by this package and by plain KerasTuner; print trials per hour of both."""
+
+    trials: int = 5
+    """Trials of each search, at least 2."""
+    epochs: int = 10
+    """Epochs of each trial."""
+    seed: int = 0
+    """Start of every random choice."""
+    json: Path | None = None
+    """Also write every figure here."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tuning") -> int:
+    command = parse(Command, arguments(argv), prog)
+    ways = [
+        plain("KerasTuner, build_model and fit on arrays", command),
+        ours("tuning.search, same recipe", command, "tutorial"),
+        ours("tuning.search, best preset", command, "best"),
+    ]
+    print(table(ways))
+    if command.json:
+        write_text(command.json, json.dumps([vars(way) for way in ways], indent=2))
+    return 0
+
+
+def plain(name: str, command: Command) -> Way:
+    print(name, file=sys.stderr)
+    # The seed that our search gives KerasTuner, so that both draw the same trials.
+    seed = int(np.random.SeedSequence(command.seed).generate_state(1)[0])
+    line = ["benchmarks.plain_tuner", str(command.trials), str(command.epochs), str(seed)]
+    return Way(name, **json.loads(_call(line, {}).splitlines()[-1]))
+
+
+def ours(name: str, command: Command, preset: str) -> Way:
+    """The command as a user runs it; its cache of compiled programs is empty at first."""
+    print(name, file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        space, directory = Path(folder) / "space.json", Path(folder) / "search"
+        space.write_text(json.dumps(SPACE))
+        line = ["tuning.search", "--tuner", "random", "--space", str(space), "--preset", preset]
+        line += ["--trials", str(command.trials), "--epochs", str(command.epochs)]
+        line += ["--seed", str(command.seed), "--dir", str(directory)]
+        began = time.time()
+        _call(line, {"RNN_TF_CACHE": f"{folder}/cache"})
+        # The last thing that a trial writes.
+        files = directory.glob("trial_*/metrics.json")
+        ended = sorted(file.stat().st_mtime - began for file in files)
+        rows = json.loads((directory / "leaderboard.json").read_text())
+    return Way(name, ended, rows[0]["score"])
+
+
+def table(ways: list[Way]) -> str:
+    """Trials per hour and the ratio to the first way, as text."""
+    width = max(len(way.name) for way in ways)
+    lines = [f"{'':<{width}}  trials an hour  ratio  a later trial  ratio  best validation"]
+    for way in ways:
+        lines.append(
+            f"{way.name:<{width}}  {way.per_hour:14,.0f}  {way.per_hour / ways[0].per_hour:4.1f}x"
+            f"  {way.later:11.1f} s  {ways[0].later / way.later:4.1f}x  {way.score:15.2%}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

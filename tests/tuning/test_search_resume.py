@@ -1,0 +1,227 @@
+"""A search killed at any moment goes on, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rnn_tf.run
+from rnn_tf.errors import InputError
+from tuning.search import Settings, main, read_search, search
+
+TUNERS = ("bayesian", "hyperband", "random", "grid")
+SPACE = "learning_rate: {low: 0.001, high: 0.02, sampling: log}\n"
+
+
+class Killed(BaseException):
+    """What kill -9 is to a process, to a test in the same one."""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> str:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    return str(path)
+
+
+def settings(tuner: str, data: Path, space: str, **more: Any) -> Settings:
+    # Bayesian: the first 3 trials are random, 3 for each setting.
+    return Settings(str(data), tuner, space, trials=6, epochs=4, seed=0, **more)  # type: ignore[arg-type]
+
+
+def rows(directory: Path) -> list[dict[str, Any]]:
+    """The leaderboard without what differs between repeats."""
+    table = json.loads((directory / "leaderboard.json").read_text())
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in table]
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_the_same_seed_gives_the_same_trials(
+    tuner: str, small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+) -> None:
+    for name in ("a", "b"):
+        search(settings(tuner, small_npz, space), tmp_path / name)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert len(rows(tmp_path / "a")) == 6
+    assert len({json.dumps(row) for row in rows(tmp_path / "a")}) == 6
+
+
+def test_neighbouring_seeds_give_other_trials(
+    small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+) -> None:
+    rates = []
+    for seed in (0, 1, 2**32 - 1):
+        chosen = Settings(str(small_npz), "random", space, trials=6, epochs=1, seed=seed)
+        search(chosen, tmp_path / str(seed))
+        rates.append({row["learning_rate"] for row in rows(tmp_path / str(seed))})
+    assert not rates[0] & rates[1]
+    assert not rates[0] & rates[2]
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_a_kill_before_or_after_any_file_changes_nothing(
+    tuner: str,
+    small_npz: Path,
+    space: str,
+    tmp_path: Path,
+    pretend_training: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ended at one write after another, resumed each time until the next: many kills in one."""
+    chosen = settings(tuner, small_npz, space)
+    search(chosen, tmp_path / "whole")
+    unbroken = rows(tmp_path / "whole")
+    pretend_training.clear()
+
+    writes = 0
+    deadly = -1
+
+    def dies(write: Any, *, after: bool) -> Any:
+        def written(path: Path, text: str) -> None:
+            nonlocal writes
+            writes += 1
+            if writes == deadly and not after:
+                raise Killed
+            write(path, text)
+            if writes == deadly and after:
+                raise Killed
+
+        return written
+
+    directory = tmp_path / "broken"
+    kills, moment = 0, 3  # the first writes are search.json and those of the first trial
+    while True:
+        writes, deadly = 0, moment
+        with monkeypatch.context() as patch:
+            killer = dies(rnn_tf.run.write_text, after=kills % 2 == 0)
+            for module in ("rnn_tf.run", "tuning.oracles", "tuning.report", "tuning.search"):
+                patch.setattr(f"{module}.write_text", killer)
+            try:
+                search(chosen, directory, resume=directory.exists())
+                break
+            except Killed:
+                kills += 1
+                moment = 3 + (moment + 4) % 9
+    assert kills > 5
+    assert rows(directory) == unbroken
+    finished = [row["trial"] for row in unbroken if row["score"] is not None]
+    assert pretend_training == {f"trial_{name}": 1 for name in finished}
+
+
+def test_a_lost_state_is_found_again_in_the_trials(
+    small_npz: Path,
+    space: str,
+    tmp_path: Path,
+    pretend_training: Counter[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    search(settings("bayesian", small_npz, space), tmp_path / "d")
+    before = rows(tmp_path / "d")
+    for damage in ("", "{}", '{"trials": 3'):
+        (tmp_path / "d/oracle.json").write_text(damage)
+        assert main(["--dir", str(tmp_path / "d"), "--resume"]) == 2
+        told = capsys.readouterr().err
+        assert f"the state of the search is damaged: {tmp_path / 'd/oracle.json'}" in told
+        scored = sum(row["score"] is not None for row in before)
+        assert f"Delete it and go on with --resume: the {scored} finished trials are found" in told
+    (tmp_path / "d/oracle.json").unlink()
+    trained = dict(pretend_training)
+    search(settings("bayesian", small_npz, space), tmp_path / "d", resume=True)
+    assert rows(tmp_path / "d") == before
+    assert pretend_training == trained
+
+
+@pytest.mark.parametrize("file", ["config.json", "spec.json", "metrics.json", "history.jsonl"])
+def test_a_damaged_trial_is_named_and_can_be_dropped(
+    file: str, small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+) -> None:
+    chosen = settings("random", small_npz, space)
+    search(chosen, tmp_path / "d")
+    before = rows(tmp_path / "d")
+    folder = tmp_path / "d" / f"trial_{before[0]['trial']}"
+    (folder / file).write_text("{")
+    with pytest.raises(InputError) as error:
+        search(chosen, tmp_path / "d", resume=True)
+    told = str(error.value)
+    assert f"trial {before[0]['trial']} is damaged" in told
+    assert str(folder / file) in told
+    assert f"Delete {folder} and go on with --resume: its result is kept" in told
+    for left in folder.iterdir():
+        left.unlink()
+    folder.rmdir()
+    search(chosen, tmp_path / "d", resume=True)
+    assert rows(tmp_path / "d") == before
+
+
+def test_a_search_with_another_setting_is_refused_by_its_name(
+    small_npz: Path,
+    space: str,
+    tmp_path: Path,
+    pretend_training: Counter[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    search(settings("random", small_npz, space), tmp_path / "d")
+    for name, value in (("trials", 3), ("tuner", "grid"), ("seed", 4), ("epochs", 2)):
+        given = [f"--{name}", str(value)]
+        assert main(["--dir", str(tmp_path / "d"), "--resume", *given]) == 2
+        assert f"holds a search with another {name}" in capsys.readouterr().err
+    Path(space).write_text("learning_rate: [0.1, 0.2]")
+    assert main(["--dir", str(tmp_path / "d"), "--resume"]) == 2
+    assert "holds a search with another bounds" in capsys.readouterr().err
+
+
+def test_a_finished_search_stays_as_it_is(
+    small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+) -> None:
+    chosen = settings("random", small_npz, space)
+    search(chosen, tmp_path / "d")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    with pytest.raises(InputError, match=r"already holds a search: .* Add --resume"):
+        search(chosen, tmp_path / "d")
+    search(chosen, tmp_path / "d", resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+    assert read_search(tmp_path / "d")["bounds"]["learning_rate"]["high"] == 0.02
+
+
+def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dir", str(tmp_path / "none"), "--resume"]) == 2
+    assert "no search to resume" in capsys.readouterr().err
+    assert main(["--resume"]) == 2
+    assert "--resume needs the folder of a search" in capsys.readouterr().err
+    (tmp_path / "search.json").write_text("{")
+    assert main(["--dir", str(tmp_path), "--resume"]) == 2
+    assert f"cannot read {tmp_path / 'search.json'}" in capsys.readouterr().err
+
+
+# --- in earnest: real training, a real kill ---
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 1.5])
+def test_a_real_kill(seconds: float, small_npz: Path, space: str, tmp_path: Path) -> None:
+    line = ["--dataset", str(small_npz), "--tuner", "random", "--trials", "4", "--epochs", "3"]
+    line += ["--seed", "0", "--space", space, "--dir"]
+    assert main([*line, str(tmp_path / "whole")]) == 0
+    command = [sys.executable, "-m", "tuning.search", *line, str(tmp_path / "broken")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    board = tmp_path / "broken/leaderboard.csv"
+    while process.poll() is None and time.monotonic() < until:
+        if board.exists() and board.read_text().count("completed") == 2:
+            break
+        time.sleep(0.01)
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    finished = {p: p.read_bytes() for p in tmp_path.glob("broken/trial_*/metrics.json")}
+    assert len(finished) >= 2
+    assert main(["--dir", str(tmp_path / "broken"), "--resume"]) == 0
+    assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
+    assert {path: path.read_bytes() for path in finished} == finished

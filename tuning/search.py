@@ -1,0 +1,342 @@
+"""`python -m tuning.search`: KerasTuner looks for better settings; every trial is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from rnn_tf import programs, runtime
+from rnn_tf.command import arguments, parse
+from rnn_tf.config import Precision, TrainConfig, preset
+from rnn_tf.data import SequenceData, load
+from rnn_tf.errors import CheckFailed, InputError, one_line_errors
+from rnn_tf.run import TEMPORARY, Run, holds_run, said_plainly, write_text
+from rnn_tf.train import train
+from tuning import report
+from tuning.space import Space, hyperparameters, read_space
+
+if TYPE_CHECKING:
+    from tuning.oracles import Durable
+
+# What `search.json` says about the layout of the directory. Raised when it changes.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines the trials of a search and their scores.
+
+    Raises `InputError` for a value outside its range, naming it.
+    """
+
+    dataset: str = "mnist"
+    """Where examples come from: mnist, tfds:<name> or <file>.npz."""
+    tuner: Literal["bayesian", "hyperband", "random", "grid"] = "bayesian"
+    """How the next trial is chosen."""
+    space: str = "small"
+    """What varies: small (how SimpleRNN(32) is trained), full (cell and units too), or your own
+    .yaml or .json file."""
+    trials: int = 20
+    """Models to train, at most."""
+    epochs: int = 10
+    """Passes over the training split of each trial; hyperband: of the longest."""
+    max_parameters: int | None = None
+    """No model larger than this is trained."""
+    preset: str = "best"
+    """Where settings that do not vary come from: best or tutorial."""
+    precision: Precision = "auto"
+    """Arithmetic of the recurrent layer."""
+    seed: int = 1
+    """Start of every random choice, of the search and of each training. 0 to 4294967295."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "max_parameters"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"bad {name}", expected="a whole number >= 1", got=value)
+        self.base()  # refuses a bad preset, precision or seed
+
+    def base(self) -> TrainConfig:
+        """What a trial is where the space does not say otherwise."""
+        return dataclasses.replace(
+            preset(self.preset),
+            dataset=self.dataset,
+            epochs=self.epochs,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+
+def search(
+    settings: Settings,
+    directory: Path,
+    *,
+    workers: int | None = None,
+    listen: str | None = None,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    data: SequenceData | None = None,
+    verbose: bool = False,
+) -> Run:
+    """Search, keep everything in `directory`, and train the winner; its run, `directory/best`.
+
+    `workers` processes train at once, a worker that dies or has grown is started again; without
+    it, trials train in this process. With `listen`, `HOST:PORT`, others may join from other
+    machines. `resume` goes on with an interrupted search, which ends as an unbroken one does.
+    After `max_minutes` no trial begins. Raises `InputError` for bad input, `CheckFailed` when
+    every trial has failed.
+    """
+    if workers is not None and workers < 1:
+        raise InputError("bad workers", expected="a whole number >= 1", got=workers)
+    if max_minutes is not None and not max_minutes > 0:
+        raise InputError("bad max_minutes", expected="more than 0", got=max_minutes)
+    space = read_space(settings.space)
+    data = data or load(settings.dataset)
+    begin(directory, settings, space, resume=resume)
+    runtime.start(verbose=verbose)
+    oracle = build(settings, space, data, directory)
+    if max_minutes is not None:
+        oracle.until = time.monotonic() + 60 * max_minutes
+    oracle.on_change = Progress(oracle, settings, directory)
+    if workers is None:
+        from tuning.tuner import TrialTuner
+
+        TrialTuner(oracle, settings.base(), data, directory).search()
+    else:
+        from tuning.workers import supervise
+
+        supervise(oracle, directory, workers, listen)
+    return finish(oracle, settings, data, directory)
+
+
+def begin(directory: Path, settings: Settings, space: Space, *, resume: bool) -> None:
+    """Make the directory that of this search, or see that it is.
+
+    Raises `InputError` when there is nothing to resume, when it holds another search or anything
+    else, and when it cannot be written.
+    """
+    file = directory / "search.json"
+    if resume and not directory.exists():
+        raise InputError(
+            f"no search to resume: {directory}", fix="Leave --resume out to begin one."
+        )
+    described = describe(settings, space)
+    if file.exists():
+        found = read_search(directory)
+        _refuse_another(found, described, directory)
+        if not resume:
+            raise InputError(
+                f"the folder already holds a search: {directory}",
+                fix="Add --resume to go on with it, or choose another --dir.",
+            )
+        return
+    with said_plainly(directory):
+        names = [entry.name for entry in directory.iterdir()] if directory.exists() else []
+    if not all(TEMPORARY.fullmatch(name) for name in names):
+        raise InputError(
+            f"the folder is not empty and not a search: {directory}", fix="Choose another --dir."
+        )
+    write_text(file, json.dumps(described, indent=2) + "\n")
+
+
+def describe(settings: Settings, space: Space) -> dict[str, Any]:
+    """What `search.json` holds: every setting, and what the space meant."""
+    bounds = {name: dataclasses.asdict(bounds) for name, bounds in space.items()}
+    described = {"format": FORMAT, **dataclasses.asdict(settings), "bounds": bounds}
+    plain: dict[str, Any] = json.loads(json.dumps(described))
+    return plain
+
+
+def read_search(directory: Path) -> dict[str, Any]:
+    """What `search.json` holds. Raises `InputError` when it is missing or damaged."""
+    file = directory / "search.json"
+    try:
+        found = json.loads(file.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("not an object")
+        if found["format"] > FORMAT:
+            raise InputError(f"the search was made by a newer version: {directory}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"cannot read {file}", got=str(error) or type(error).__name__,
+            fix="Its trials are in leaderboard.csv; begin again in another --dir.",
+        ) from error  # fmt: skip
+    return found
+
+
+def _refuse_another(found: dict[str, Any], wanted: dict[str, Any], directory: Path) -> None:
+    for name in wanted:
+        if found.get(name) != wanted[name]:
+            raise InputError(
+                f"the folder holds a search with another {name}: {directory}",
+                expected=repr(found.get(name))[:200],
+                got=repr(wanted[name])[:200],
+                fix="Leave the setting out, or choose another --dir.",
+            )
+
+
+def build(settings: Settings, space: Space, data: SequenceData, directory: Path) -> Durable:
+    """The oracle of a search, as it was left if it was interrupted.
+
+    Raises `InputError` for a space without a model in it, and for damaged files.
+    """
+    from rnn_tf.model import build_model
+    from tuning.oracles import build_oracle
+    from tuning.space import Choice
+    from tuning.trial import check_trials
+
+    base = settings.base()
+    for name, bounds in space.items():
+        if isinstance(bounds, Choice):
+            for value in bounds.values:  # found out now rather than in the night
+                build_model(dataclasses.replace(base, **{name: value}), data.spec)
+    file = directory / "oracle.json"
+    oracle = build_oracle(
+        settings.tuner,
+        hyperparameters(space, base, data.spec, settings.max_parameters),
+        data.spec,
+        trials=settings.trials,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        file=file,
+    )
+    if file.exists():
+        oracle.reload()
+    check_trials(directory, set(oracle.end_order))
+    oracle.settings = json.dumps(dataclasses.asdict(settings))
+    return oracle
+
+
+class Progress:
+    """Called at every change: keeps the leaderboard on disk, and says how far the search is."""
+
+    def __init__(self, oracle: Durable, settings: Settings, directory: Path) -> None:
+        self.oracle, self.settings, self.directory = oracle, settings, directory
+        self.before = self.ended = len(oracle.end_order)
+        self.began = time.monotonic()
+
+    def __call__(self) -> None:
+        rows = report.leaderboard(self.oracle, self.settings.base())
+        report.write_leaderboard(rows, self.directory)
+        if len(self.oracle.end_order) == self.ended:
+            return
+        self.ended = len(self.oracle.end_order)
+        last = next(row for row in rows if row["trial"] == self.oracle.end_order[-1])
+        print(self.line(last, rows[0]), file=sys.stderr, flush=True)
+
+    def line(self, last: dict[str, Any], best: dict[str, Any]) -> str:
+        """`3 of 20 trials, the last (02) 97.20%, best (00) 98.44%, about 4 min left`."""
+        score = last["status"] if last["score"] is None else f"{last['score']:.2%}"
+        line = f"{self.ended} of {self.settings.trials} trials, the last ({last['trial']}) {score}"
+        if best["score"] is not None:
+            line += f", best ({best['trial']}) {best['score']:.2%}"
+        each = (time.monotonic() - self.began) / (self.ended - self.before)
+        left = each * (self.settings.trials - self.ended)
+        left = min(left, max(0.0, self.oracle.until - time.monotonic()))
+        return (
+            f"{line}, about {left / 60:.0f} min left" if left > 90 else f"{line}, {left:.0f} s left"
+        )
+
+
+def finish(oracle: Durable, settings: Settings, data: SequenceData, directory: Path) -> Run:
+    """Write the tables and pictures, and train the winner. Raises `CheckFailed` without one."""
+    rows = report.leaderboard(oracle, settings.base())
+    report.write_leaderboard(rows, directory)
+    if not rows or rows[0]["score"] is None:
+        reasons = sorted({row["status"] for row in rows})
+        raise CheckFailed(f"no trial gave a model: {'; '.join(reasons) or 'none was begun'}")
+    programs.seal()
+    report.write_report(rows, oracle, directory)
+    config = report.config_of(oracle, rows[0]["trial"], settings.base())
+    path = directory / "best"
+    same = holds_run(path) and Run.open(path).config == config
+    return train(config, path, data=data, resume=same, overwrite=True)
+
+
+def new_directory(settings: Settings) -> Path:
+    """A folder name nobody has used: `searches/<dataset>-<tuner>-<date>-<time>`."""
+    dataset = Path(settings.dataset.removeprefix("tfds:")).stem
+    return Path("searches") / f"{dataset}-{settings.tuner}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Search for better settings of the classifier by validation accuracy; keep every trial.
+
+    The test split is read once, when the winner has been trained.
+    """
+
+    dir: Path | None = None
+    """The folder for everything about this search. Default: a new one under searches/."""
+    resume: bool = False
+    """Go on with the search in --dir, with the settings it was begun with."""
+    workers: int = 1
+    """Processes that train at once. One that dies is started again, and its trial with it."""
+    max_minutes: float | None = None
+    """Begin no trial after so many minutes. --resume goes on."""
+    listen: str | None = None
+    """HOST:PORT on which workers of other machines may join. Anyone who reaches it can: use it
+    on a network that you trust."""
+    chief: str | None = None
+    """HOST:PORT of a search that listens: work for that one. Its settings come from there."""
+    verbose: bool = False
+    """Let TensorFlow's own messages through."""
+    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
+    """What determines the trials. All of it is kept in search.json."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m tuning.search") -> int:
+    argv = arguments(argv)
+    command = parse(Command, argv, prog, default=_defaults(argv))
+    if command.chief is not None:
+        from tuning.workers import join
+
+        where = command.dir or Path("searches") / f"joined-{command.chief.replace(':', '-')}"
+        join(command.chief, command.workers, where)
+        return 0
+    if command.resume and command.dir is None:
+        raise InputError("--resume needs the folder of a search", fix="Add --dir.")
+    directory = command.dir or new_directory(command.settings)
+    try:
+        best = search(
+            command.settings,
+            directory,
+            workers=command.workers,
+            listen=command.listen,
+            resume=command.resume,
+            max_minutes=command.max_minutes,
+            verbose=command.verbose,
+        )
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with: {prog} --dir {directory} --resume", file=sys.stderr)
+        return 130
+    print(report.summary(directory, best))
+    return 0
+
+
+def _defaults(argv: Sequence[str]) -> Command:
+    """What the options left out mean: the settings of the search to resume."""
+    from rnn_tf.command import option
+
+    directory = option(argv, "--dir")
+    if "--resume" in argv and directory and (Path(directory) / "search.json").exists():
+        found = read_search(Path(directory))
+        known = {field.name for field in dataclasses.fields(Settings)}
+        return Command(settings=Settings(**{k: v for k, v in found.items() if k in known}))
+    return Command()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,277 @@
+"""What a search may vary, and between which bounds.
+
+A space says for each setting of `rnn_tf.config.TrainConfig` that it varies either a list of
+choices or a range. What is not in it stays as the preset has it. The spaces are the tables below;
+a user's own is a YAML or JSON file of the same form:
+
+    activation: [elu, tanh]
+    learning_rate: {low: 0.001, high: 0.01, sampling: log}
+    units: {low: 8, high: 64, step: 8}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from rnn_tf.config import TrainConfig
+from rnn_tf.data import SequenceSpec
+from rnn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    import keras_tuner
+
+Sampling = Literal["linear", "log"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, each as likely as the others."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `low` to `high`, both included. Whole numbers where the setting is one."""
+
+    low: float
+    high: float
+    sampling: Sampling = "linear"
+    """linear: every value is as likely; log: every order of magnitude is."""
+    step: float | None = None
+    """The distance between two values; any value if left out. For linear sampling."""
+
+
+Space = Mapping[str, Choice | Range]
+
+# How one network is trained: its shape, SimpleRNN(32) and 2,282 parameters on MNIST, is left alone.
+SMALL: Space = {
+    "activation": Choice(("elu", "gelu", "relu", "tanh")),
+    "recurrent_initializer": Choice(("identity", "orthogonal")),
+    "learning_rate": Range(1e-3, 2e-2, "log"),
+    "schedule": Choice(("cosine", "linear", "constant")),
+    "clip_norm": Range(0.1, 5.0, "log"),
+    "batch_size": Choice((32, 64, 128)),
+    "dropout": Range(0.0, 0.2, step=0.05),
+}
+
+# The network as well.
+FULL: Space = {
+    "cell": Choice(("simple_rnn", "lstm", "gru")),
+    "units": Range(8, 128, "log"),
+    **SMALL,
+}
+
+SPACES: dict[str, Space] = {"small": SMALL, "full": FULL}
+
+# Settings that can be searched: not what says where, how long or on what is trained.
+TUNABLE = (
+    "cell", "units", "activation", "recurrent_initializer", "dropout", "recurrent_dropout",
+    "batch_size", "optimizer", "learning_rate", "schedule", "warmup", "clip_norm", "weight_decay",
+)  # fmt: skip
+
+# Digits that a sampled number keeps: those that survive the way to a worker, in single precision.
+DIGITS = 6
+# What stands between a setting and the cell that its bounds are for.
+FOR = " of "
+
+
+# --- from a name or a file ---
+def read_space(source: str) -> Space:
+    """The space of that name, or the one in that file.
+
+    Raises `InputError` for an unknown name, an unreadable file, an unknown setting, and bounds
+    that are empty, reversed, or not of the setting's type.
+    """
+    if source in SPACES:
+        return SPACES[source]
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        raise InputError(
+            f"unknown space {source!r}", expected=f"{', '.join(SPACES)}, or a .yaml or .json file"
+        )
+    table = _read_table(path)
+    space = {name: _parse(f"{source}: {name}", name, bounds) for name, bounds in table.items()}
+    if not space:
+        raise InputError(f"{source}: nothing to search", expected="a setting and its bounds")
+    return space
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read {path}", got=str(error)) from error
+    if not isinstance(table, dict):
+        raise InputError(
+            f"{path}: not a space", expected="setting: bounds on each line", got=repr(table)[:80]
+        )
+    return table
+
+
+def _parse(where: str, name: object, bounds: object) -> Choice | Range:
+    if name not in TUNABLE:
+        raise InputError(f"{where}: cannot be searched", expected=f"one of {', '.join(TUNABLE)}")
+    if isinstance(bounds, dict):
+        return _parse_range(where, str(name), bounds)
+    values = bounds if isinstance(bounds, list) else [bounds]
+    if not values:
+        raise InputError(f"{where}: no choice", expected="at least one value", got="[]")
+    values = [_value(where, str(name), value) for value in values]
+    if len(set(values)) < len(values):
+        raise InputError(f"{where}: the same value twice", got=values)
+    return Choice(tuple(values))
+
+
+def _parse_range(where: str, name: str, bounds: dict[Any, Any]) -> Range:
+    known = [field.name for field in dataclasses.fields(Range)]
+    unknown = [key for key in bounds if key not in known]
+    if unknown or not {"low", "high"} <= set(bounds):
+        raise InputError(
+            f"{where}: bad range", expected="low and high, and if you like sampling and step",
+            got=", ".join(map(str, bounds)) or "nothing",
+        )  # fmt: skip
+    if isinstance(getattr(TrainConfig(), name), str):
+        raise InputError(f"{where}: a range of names", expected="a list of choices")
+    low, high = (_value(where, name, bounds[key]) for key in ("low", "high"))
+    sampling, step = bounds.get("sampling", "linear"), bounds.get("step")
+    if not low < high:
+        what = "an empty range" if low == high else "a reversed range"
+        raise InputError(f"{where}: {what}", expected="low < high", got=f"{low} to {high}")
+    if sampling not in get_args(Sampling):
+        raise InputError(f"{where}: unknown sampling {sampling!r}", expected="linear or log")
+    if sampling == "log" and (low <= 0 or step is not None):
+        raise InputError(
+            f"{where}: bad log range", expected="low > 0 and no step", got=f"low {low}, step {step}"
+        )
+    if step is not None:
+        step = _value(where, name, step)
+        if not 0 < step <= high - low:
+            raise InputError(f"{where}: bad step", expected=f"above 0, to {high - low}", got=step)
+    return Range(low, high, sampling, step)
+
+
+def _value(where: str, name: str, value: Any) -> Any:
+    """A value of the file as the setting's type: checked by the setting itself."""
+    if isinstance(getattr(TrainConfig(), name), float) and not isinstance(value, bool):
+        try:
+            value = float(value)  # YAML 1.1 reads 1e-3 as a text
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: not a number", got=repr(value)) from None
+    try:
+        dataclasses.replace(TrainConfig(), **{name: value})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return value
+
+
+# --- how large ---
+def parameters(cell: str, units: int, spec: SequenceSpec) -> int:
+    """The weights of `Sequential([cell(units), Dense(classes)])`, counted without building it."""
+    inputs = spec.features + units
+    recurrent = {
+        "simple_rnn": units * (inputs + 1),
+        "lstm": 4 * units * (inputs + 1),
+        "gru": 3 * units * (inputs + 2),  # Keras's GRU has two biases
+    }[cell]
+    return recurrent + (units + 1) * spec.classes
+
+
+def within(
+    space: Space, base: TrainConfig, spec: SequenceSpec, limit: int
+) -> dict[str, Choice | Range]:
+    """The units that each cell may have so that no model of the space has more parameters.
+
+    A cell of which not even the smallest fits is left out. Raises `InputError` when none fits.
+    """
+    units = space.get("units", Choice((base.units,)))
+    cells = getattr(space.get("cell"), "values", (base.cell,))
+    fitting: dict[str, Choice | Range] = {}
+    for cell in cells:
+        allowed = [n for n in _each(units) if parameters(cell, n, spec) <= limit]
+        if allowed and isinstance(units, Range) and len(allowed) > 1:
+            fitting[cell] = dataclasses.replace(units, high=allowed[-1])
+        elif allowed:
+            fitting[cell] = Choice(tuple(allowed))
+    if not fitting:
+        smallest = min(parameters(cell, min(_each(units)), spec) for cell in cells)
+        raise InputError(
+            "no model of the space is within --max-parameters",
+            expected=f"at least {smallest:,}", got=f"{limit:,}",
+        )  # fmt: skip
+    return fitting
+
+
+def _each(units: Choice | Range) -> list[int]:
+    if isinstance(units, Choice):
+        return list(units.values)
+    return list(range(int(units.low), int(units.high) + 1, int(units.step or 1)))
+
+
+# --- to and from KerasTuner ---
+def hyperparameters(
+    space: Space, base: TrainConfig, spec: SequenceSpec, max_parameters: int | None = None
+) -> keras_tuner.HyperParameters:
+    """The space as KerasTuner has it; with `max_parameters`, holding no model above it.
+
+    `base` says what is not in the space, and from where a grid starts.
+    """
+    import keras_tuner
+
+    result = keras_tuner.HyperParameters()
+    if max_parameters is not None:
+        units = within(space, base, spec, max_parameters)
+        space = {**space, "cell": Choice(tuple(units))} if "cell" in space else space
+    for name in sorted(space, key=TUNABLE.index):  # a cell before the units that depend on it
+        if name != "units" or max_parameters is None:
+            _declare(result, name, space[name], base)
+        elif "cell" in space:
+            for cell, bounds in units.items():
+                where = {"parent_name": "cell", "parent_values": [cell]}
+                _declare(result, f"units{FOR}{cell}", bounds, base, **where)
+        else:
+            _declare(result, "units", units[base.cell], base)
+    return result
+
+
+def _declare(
+    to: keras_tuner.HyperParameters,
+    name: str,
+    bounds: Choice | Range,
+    base: TrainConfig,
+    **where: Any,
+) -> None:
+    default = getattr(base, name.partition(FOR)[0])
+    if isinstance(bounds, Choice):
+        default = default if default in bounds.values else None
+        to.Choice(name, list(bounds.values), default=default, **where)
+        return
+    default = default if bounds.low <= default <= bounds.high else None
+    kind = to.Int if isinstance(default if default is not None else bounds.low, int) else to.Float
+    kind(name, bounds.low, bounds.high, bounds.step, bounds.sampling, default=default, **where)
+
+
+def configure(values: Mapping[str, Any], base: TrainConfig) -> TrainConfig:
+    """The training run that a trial's values stand for. Raises `InputError` for a bad one.
+
+    Hyperband says with `tuner/epochs` how long a trial is trained.
+    """
+    settings = {
+        name.partition(FOR)[0]: _rounded(value)
+        for name, value in values.items()
+        if not name.startswith("tuner/")
+    }
+    epochs = values.get("tuner/epochs", base.epochs)
+    return dataclasses.replace(base, **settings, epochs=epochs)
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,116 @@
+"""KerasTuner's loop around our training: ask for a trial, train it, say how it went."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+from keras_tuner.engine import base_tuner
+from keras_tuner.engine import trial as trials
+from keras_tuner.src import config as keras_tuner_config
+
+from rnn_tf import programs
+from rnn_tf.config import TrainConfig
+from rnn_tf.data import SequenceData
+from rnn_tf.errors import InputError
+from tuning.oracles import ALIVE, OBJECTIVE, REASON
+from tuning.space import configure
+from tuning.trial import train_trial, without_test
+
+# Exit code of a worker that makes room: it has grown, and is started anew.
+GROWN = 75
+# How much a worker may grow over what it had after its first trial. Bytes.
+GROWTH = 2**30
+# How often a worker says that it is alive. Seconds.
+SIGN_OF_LIFE = 10.0
+
+
+class TrialTuner(base_tuner.BaseTuner):
+    """KerasTuner's loop, ask for a trial, run it, say how it went, around our training."""
+
+    def __init__(
+        self, oracle: keras_tuner.Oracle, base: TrainConfig, data: SequenceData, directory: Path
+    ) -> None:
+        import tensorflow as tf
+
+        from rnn_tf.fit import CompiledModels
+
+        super().__init__(oracle, directory=str(directory.parent), project_name=directory.name)
+        self.base = base
+        self.data = without_test(data)
+        self.kept = CompiledModels()
+        # A new program for each trial is what it warns of, and what a search is.
+        tf.get_logger().setLevel("ERROR")
+
+    def pre_create_trial(self) -> None:
+        # KerasTuner asks again at once when there is nothing to do until other trials have ended.
+        time.sleep(0.02)
+
+    def run_trial(self, trial: trials.Trial) -> dict[str, Any]:
+        try:
+            config = configure(trial.hyperparameters.values, self.base)
+            return train_trial(
+                config, self.data, Path(self.get_trial_dir(trial.trial_id)), self.kept
+            )
+        except Exception as error:
+            if isinstance(error.__cause__, OSError):  # a full disk, and so for every trial
+                raise keras_tuner.errors.FatalError(str(error)) from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            trial.hyperparameters.values[REASON] = reason[:300]
+            raise keras_tuner.errors.FailedTrialError(reason) from error
+
+    def on_trial_end(self, trial: trials.Trial) -> None:
+        self.oracle.end_trial(trial)
+
+    def search(self) -> None:
+        """Train trials until the oracle has no more. Raises `InputError` when none can be kept."""
+        keras_tuner_config.DEBUG = False  # a trial that fails is recorded, not printed
+        try:
+            super().search()
+        except keras_tuner.errors.FatalError as error:
+            raise InputError(str(error)) from error
+
+    def save(self) -> None:
+        """Nothing: the oracle saves itself at each step."""
+
+
+class RemoteTuner(TrialTuner):
+    """A worker whose oracle is in another process."""
+
+    def __init__(self, base: TrainConfig, data: SequenceData, directory: Path) -> None:
+        super().__init__(no_oracle(), base, data, directory)
+
+    smallest: int | None = None  # bytes resident after the first trial
+
+    def on_trial_end(self, trial: trials.Trial) -> None:
+        super().on_trial_end(trial)
+        import psutil
+
+        resident = psutil.Process().memory_info().rss
+        self.smallest = self.smallest or resident
+        if resident > self.smallest + GROWTH:
+            programs.seal()
+            raise SystemExit(GROWN)
+
+    def say_alive(self) -> None:
+        """Until the chief is gone; its requests wait an hour for one that is."""
+        host, port = (os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
+        missed = 0
+        while missed < 3:
+            try:
+                socket.create_connection((host, int(port)), timeout=SIGN_OF_LIFE).close()
+                self.oracle.get_trial(f"{ALIVE}:{self.tuner_id}")
+                missed = 0
+            except Exception:
+                missed += 1
+            time.sleep(SIGN_OF_LIFE)
+        os._exit(0)
+
+
+def no_oracle() -> keras_tuner.Oracle:
+    """What KerasTuner's client for the chief is made from; the chief has the real one."""
+    return keras_tuner.Oracle(objective=keras_tuner.Objective(OBJECTIVE, "max"))

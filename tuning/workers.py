@@ -1,0 +1,284 @@
+"""Several processes that train trials, on this machine or on others, and a chief that hands out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent import futures
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnn_tf import programs, runtime
+from rnn_tf.data import load
+from rnn_tf.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    from tuning.oracles import Durable
+
+# A trial during which so many workers died has failed.
+DEATHS = 2
+# Workers that die without a trial: then something else is wrong.
+EARLY_DEATHS = 3
+# After such a silence a worker elsewhere is taken for dead; each says that it is alive. Seconds.
+SILENCE = 120.0
+
+
+def supervise(oracle: Durable, directory: Path, workers: int, listen: str | None) -> None:
+    """Serve trials to `workers` processes, and to others that join, until there are no more.
+
+    A worker that dies is started again, and its trial with it. However this ends, no worker is
+    left. Raises `InputError` when the address cannot be listened on, or a worker cannot write.
+    """
+    with _terminated_like_interrupted(), served(oracle, listen) as address:
+        if listen is not None:
+            print(f"others join with: python -m tuning.search --chief {address}", file=sys.stderr)
+        ChiefCrew(oracle, address, directory, workers).work()
+
+
+@contextlib.contextmanager
+def served(oracle: Durable, listen: str | None) -> Iterator[str]:
+    """KerasTuner's chief for this oracle; its address, on this machine only unless told."""
+    import grpc
+    from keras_tuner.src import protos
+    from keras_tuner.src.distribute.oracle_chief import OracleServicer
+
+    host, port = address_of(listen or "127.0.0.1:0")
+    # One request at a time: an oracle is not made for more. Without SO_REUSEPORT, with which two
+    # searches would share a port and steal each other's workers.
+    server = grpc.server(futures.ThreadPoolExecutor(1), options=(("grpc.so_reuseport", 0),))
+    protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
+    try:
+        with runtime.silent_stderr():
+            port = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise InputError(
+            f"cannot listen on {host}:{port}",
+            got="a port in use, or an address that is not of this machine",
+            fix="Choose another --listen.",
+        ) from error  # fmt: skip
+    server.start()
+    try:
+        yield f"{host}:{port}"
+    finally:
+        server.stop(None)
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """`HOST:PORT` in two. Raises `InputError`."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InputError("bad address", expected="HOST:PORT, such as 192.168.0.7:8470", got=text)
+    return host, int(port)
+
+
+class Crew:
+    """The worker processes of one machine, watched: one that dies is started again."""
+
+    def __init__(self, address: str, directory: Path, settings: str, names: list[str]) -> None:
+        self.address = address
+        self.directory = directory
+        self.settings = settings
+        self.names = names
+        self.processes: dict[str, BaseProcess] = {}
+        self.deaths: Counter[str] = Counter()  # what may be the cause -> how often
+        # Spawned: a fork of a process in which TensorFlow runs does not work.
+        self.context = multiprocessing.get_context("spawn")
+        self.complaints = self.context.SimpleQueue()
+
+    def work(self) -> None:
+        """Return when there is nothing left to do. However this ends, no process is left."""
+        try:
+            for name in self.names:
+                self.start(name)
+            while self.check():
+                sentinels = {process.sentinel: name for name, process in self.processes.items()}
+                for sentinel in connection.wait(list(sentinels), timeout=1):
+                    self._ended(sentinels[sentinel])  # type: ignore[index]
+        finally:
+            self._end()
+
+    def start(self, name: str) -> None:
+        process = self.context.Process(
+            target=_work,
+            args=(name, self.address, str(self.directory), self.settings, self.complaints),
+            name=name,
+        )
+        process.start()
+        self.processes[name] = process
+
+    def check(self) -> bool:
+        """Called about once a second: whether there is more to do."""
+        return bool(self.processes)
+
+    def mourn(self, name: str, how: str) -> None:
+        """Called when a worker has died. Raises `CheckFailed` when that is hopeless."""
+        self._count_early_death(how)
+
+    def _count_early_death(self, how: str) -> None:
+        self.deaths[""] += 1
+        if self.deaths[""] >= EARLY_DEATHS:
+            raise CheckFailed(f"{EARLY_DEATHS} workers died before they had a trial ({how})")
+
+    def _ended(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.join()
+        if not self.complaints.empty():
+            raise InputError(self.complaints.get())
+        code = process.exitcode or 0
+        if code == 0:
+            return
+        from tuning.tuner import GROWN
+
+        if code != GROWN:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            print(f"{name} died ({how}); starting it again", file=sys.stderr)
+            self.mourn(name, how)
+        self.start(name)
+
+    def _end(self) -> None:
+        """At once: the state is on disk, and a trial goes on from its last epoch."""
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.join()
+        self.processes.clear()
+
+
+class ChiefCrew(Crew):
+    """The crew beside the chief: it also sees to the trials of those who are gone."""
+
+    def __init__(self, oracle: Durable, address: str, directory: Path, workers: int) -> None:
+        names = [f"tuner{i}" for i in range(workers)]
+        super().__init__(address, directory, oracle.settings, names)
+        self.oracle = oracle
+
+    def check(self) -> bool:
+        if self.oracle.error is not None:
+            raise self.oracle.error
+        self._release_silent()
+        if self.processes:
+            return True
+        if self.oracle._retry_queue and time.monotonic() < self.oracle.until:
+            self.start(self.names[0])  # what others have dropped
+        elif self.oracle.ongoing_trials:
+            time.sleep(1)  # others still train
+        return bool(self.processes or self.oracle.ongoing_trials)
+
+    def mourn(self, name: str, how: str) -> None:
+        """A trial that has ended too many workers has failed."""
+        trial = self.oracle.ongoing_trials.get(name)
+        if trial is None:
+            self._count_early_death(how)
+            return
+        self.deaths[trial.trial_id] += 1
+        if self.deaths[trial.trial_id] >= DEATHS:
+            self.oracle.give_up(trial, f"its process died {DEATHS} times ({how}); out of memory?")
+
+    def _release_silent(self) -> None:
+        """Have the trials of workers elsewhere that are gone run again."""
+        for name in set(self.oracle.ongoing_trials) - set(self.names):
+            if time.monotonic() - self.oracle.seen.get(name, 0.0) > SILENCE:
+                print(f"nothing heard of {name}: its trial is run again", file=sys.stderr)
+                self.oracle.hand_on(name)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends the workers too, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _work(name: str, address: str, directory: str, settings: str, complaints: Any) -> None:
+    """What a worker process does."""
+    # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        work_for(name, address, Path(directory), settings)
+    except InputError as error:
+        complaints.put(str(error))
+        raise SystemExit(2) from None
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def work_for(name: str, address: str, directory: Path, settings: str) -> None:
+    """Train trials of the chief at `address` until it has no more; their files in `directory`."""
+    from tuning.search import Settings
+
+    known = Settings(**json.loads(settings))
+    data = load(known.dataset)
+    runtime.start()
+    with runtime.silent_stderr():
+        from tuning.tuner import RemoteTuner
+    _point_at(address, name)
+    tuner = RemoteTuner(known.base(), data, directory)
+    threading.Thread(target=tuner.say_alive, daemon=True).start()
+    tuner.search()
+    programs.seal()
+
+
+def _point_at(address: str, name: str) -> None:
+    """Where KerasTuner looks for its chief, and what this process is called there."""
+    host, port = address_of(address)
+    os.environ.update(
+        KERASTUNER_TUNER_ID=name, KERASTUNER_ORACLE_IP=host, KERASTUNER_ORACLE_PORT=str(port)
+    )
+
+
+# --- on other machines ---
+def join(address: str, workers: int, directory: Path) -> None:
+    """Work for the search that listens at `address`, with this many processes.
+
+    The files of the trials trained here go to `directory`; results go to the search. Raises
+    `InputError` when nothing listens there.
+    """
+    if workers < 1:
+        raise InputError("bad workers", expected="a whole number >= 1", got=workers)
+    host, port = address_of(address)
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except OSError as error:
+        raise InputError(
+            f"no search listens at {address}", got=error.strerror or str(error),
+            fix="Is it running, with --listen?",
+        ) from error  # fmt: skip
+    me = f"{socket.gethostname()}-{os.getpid()}"
+    runtime.start()
+    _point_at(address, me)
+    from keras_tuner.src.distribute.oracle_client import OracleClient
+
+    from tuning.oracles import SETTINGS
+    from tuning.tuner import no_oracle
+
+    told = OracleClient(no_oracle()).get_trial(SETTINGS).hyperparameters.values[SETTINGS]
+    names = [f"{me}-{i}" for i in range(workers)]
+    with _terminated_like_interrupted():
+        Crew(address, directory, told, names).work()
