@@ -146,7 +146,7 @@ def _check_type(name: str, value: object) -> None:
 # (python -m benchmarks.training):
 PRESETS: dict[str, TrainConfig] = {
     # python -m rnn_tf.train
-    # 98.38 % (98.28-98.45), 0.5 s an epoch, 16 s in all. LSTM(32) 98.72 %, GRU(32) 98.69 %.
+    # 98.35 % (98.16-98.53), 0.5 s an epoch, 16 s in all. LSTM(32) 98.73 %, GRU(32) 98.70 %.
     "best": TrainConfig(),
     # python -m rnn_tf.train --preset tutorial
     # 93.26 % (91.88-94.11), 0.4 s an epoch, 12 s in all.
