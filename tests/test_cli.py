@@ -16,7 +16,7 @@ from rnn_tf.train import main as train_main
 
 Capture = pytest.CaptureFixture[str]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-MODULES = ("rnn_tf.train", "rnn_tf.evaluate", "rnn_tf.predict", "rnn_tf.cli")
+MODULES = ("rnn_tf.train", "rnn_tf.evaluate", "rnn_tf.predict", "rnn_tf.cli", "tuning.search")
 
 
 def python(code: str) -> str:
