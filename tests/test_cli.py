@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 MODULES = (
     "rnn_tf.train", "rnn_tf.evaluate", "rnn_tf.predict", "rnn_tf.cli", "export", "export.verify",
-    "export.benchmark", "export.predict",
+    "export.benchmark", "export.predict", "tuning.search",
 )  # fmt: skip
 
 
