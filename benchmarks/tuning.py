@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tuning`: trials per hour, beside a search written the usual way.
+"""`python -m benchmarks.tuning`: trials per hour and memory, beside the usual KerasTuner search.
 
 The same space, the same draws from it, the same number of trials and epochs, on MNIST with
 SimpleRNN(32), each search a process of its own, one after the other.
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.training import _call
 from rnn_tf.command import arguments, parse
-from rnn_tf.errors import one_line_errors
+from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import write_text
 
 # What benchmarks/plain_tuner.py declares in Python.
@@ -35,6 +35,7 @@ class Way:
 
     name: str
     ended: list[float]  # seconds from the start of the command to the end of each trial
+    resident: list[int]  # bytes that the process which trained it held at the end of each trial
     score: float  # validation accuracy of the best, 0 to 1
 
     @property
@@ -50,9 +51,9 @@ class Way:
 
 @dataclass(frozen=True)
 class Command:
-    """Search MNIST by this package and by plain KerasTuner; print trials per hour of both."""
+    """Search MNIST by this package and by plain KerasTuner: trials per hour, memory, the best."""
 
-    trials: int = 5
+    trials: int = 20
     """Trials of each search, at least 2."""
     epochs: int = 10
     """Epochs of each trial."""
@@ -65,6 +66,8 @@ class Command:
 @one_line_errors
 def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tuning") -> int:
     command = parse(Command, arguments(argv), prog)
+    if command.trials < 2:
+        raise InputError("bad trials", expected="a whole number >= 2", got=command.trials)
     ways = [
         plain("KerasTuner, build_model and fit on arrays", command),
         ours("tuning.search, same recipe", command, "tutorial"),
@@ -96,20 +99,28 @@ def ours(name: str, command: Command, preset: str) -> Way:
         began = time.time()
         _call(line, {"RNN_TF_CACHE": f"{folder}/cache"})
         # The last thing that a trial writes.
-        files = directory.glob("trial_*/metrics.json")
-        ended = sorted(file.stat().st_mtime - began for file in files)
+        files = sorted(
+            directory.glob("trial_*/metrics.json"), key=lambda file: file.stat().st_mtime
+        )
+        ended = [file.stat().st_mtime - began for file in files]
+        resident = [json.loads(file.read_text())["resident"] for file in files]
         rows = json.loads((directory / "leaderboard.json").read_text())
-    return Way(name, ended, rows[0]["score"])
+    return Way(name, ended, resident, rows[0]["score"])
 
 
 def table(ways: list[Way]) -> str:
-    """Trials per hour and the ratio to the first way, as text."""
+    """Trials per hour, their ratio to the first way, and memory after 1, half and all trials."""
     width = max(len(way.name) for way in ways)
-    lines = [f"{'':<{width}}  trials an hour  ratio  a later trial  ratio  best validation"]
+    lines = [
+        f"{'':<{width}}  trials an hour  ratio  a later trial  ratio"
+        "  resident MiB: first, middle, last  best validation"
+    ]
     for way in ways:
+        first, middle, last = (way.resident[i] / 2**20 for i in (0, len(way.resident) // 2, -1))
         lines.append(
             f"{way.name:<{width}}  {way.per_hour:14,.0f}  {way.per_hour / ways[0].per_hour:4.1f}x"
-            f"  {way.later:11.1f} s  {ways[0].later / way.later:4.1f}x  {way.score:15.2%}"
+            f"  {way.later:11.1f} s  {ways[0].later / way.later:4.1f}x"
+            f"  {first:19,.0f}, {middle:6,.0f}, {last:4,.0f}  {way.score:15.2%}"
         )
     return "\n".join(lines)
 

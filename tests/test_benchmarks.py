@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import refusal
 
-from benchmarks import accuracy, training
+from benchmarks import accuracy, training, tuning
 from benchmarks.training import Way, epoch_operations, table
 from rnn_tf import Run, load
 
@@ -53,3 +54,40 @@ def test_the_accuracy_table_has_a_row_a_recipe(run: Run) -> None:
     assert row.split()[1] == "2,282"
     assert row.endswith("1.25")
     assert load("mnist").test.y.size == run.metrics["test"]["examples"]
+
+
+def test_the_search_table_shows_trials_an_hour_and_memory() -> None:
+    mib = 2**20
+    slow = tuning.Way("slow", [40.0, 60.0, 90.0, 120.0], [100 * mib, 150 * mib, 200 * mib], 0.9)
+    fast = tuning.Way("fast", [10.0, 14.0, 18.0, 22.0], [300 * mib] * 3, 0.95)
+    _, first, second = tuning.table([slow, fast]).splitlines()
+    assert first.split() == [
+        "slow",
+        "120",
+        "1.0x",
+        "30.0",
+        "s",
+        "1.0x",
+        "100,",
+        "150,",
+        "200",
+        "90.00%",
+    ]
+    assert second.split() == [
+        "fast",
+        "655",
+        "5.5x",
+        "4.0",
+        "s",
+        "7.5x",
+        "300,",
+        "300,",
+        "300",
+        "95.00%",
+    ]
+
+
+def test_a_search_to_time_has_a_later_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "bad trials; expected a whole number >= 2" in refusal(
+        tuning.main, ["--trials", "1"], capsys
+    )

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from rnn_tf import runtime
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceData, Split
@@ -33,7 +35,8 @@ def train_trial(
 ) -> dict[str, Any]:
     """Train a trial in the folder `path` and say how good it is; a finished one is not run again.
 
-    Returns `val_accuracy`, of its best epoch, `parameters`, `seconds` and `best_epoch`. A trial
+    Returns `val_accuracy`, of its best epoch, `parameters`, `seconds` and `best_epoch`; its
+    `metrics.json` also has `resident`, the bytes of memory that the process then held. A trial
     that was interrupted goes on from its last epoch. Raises `CheckFailed` when the loss becomes
     NaN, and whatever else may go wrong with a configuration.
     """
@@ -78,6 +81,7 @@ def _train(run: Run, data: SequenceData, began: float, kept: CompiledModels | No
             "precision": precision,
             "val_accuracy": best["val_accuracy"],
             "val_loss": best["val_loss"],
+            "resident": psutil.Process().memory_info().rss,
         }
     )
     drop_models(run.path.parent)
