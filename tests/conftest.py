@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,6 @@ from hypothesis import settings
 
 from rnn_tf import Run, TrainConfig, load, runtime, train
 from rnn_tf.data import SequenceData
-from rnn_tf.errors import CheckFailed
-from tuning import trial
 
 # No time limit for one example of a property: a busy machine must not fail a test.
 settings.register_profile("patient", deadline=None)
@@ -90,37 +86,3 @@ def command(tmp_path: Path) -> Command:
         )
 
     return call
-
-
-@pytest.fixture
-def pretend_training(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Searches whose trials cost nothing; how often each was trained, by the name of its folder.
-
-    The score follows from the configuration, as that of a real training does.
-    """
-    trained: Counter[str] = Counter()
-
-    def pretend(run: Run, data: SequenceData, began: float, kept: object) -> None:
-        assert len(data.test.y) == 0
-        config = run.config
-        if config.learning_rate > 0.018:
-            raise CheckFailed("the loss became NaN or infinite in epoch 1")
-        score = round(1 - abs(math.log(config.learning_rate / 5e-3)) / 4 - 0.1 / config.epochs, 2)
-        run.save_history([{"epoch": 1, "val_accuracy": score}])
-        (run.path / "model.keras").write_bytes(b"a model")
-        told = {"parameters": 1, "seconds": 0.5, "best_epoch": 1, "val_accuracy": score}
-        try:
-            run.save_metrics(told)
-        finally:  # also when a test kills it there
-            trained[run.path.name] += run.finished
-        trial.drop_models(run.path.parent)
-
-    def winner(config: TrainConfig, path: Path, **_: object) -> Run:
-        run = Run.create(path, config, load(config.dataset).spec)
-        run.save_metrics({})
-        return run
-
-    monkeypatch.setattr(trial, "_train", pretend)
-    monkeypatch.setattr("tuning.search.train", winner)
-    monkeypatch.setattr("tuning.report.write_report", lambda *_: None)
-    return trained

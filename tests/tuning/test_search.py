@@ -92,7 +92,7 @@ def test_a_trial_leaves_no_checkpoint_and_nothing_temporary(searched: Path) -> N
 
 # --- which is best, and what is kept ---
 def test_ties_go_to_the_smaller_model_then_to_the_earlier_trial(
-    options: Any, tmp_path: Path, pretend_training: Counter[str]
+    options: Any, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     space = {"units": [16, 4, 8], "clip_norm": [1, 2]}
     search(options(space, tuner="grid", trials=9), tmp_path / "d")
@@ -103,7 +103,7 @@ def test_ties_go_to_the_smaller_model_then_to_the_earlier_trial(
 
 
 def test_only_the_best_models_stay(
-    options: Any, tmp_path: Path, pretend_training: Counter[str]
+    options: Any, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     search(options(trials=8), tmp_path / "d")
     best = [row["trial"] for row in table(tmp_path / "d")][: trial.KEEP]
@@ -113,7 +113,7 @@ def test_only_the_best_models_stay(
 
 
 def test_no_trial_is_larger_than_allowed(
-    options: Any, small: SequenceData, tmp_path: Path, pretend_training: Counter[str]
+    options: Any, small: SequenceData, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     space = {"cell": ["simple_rnn", "lstm", "gru"], "units": {"low": 2, "high": 64}}
     for tuner in ("random", "grid", "bayesian"):
@@ -155,15 +155,15 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(
     reason: str,
     options: Any,
     tmp_path: Path,
-    pretend_training: Counter[str],
+    known_scores: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pretend = trial._train
+    by_formula = trial._train
 
     def fails(run: Run, *others: Any) -> None:
         if run.path.name != "trial_2":
             raise error
-        pretend(run, *others)
+        by_formula(run, *others)
 
     monkeypatch.setattr(trial, "_train", fails)
     search(options(trials=6), tmp_path / "d")
@@ -174,7 +174,7 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(
 def test_when_all_fail_the_command_says_so(
     options: Any,
     tmp_path: Path,
-    pretend_training: Counter[str],
+    known_scores: Counter[str],
 ) -> None:
     with pytest.raises(CheckFailed, match="no trial gave a model: failed: the loss became NaN"):
         search(options({"learning_rate": [0.5, 0.6]}, tuner="grid"), tmp_path / "d")
@@ -182,7 +182,7 @@ def test_when_all_fail_the_command_says_so(
 
 
 def test_a_full_disk_is_no_trial_s_fault(
-    options: Any, tmp_path: Path, pretend_training: Counter[str], monkeypatch: pytest.MonkeyPatch
+    options: Any, tmp_path: Path, known_scores: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise InputError("cannot write x: No space left on device") from OSError(28, "No space")
@@ -195,7 +195,7 @@ def test_a_full_disk_is_no_trial_s_fault(
 
 # --- time ---
 def test_no_trial_begins_after_max_minutes_and_resume_goes_on(
-    options: Any, tmp_path: Path, pretend_training: Counter[str]
+    options: Any, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     with pytest.raises(CheckFailed, match="none was begun"):
         search(options(), tmp_path / "d", max_minutes=1e-9)
@@ -206,7 +206,7 @@ def test_no_trial_begins_after_max_minutes_and_resume_goes_on(
 def test_progress_says_how_far_it_is(
     options: Any,
     tmp_path: Path,
-    pretend_training: Counter[str],
+    known_scores: Counter[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     search(options(trials=2), tmp_path / "d")
@@ -254,7 +254,7 @@ def test_an_activation_that_does_not_exist_is_found_before_the_night(
 
 
 def test_a_folder_that_cannot_be_used(
-    options: Any, tmp_path: Path, pretend_training: Counter[str]
+    options: Any, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot write"):

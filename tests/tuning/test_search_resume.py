@@ -46,7 +46,7 @@ def rows(directory: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("tuner", TUNERS)
 def test_the_same_seed_gives_the_same_trials(
-    tuner: str, small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+    tuner: str, small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     for name in ("a", "b"):
         search(settings(tuner, small_npz, space), tmp_path / name)
@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_trials(
 
 
 def test_neighbouring_seeds_give_other_trials(
-    small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+    small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     rates = []
     for seed in (0, 1, 2**32 - 1):
@@ -73,14 +73,14 @@ def test_a_kill_before_or_after_any_file_changes_nothing(
     small_npz: Path,
     space: str,
     tmp_path: Path,
-    pretend_training: Counter[str],
+    known_scores: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ended at one write after another, resumed each time until the next: many kills in one."""
     chosen = settings(tuner, small_npz, space)
     search(chosen, tmp_path / "whole")
     unbroken = rows(tmp_path / "whole")
-    pretend_training.clear()
+    known_scores.clear()
 
     writes = 0
     deadly = -1
@@ -114,14 +114,14 @@ def test_a_kill_before_or_after_any_file_changes_nothing(
     assert kills > 5
     assert rows(directory) == unbroken
     finished = [row["trial"] for row in unbroken if row["score"] is not None]
-    assert pretend_training == {f"trial_{name}": 1 for name in finished}
+    assert known_scores == {f"trial_{name}": 1 for name in finished}
 
 
 def test_a_lost_state_is_found_again_in_the_trials(
     small_npz: Path,
     space: str,
     tmp_path: Path,
-    pretend_training: Counter[str],
+    known_scores: Counter[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     search(settings("bayesian", small_npz, space), tmp_path / "d")
@@ -134,15 +134,15 @@ def test_a_lost_state_is_found_again_in_the_trials(
         scored = sum(row["score"] is not None for row in before)
         assert f"Delete it and go on with --resume: the {scored} finished trials are found" in told
     (tmp_path / "d/oracle.json").unlink()
-    trained = dict(pretend_training)
+    trained = dict(known_scores)
     search(settings("bayesian", small_npz, space), tmp_path / "d", resume=True)
     assert rows(tmp_path / "d") == before
-    assert pretend_training == trained
+    assert known_scores == trained
 
 
 @pytest.mark.parametrize("file", ["config.json", "spec.json", "metrics.json", "history.jsonl"])
 def test_a_damaged_trial_is_named_and_can_be_dropped(
-    file: str, small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+    file: str, small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     chosen = settings("random", small_npz, space)
     search(chosen, tmp_path / "d")
@@ -166,7 +166,7 @@ def test_a_search_with_another_setting_is_refused_by_its_name(
     small_npz: Path,
     space: str,
     tmp_path: Path,
-    pretend_training: Counter[str],
+    known_scores: Counter[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     search(settings("random", small_npz, space), tmp_path / "d")
@@ -180,7 +180,7 @@ def test_a_search_with_another_setting_is_refused_by_its_name(
 
 
 def test_a_finished_search_stays_as_it_is(
-    small_npz: Path, space: str, tmp_path: Path, pretend_training: Counter[str]
+    small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
     chosen = settings("random", small_npz, space)
     search(chosen, tmp_path / "d")
