@@ -118,22 +118,27 @@ def test_a_worker_that_is_killed_is_started_again_and_its_trial_too(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_worker_is_left_and_the_search_can_go_on(
-    end: signal.Signals, unbroken: list[dict[str, Any]], small_npz: Path, tmp_path: Path
+def test_however_it_ends_no_worker_is_left_and_it_can_go_on(
+    unbroken: list[dict[str, Any]], small_npz: Path, tmp_path: Path
 ) -> None:
+    """One search, ended three times: by Ctrl-C, by the system's polite request, and by force."""
     directory = tmp_path / "d"
-    with start(*arguments(small_npz, directory, "--workers", "2")) as process:
-        wait(lambda: training(directory, "1"))
-        children = family(process)
-        assert len(children) >= 2
-        process.send_signal(end)
-        _, complaint = process.communicate(timeout=60)
-    if end != signal.SIGKILL:
-        assert process.returncode == 130
-        assert f"--dir {directory} --resume" in complaint
-    wait(lambda: not any(map(alive, children)), 20)
-    with start("--dir", str(directory), "--resume", "--workers", "2") as process:
+    line = arguments(small_npz, directory, "--workers", "2")
+    for end, trial in ((signal.SIGINT, "1"), (signal.SIGTERM, "2"), (signal.SIGKILL, "4")):
+        with start(*line) as process:
+            wait(lambda trial=trial: training(directory, trial))
+            children = family(process)
+            assert len(children) >= 2
+            process.send_signal(end)
+            _, complaint = process.communicate(timeout=60)
+        if end == signal.SIGKILL:
+            assert process.returncode == -signal.SIGKILL
+        else:
+            assert process.returncode == 130
+            assert f"--dir {directory} --resume" in complaint
+        wait(lambda children=children: not any(map(alive, children)), 20)
+        line = ["--dir", str(directory), "--resume", "--workers", "2"]
+    with start(*line) as process:
         _, complaint = process.communicate(timeout=300)
     assert process.returncode == 0, complaint
     assert rows(directory) == unbroken
