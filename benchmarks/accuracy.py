@@ -1,4 +1,8 @@
-"""`python -m benchmarks.accuracy`: what presets and cells reach on MNIST, over several seeds."""
+"""`python -m benchmarks.accuracy`: what presets and cells reach on MNIST, over several seeds.
+
+With `--runs`, what the recipes of those runs reach: is the winner of a search, which was chosen
+with one seed, better with others too?
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from rnn_tf import load, train
 from rnn_tf.command import arguments, parse
 from rnn_tf.config import TrainConfig, preset
 from rnn_tf.errors import one_line_errors
-from rnn_tf.run import write_text
+from rnn_tf.run import Run, write_text
 
 RECIPES: dict[str, TrainConfig] = {
     "best": preset("best"),
@@ -30,6 +34,9 @@ RECIPES: dict[str, TrainConfig] = {
 class Command:
     """Train each preset and cell on MNIST with several seeds; print means and spreads."""
 
+    runs: tuple[Path, ...] = ()
+    """Folders of runs or trials. Their recipes, on their data, instead of presets and cells."""
+
     seeds: int = 5
     """Seeds 1 to this."""
     json: Path | None = None
@@ -39,9 +46,10 @@ class Command:
 @one_line_errors
 def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.accuracy") -> int:
     command = parse(Command, arguments(argv), prog)
-    found = {name: [] for name in RECIPES}  # type: dict[str, list[dict[str, Any]]]
-    data = load("mnist")
-    for name, config in RECIPES.items():
+    recipes = {str(path): Run.open(path).config for path in command.runs} or RECIPES
+    found = {name: [] for name in recipes}  # type: dict[str, list[dict[str, Any]]]
+    for name, config in recipes.items():
+        data = load(config.dataset)
         for seed in range(1, command.seeds + 1):
             with tempfile.TemporaryDirectory() as folder:
                 seeded = dataclasses.replace(config, seed=seed)
