@@ -53,6 +53,7 @@ def served(oracle: Durable, listen: str | None) -> Iterator[str]:
     from keras_tuner.src import protos
     from keras_tuner.src.distribute.oracle_chief import OracleServicer
 
+    _send_quietly()
     host, port = address_of(listen or "127.0.0.1:0")
     # One request at a time: an oracle is not made for more. Without SO_REUSEPORT, with which two
     # searches would share a port and steal each other's workers.
@@ -72,6 +73,13 @@ def served(oracle: Durable, listen: str | None) -> Iterator[str]:
         yield f"{host}:{port}"
     finally:
         server.stop(None)
+
+
+def _send_quietly() -> None:
+    """KerasTuner 1.4.8 prints a value of each condition in the space that it sends."""
+    from keras_tuner.src.engine import conditions
+
+    conditions.print = lambda *_: None
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -238,6 +246,7 @@ def work_for(name: str, address: str, directory: Path, settings: str) -> None:
     runtime.start()
     with runtime.silent_stderr():
         from tuning.tuner import RemoteTuner
+    _send_quietly()
     _point_at(address, name)
     tuner = RemoteTuner(known.base(), data, directory)
     threading.Thread(target=tuner.say_alive, daemon=True).start()

@@ -15,12 +15,14 @@ from typing import Any
 
 import psutil
 import pytest
+from keras_tuner.src.distribute.oracle_client import OracleClient
 
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 from tuning.oracles import Durable, build_oracle
 from tuning.search import Settings
-from tuning.space import Range, hyperparameters
+from tuning.space import Choice, Range, hyperparameters
+from tuning.tuner import no_oracle
 from tuning.workers import ChiefCrew, address_of, served
 
 SPACE = {"learning_rate": {"low": 0.001, "high": 0.01, "sampling": "log"}}
@@ -185,6 +187,23 @@ def test_two_searches_do_not_share_a_port(oracle: Durable) -> None:
     refused = pytest.raises(InputError, match="a port in use")
     with served(oracle, None) as address, refused, served(oracle, address):
         pass
+
+
+def test_a_space_with_conditions_is_served_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)
+    varied = {"cell": Choice(("lstm", "gru")), "units": Range(2, 9)}
+    space = hyperparameters(varied, Settings().base(), spec, max_parameters=400)
+    oracle = build_oracle("random", space, spec, trials=1, epochs=1, seed=0, file=tmp_path / "o")
+    with served(oracle, None) as address:
+        for name, value in zip(("IP", "PORT"), address.split(":"), strict=True):
+            monkeypatch.setenv(f"KERASTUNER_ORACLE_{name}", value)
+        monkeypatch.setenv("KERASTUNER_TUNER_ID", "tuner0")
+        trial = OracleClient(no_oracle()).create_trial("tuner0")
+        trial.to_proto()
+    assert trial.hyperparameters.values["cell"] in ("lstm", "gru")
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("text", ["8470", "host:", "host:x", ":80", "host:70000"])
