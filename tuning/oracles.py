@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -190,6 +191,20 @@ class Grid(Durable, keras_tuner.oracles.GridSearchOracle):
 
 class Bayesian(Durable, keras_tuner.oracles.BayesianOptimizationOracle):
     """A Gaussian process over the trials so far says where the next may be best."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        from sklearn.exceptions import ConvergenceWarning
+
+        with warnings.catch_warnings():
+            # Of a process that fits poorly, as when all scores are alike: a guess and no fault.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            chosen: dict[str, Any] = super().populate_space(trial_id)
+        return chosen
+
+    def _get_hp_bounds(self) -> np.ndarray:
+        # The end of KerasTuner's ranges, 1, is no part of them: a whole number would be one more.
+        bounds: np.ndarray = super()._get_hp_bounds() * (1 - 1e-9)
+        return bounds
 
     def get_state(self) -> dict[str, Any]:
         _, keys, position, *normal = self._random_state.get_state()

@@ -15,12 +15,16 @@ import pytest
 from commands import refusal
 
 from rnn_tf import Run, TrainConfig
-from rnn_tf.data import SequenceData, Split
+from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import evaluate
 from tuning import report, trial
+from tuning.oracles import build_oracle
 from tuning.search import Settings, main, search
+from tuning.space import Range, hyperparameters
 
+SPEC = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)
+WIDE = {"low": 2, "high": 64}
 RATES = {"learning_rate": {"low": 0.001, "high": 0.01, "sampling": "log"}}
 
 
@@ -115,12 +119,24 @@ def test_only_the_best_models_stay(
 def test_no_trial_is_larger_than_allowed(
     options: Any, small: SequenceData, tmp_path: Path, known_scores: Counter[str]
 ) -> None:
-    space = {"cell": ["simple_rnn", "lstm", "gru"], "units": {"low": 2, "high": 64}}
-    for tuner in ("random", "grid", "bayesian"):
-        search(options(space, tuner=tuner, trials=7, max_parameters=500), tmp_path / tuner)
+    space = {"cell": ["simple_rnn", "lstm", "gru"], "units": {**WIDE, "sampling": "log"}}
+    # Bayesian: the first 12 are random, 3 for each hyperparameter.
+    for tuner, trials in (("random", 7), ("grid", 7), ("bayesian", 15)):
+        chosen = options(space, tuner=tuner, trials=trials, max_parameters=500)
+        search(chosen, tmp_path / tuner)
         sizes = [int(row["parameters"]) for row in table(tmp_path / tuner)]
-        assert len(sizes) == 7
+        assert len(sizes) == trials
         assert max(sizes) <= 500
+
+
+@pytest.mark.parametrize("sampling", ["linear", "log"])
+def test_a_bayesian_guess_stays_between_its_bounds(sampling: Any, tmp_path: Path) -> None:
+    """KerasTuner takes the upper end of its own range for one number more."""
+    space = hyperparameters({"units": Range(2, 43, sampling)}, TrainConfig(), SPEC)
+    oracle = build_oracle("bayesian", space, SPEC, trials=1, epochs=1, seed=0, file=tmp_path / "o")
+    lowest, highest = oracle._get_hp_bounds().T
+    assert oracle._vector_to_values(lowest)["units"] == 2
+    assert oracle._vector_to_values(highest)["units"] == 43
 
 
 def test_the_search_has_no_test_split(
