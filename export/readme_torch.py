@@ -29,19 +29,19 @@ ACTIVATIONS = {
 STEPS = {
     "simple_rnn": (
         "        for step in functional.linear(sequence, w, b + c).unbind(1):",
-        "            h = activation(torch.addmm(step, h, u.t()))",
+        "            h = activation(torch.addmm(step, h, u))",
     ),
     "lstm": (
         "        memory = torch.zeros_like(h)",
         "        for step in functional.linear(sequence, w, b + c).unbind(1):",
-        "            i, f, g, o = torch.addmm(step, h, u.t()).chunk(4, 1)",
+        "            i, f, g, o = torch.addmm(step, h, u).chunk(4, 1)",
         "            memory = gate(f) * memory + gate(i) * activation(g)",
         "            h = gate(o) * activation(memory)",
     ),
     "gru": (
         "        for step in functional.linear(sequence, w, b).unbind(1):",
         "            r, z, g = step.chunk(3, 1)",
-        "            hr, hz, hg = torch.addmm(c, h, u.t()).chunk(3, 1)",
+        "            hr, hz, hg = torch.addmm(c, h, u).chunk(3, 1)",
         "            z = gate(z + hz)",
         "            h = z * h + (1 - z) * activation(g + gate(r + hr) * hg)",
     ),
@@ -115,7 +115,7 @@ def _written_out(manifest: dict[str, Any]) -> list[str]:
         "    def forward(self, sequence):",
         "        weights = self.recurrent",
         '        w, b = weights["weight_ih_l0"], weights["bias_ih_l0"]',
-        '        u, c = weights["weight_hh_l0"], weights["bias_hh_l0"]',
+        '        u, c = weights["weight_hh_l0"].t(), weights["bias_hh_l0"]',
         f"        h = sequence.new_zeros(len(sequence), {units})",
         *STEPS[model["cell"]],
         "        return torch.softmax(self.dense(h), 1)",
