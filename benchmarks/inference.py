@@ -98,10 +98,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.in
 
 def bundles(paths: Sequence[Path], models: Sequence[str], folder: Path) -> Iterator[Bundle]:
     """Those in `paths`, or one of each of `models`, made in `folder`."""
-    for path in paths:
-        bundle = find_bundle(path)
-        bundle.check()
-        yield bundle
+    found = [find_bundle(path) for path in paths]
+    for bundle in found:
+        bundle.check()  # all, before the first is measured
+    yield from found
     for name in () if paths else models:
         yield trained(name, folder / name)
 
