@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import Any
 import tyro
 
 from export import peers
-from export.benchmark import BATCHES, Measured, check_positive, latencies, loaded, measure
+from export.benchmark import BATCHES, Measured, check_positive, loaded, measure
 from export.bundle import Bundle, find_bundle, load_test
 from rnn_tf.command import arguments, parse
 from rnn_tf.config import PRESETS
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import write_text
+from rnn_tf.runtime import silent_stderr
 
 # What is trained, for one epoch, when no bundle is named: speed does not depend on the weights.
 MODELS = {
@@ -112,9 +113,11 @@ def trained(name: str, path: Path) -> Bundle:
     from rnn_tf import train
 
     print(f"training {name}", file=sys.stderr)
-    run = train(replace(MODELS[name], epochs=1), path, progress=False)
     torch = ["torch"] if all(map(find_spec, ("torch", "safetensors"))) else []
-    return export_run(run, formats=(*DEFAULT_FORMATS, *torch))
+    # TensorFlow warns of the fourth model in one process that it compiles too often.
+    with silent_stderr():
+        run = train(replace(MODELS[name], epochs=1), path, progress=False)
+        return export_run(run, formats=(*DEFAULT_FORMATS, *torch))
 
 
 def compare(bundle: Bundle, threads: int, rounds: int, seconds: float) -> Found:
@@ -181,8 +184,14 @@ def as_json(found: Found) -> dict[str, Any]:
 def draw(found: Sequence[Found], path: Path) -> None:
     from rnn_tf.plots import plot_latencies
 
-    models: Mapping[str, Any] = {each.model: latencies(each.measured) for each in found}
-    plot_latencies(dict(models), found[0].own, path)
+    models = {
+        of.model: {
+            each.name: {batch: 1e6 * median(each, batch) / batch for batch in BATCHES}
+            for each in of.measured
+        }
+        for of in found
+    }
+    plot_latencies(models, {name for each in found for name in each.own}, path)
 
 
 if __name__ == "__main__":

@@ -317,16 +317,12 @@ def check_positive(command: Any, *names: str) -> None:
 def plot(measured: Sequence[Measured], path: Path) -> None:
     from rnn_tf.plots import plot_latencies
 
-    own = [each.name for each in measured if each.bytes is not None]
-    plot_latencies({"": latencies(measured)}, own, path)
-
-
-def latencies(measured: Sequence[Measured]) -> dict[str, dict[int, float]]:
-    """By name and batch: microseconds per example."""
-    return {
+    latencies = {
         each.name: {b: 1e6 * statistics.median(t) / b for b, t in each.seconds.items()}
         for each in measured
     }
+    own = [each.name for each in measured if each.bytes is not None]
+    plot_latencies({"": latencies}, own, path)
 
 
 if __name__ == "__main__":
