@@ -166,7 +166,7 @@ def _simple_rnn(
     x: torch.Tensor, w: torch.Tensor, u: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
     f: Function, s: Function,
 ) -> torch.Tensor:  # fmt: skip
-    u = u.t()  # once: in the loop it would cost a fifth of the time
+    u = u.t()  # once: in the loop it would take a sixth of the time
     first, *others = functional.linear(x, w, b + c).unbind(1)
     h = f(first)
     for step in others:
