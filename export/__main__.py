@@ -1,4 +1,4 @@
-"""`python -m export RUN`: SavedModel, TFLite and ONNX from a trained run, proven equal."""
+"""`python -m export RUN`: SavedModel, TFLite, ONNX and more from a trained run, proven equal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Command:
     out: Path | None = None
     """Where the bundle goes. Default: bundle/ in the run."""
     formats: tuple[str, ...] = ("saved_model", "tflite", "onnx")
-    """Which formats to make: saved_model, tflite, onnx."""
+    """Which formats to make: saved_model, tflite, onnx, and torch if PyTorch is installed."""
     quantize: Literal["none", "int8", "float16"] = "int8"
     """A second, smaller TFLite file; not shipped if it loses accuracy or is not smaller."""
     opset: int = 17

@@ -15,7 +15,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -50,6 +50,7 @@ class Measured:
     accuracy: float  # test split, 0 to 1
     peak_bytes: int = 0  # largest resident memory of its process, libraries included
     seconds: dict[int, list[float]] = field(default_factory=dict)  # batch -> of every call
+    medians: dict[int, list[float]] = field(default_factory=dict)  # batch -> seconds, of each round
 
     def summary(self) -> dict[str, Any]:
         batches = {
@@ -58,10 +59,11 @@ class Measured:
                 "p99_us": 1e6 * float(np.quantile(calls, 0.99)),
                 "examples_per_second": batch / statistics.median(calls),
                 "calls": len(calls),
+                "rounds_us": [1e6 * median for median in self.medians.get(batch, [])],
             }
             for batch, calls in self.seconds.items()
         }
-        return {**vars(self), "seconds": None, "batches": batches}
+        return {**vars(self), "seconds": None, "medians": None, "batches": batches}
 
 
 def benchmark(
@@ -77,9 +79,22 @@ def benchmark(
     Inputs are those of the bundle's test split, or of that of `source`.
     """
     test = load_test(bundle, source)
-    workers = []
+    with loaded(bundle, test, peers.installed(), threads) as (workers, _):
+        return measure(workers, rounds, seconds)
+
+
+@contextlib.contextmanager
+def loaded(
+    bundle: Bundle, test: Split, names: Iterable[str], threads: int
+) -> Iterator[tuple[list[Worker], dict[str, str]]]:
+    """A worker for each format of the bundle and each of the peers `names`, until the block ends.
+
+    Also gives the peers that cannot run, and why. Raises `CheckFailed` for a format that cannot.
+    """
+    workers: list[Worker] = []
+    left_out: dict[str, str] = {}
     try:
-        for name in (*bundle.formats, *peers.installed()):
+        for name in (*bundle.formats, *names):
             print(f"loading {name}", file=sys.stderr)
             try:
                 workers.append(Worker(bundle, test, name, threads))
@@ -88,15 +103,21 @@ def benchmark(
                     raise
                 # Not every model can be had in PyTorch; the others are still worth comparing.
                 print(f"left out: {error}", file=sys.stderr)
-        for number in range(rounds):
-            print(f"round {number + 1}/{rounds}", file=sys.stderr)
-            for batch in BATCHES:
-                for worker in workers:
-                    worker.measure(batch, seconds)
-        return [worker.finish() for worker in workers]
+                left_out[name] = str(error).removeprefix(f"{name}: ")
+        yield workers, left_out
     finally:
         for worker in workers:
             worker.process.kill()
+
+
+def measure(workers: Sequence[Worker], rounds: int, seconds: float) -> list[Measured]:
+    """Ask all workers in turn, round after round, and let them end."""
+    for number in range(rounds):
+        print(f"round {number + 1}/{rounds}", file=sys.stderr)
+        for batch in BATCHES:
+            for worker in workers:
+                worker.measure(batch, seconds)
+    return [worker.finish() for worker in workers]
 
 
 class Worker:
@@ -116,6 +137,7 @@ class Worker:
     def measure(self, batch: int, seconds: float) -> None:
         times = self._ask((batch, seconds))
         self.measured.seconds.setdefault(batch, []).extend(times)
+        self.measured.medians.setdefault(batch, []).append(statistics.median(times))
 
     def finish(self) -> Measured:
         self.measured.peak_bytes = self._ask(None)
@@ -267,9 +289,7 @@ class Command:
 @one_line_errors
 def main(argv: Sequence[str] | None = None, prog: str = "python -m export.benchmark") -> int:
     command = parse(Command, arguments(argv), prog)
-    for name in ("threads", "rounds", "seconds"):
-        if not getattr(command, name) > 0:
-            raise InputError(f"bad {name}", expected="more than 0", got=getattr(command, name))
+    check_positive(command, "threads", "rounds", "seconds")
     bundle = find_bundle(command.path)
     bundle.check()
     measured = benchmark(
@@ -288,6 +308,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export.benchm
     return 0
 
 
+def check_positive(command: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(command, name) > 0:
+            raise InputError(f"bad {name}", expected="more than 0", got=getattr(command, name))
+
+
 def plot(measured: Sequence[Measured], path: Path) -> None:
     from rnn_tf.plots import plot_latencies
 
@@ -296,7 +322,7 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         for each in measured
     }
     own = [each.name for each in measured if each.bytes is not None]
-    plot_latencies(latencies, own, path)
+    plot_latencies({"": latencies}, own, path)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ ARTEFACTS = {
     "tflite_int8": "model.int8.tflite",
     "tflite_float16": "model.float16.tflite",
     "onnx": "model.onnx",
+    "torch": "model.safetensors",
 }
 QUANTIZED = ("tflite_int8", "tflite_float16")
 # TensorFlow Serving takes `saved_model/` as a model and its subfolders as versions of it.

@@ -5,7 +5,9 @@ They are measured beside the formats and are runtimes like theirs, but nothing s
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,24 @@ class KerasPredict:
     def predict(self, x: np.ndarray) -> np.ndarray:
         scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
         return np.asarray(self.model.predict(scaled, batch_size=len(x), verbose=0))
+
+
+class KerasFunction:
+    """`model(x)` in a `tf.function` of any batch, traced once."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        model = load_keras(bundle.artefact("keras"))
+        import tensorflow as tf
+
+        spec = bundle.spec
+        signature = [tf.TensorSpec((None, spec.timesteps, spec.features), tf.float32)]
+        self.call = tf.function(model, input_signature=signature)
+        self.spec = spec
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        result: np.ndarray = self.call(scaled).numpy()
+        return result
 
 
 class KerasOnnx:
@@ -80,24 +100,60 @@ class TorchEager:
         from rnn_tf.pytorch import to_torch
 
         torch.set_num_threads(threads)
-        self.torch, self.spec, self.module = torch, bundle.spec, to_torch(model)
+        self.torch, self.spec = torch, bundle.spec
+        self.classify: Any = torch.nn.Sequential(to_torch(model), torch.nn.Softmax(1)).eval()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
         with self.torch.inference_mode():
-            logits = self.module(self.torch.from_numpy(scaled))
-            result: np.ndarray = self.torch.softmax(logits, 1).numpy()
+            result: np.ndarray = self.classify(self.torch.from_numpy(scaled)).numpy()
+        return result
+
+
+class TorchCompiled(TorchEager):
+    """The same through `torch.compile`, which needs a C++ compiler."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        super().__init__(bundle, threads)
+        self.classify = self.torch.compile(self.classify)
+
+
+class TorchOnnx(TorchEager):
+    """The ONNX file that `torch.onnx.export` makes of it, in onnxruntime. Needs onnxscript."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        super().__init__(bundle, threads)
+        torch, spec = self.torch, self.spec
+        example = (torch.zeros(2, spec.timesteps, spec.features),)
+        any_batch = ({0: torch.export.Dim("batch")},)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            path = Path(folder) / "torch.onnx"
+            torch.onnx.export(
+                self.classify, example, path, dynamo=True, dynamic_shapes=any_batch, verbose=False
+            )
+            self.session: Any = OnnxRuntime(path, spec, threads).session
+        self.input = self.session.get_inputs()[0].name
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        result: np.ndarray = self.session.run(None, {self.input: scaled})[0]
         return result
 
 
 PEERS: dict[str, Callable[[Bundle, int], Runtime]] = {
     "Keras predict": KerasPredict,
+    "Keras tf.function": KerasFunction,
     "ONNX by Keras": KerasOnnx,
     "ONNX by tf2onnx": Tf2Onnx,
     "PyTorch eager": TorchEager,
+    "PyTorch compiled": TorchCompiled,
+    "ONNX by PyTorch": TorchOnnx,
 }
+# What `export.benchmark` measures; the others take long to load, and `benchmarks.inference` has
+# them all.
+USUAL = ("Keras predict", "ONNX by Keras", "ONNX by tf2onnx", "PyTorch eager")
 
 
 def installed() -> list[str]:
-    """The peers that can run here: PyTorch is optional."""
-    return [name for name in PEERS if name != "PyTorch eager" or importlib.util.find_spec("torch")]
+    """The usual peers that can run here: PyTorch is optional."""
+    return [name for name in USUAL if name != "PyTorch eager" or importlib.util.find_spec("torch")]

@@ -19,7 +19,7 @@ from rnn_tf.errors import one_line_errors
 from rnn_tf.predict import named, read_all, show
 
 # The first of these that a bundle has answers: the fastest to start.
-PREFERRED = ("onnx", "tflite", "saved_model")
+PREFERRED = ("onnx", "tflite", "saved_model", "torch")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Command:
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Pictures or arrays, in the raw units of the training data."""
     format: str = "auto"
-    """Which format answers: onnx, tflite, tflite_int8, tflite_float16, saved_model.
-    auto: the first of onnx, tflite and saved_model that there is."""
+    """Which format answers: onnx, tflite, tflite_int8, tflite_float16, saved_model,
+    torch. auto: the first of onnx, tflite, saved_model and torch that there is."""
     invert: bool = False
     """Turn light pictures dark and dark ones light: MNIST digits are light on dark."""
     json: bool = False

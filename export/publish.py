@@ -30,9 +30,12 @@ from rnn_tf.evaluate import check_fits
 from rnn_tf.run import Run, write_text
 
 Quantize = Literal["none", "int8", "float16"]
-FORMATS = ("saved_model", "tflite", "onnx")
+FORMATS = ("saved_model", "tflite", "onnx", "torch")
+# What is made unless something else is said: what needs no more than this package does.
+DEFAULT_FORMATS = FORMATS[:-1]
 # Whose versions decide what is in the files.
 PACKAGES = ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime", "ai-edge-litert")
+TORCH_PACKAGES = ("torch", "safetensors")
 
 # Training examples on which the two ONNX graphs are compared.
 ONNX_EXAMPLES = 256
@@ -42,7 +45,7 @@ def export_run(
     run: Run,
     out: Path | None = None,
     *,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     quantize: Quantize = "int8",
     opset: int = onnx.OPSET,
     say: Say = lambda line: None,
@@ -109,6 +112,17 @@ def _check_choices(formats: Sequence[str], quantize: str, opset: int) -> None:
             f"cannot quantize to {quantize!r}", expected=f"one of {', '.join(get_args(Quantize))}"
         )
     onnx.check_opset(opset)
+    if "torch" in formats:
+        _check_torch()
+
+
+def _check_torch() -> None:
+    try:
+        import export.pytorch  # noqa: F401 - only to see whether it can be
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the format torch needs {error.name}", fix='Install it: pip install "rnn-tf[torch]"'
+        ) from error
 
 
 def _write_reference(run: Run, path: Path) -> None:
@@ -138,6 +152,7 @@ def _convert(name: str, twin: Twin, data: SequenceData, path: Path, opset: int) 
         "tflite_int8": lambda: tflite.write_int8(twin, path, x),
         "tflite_float16": lambda: tflite.write_float16(twin, path),
         "onnx": lambda: onnx.write(twin, path, x[:ONNX_EXAMPLES], opset),
+        "torch": lambda: _write_torch(twin, path),
     }
     try:
         return writers[name]()
@@ -145,6 +160,12 @@ def _convert(name: str, twin: Twin, data: SequenceData, path: Path, opset: int) 
         raise
     except Exception as error:
         raise CheckFailed(f"the {name} converter failed: {error}") from error
+
+
+def _write_torch(twin: Twin, path: Path) -> dict[str, Any]:
+    from export import pytorch  # optional, and slow to import
+
+    return pytorch.write(twin, path)
 
 
 def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -175,6 +196,7 @@ def _manifest(
     run: Run, twin: Twin, details: dict[str, dict[str, Any]], left_out: dict[str, str]
 ) -> dict[str, Any]:
     spec = twin.spec
+    packages = (*PACKAGES, *(TORCH_PACKAGES if "torch" in details else ()))
     return {
         "model": {
             "cell": twin.cell,
@@ -196,6 +218,6 @@ def _manifest(
         "not_shipped": left_out,
         "versions": {
             "rnn-tf": __version__,
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **{name: importlib.metadata.version(name) for name in packages},
         },
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export import readme_torch
 from export.bundle import ARTEFACTS, SERVING_VERSION
 from export.graph import INPUT, OUTPUT
 from export.verify import MOST_DIFFERENCE, Report
@@ -19,6 +20,8 @@ def text(manifest: dict[str, Any], report: Report) -> str:
         parts.append(_tflite(manifest, formats))
     if "saved_model" in formats:
         parts += [_saved_model(manifest), _serving(manifest)]
+    if "torch" in formats:
+        parts.append(_torch(manifest))
     parts += [_verification(report), _metrics(manifest)]
     return "\n".join(parts)
 
@@ -41,6 +44,7 @@ def _files(formats: list[str]) -> str:
         "tflite_int8": "TFLite with int8 weights",
         "tflite_float16": "TFLite with float16 weights",
         "onnx": "ONNX, standard operators only",
+        "torch": "the weights for PyTorch, in safetensors; the module is below",
     }
     rows = [f"| `{ARTEFACTS[name]}` | {about[name]} |" for name in formats]
     return "\n".join(
@@ -192,6 +196,13 @@ def _serving(manifest: dict[str, Any]) -> str:
             f"{spec['timesteps']} lists of {spec['features']} numbers",
             "curl -d @request.json localhost:8501/v1/models/classifier:predict",
         )
+    )
+
+
+def _torch(manifest: dict[str, Any]) -> str:
+    return (
+        "## PyTorch\n\n`pip install torch safetensors`. The scaling of raw values is in "
+        "`recurrent.weight_ih_l0`.\n\n" + _code("python", *readme_torch.code(manifest))
     )
 
 

@@ -1,6 +1,6 @@
 """One way to run every format: `open_runtime(bundle, "onnx").predict(x)`.
 
-Each runtime imports its library when it is made. TFLite and ONNX need no TensorFlow.
+Each runtime imports its library when it is made. TFLite, ONNX and PyTorch need no TensorFlow.
 """
 
 from __future__ import annotations
@@ -149,6 +149,26 @@ class OnnxRuntime:
         return result
 
 
+class TorchRuntime:
+    """The weights of `model.safetensors` in PyTorch. Without TensorFlow."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int = 1) -> None:
+        import torch
+
+        from export import pytorch
+
+        torch.set_num_threads(threads)
+        self.torch, self.module, self.spec = torch, pytorch.load(path), spec
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        x = as_input(x, self.spec)
+        # PyTorch has no tensors that must not be written to, and warns of such arrays.
+        x = x if x.flags.writeable else x.copy()
+        with self.torch.inference_mode():
+            result: np.ndarray = self.module(self.torch.from_numpy(x)).numpy()
+        return result
+
+
 def load_keras(path: Path) -> Any:
     """A Keras model from a file that holds no code, TensorFlow started quietly before."""
     runtime.start()
@@ -183,4 +203,5 @@ RUNTIMES: dict[str, Any] = {
     "tflite_int8": LiteRuntime,
     "tflite_float16": LiteRuntime,
     "onnx": OnnxRuntime,
+    "torch": TorchRuntime,
 }

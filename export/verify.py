@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,9 @@ from typing import Any
 import numpy as np
 import tyro
 
-from export.bundle import QUANTIZED, Bundle, find_bundle, load_test
-from export.graph import read_model
-from export.runtimes import OracleRuntime, Runtime, load_keras, open_runtime
+from export.bundle import ARTEFACTS, QUANTIZED, Bundle, find_bundle, load_test
+from export.graph import Twin, read_model
+from export.runtimes import RUNTIMES, OracleRuntime, Runtime, load_keras, open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
@@ -42,6 +44,8 @@ MIXED = (1, 64, 2, 7, 1, 64, 64, 1)
 NOISE_EXAMPLES = 100
 # Times the largest value of the data, the first at which float32 itself still answers.
 MAGNITUDES = (1e6, 1e4, 1e2, 1.0)
+# What a report calls the trained model in PyTorch, where the bundle has no file for that.
+WITNESS = "pytorch"
 
 
 # Is told, line by line, what is being done.
@@ -148,17 +152,34 @@ def verify_bundle(
 ) -> Report:
     """Check a bundle's files, then compare its formats on its data set, or on `source`.
 
+    Where PyTorch is installed and the bundle has no file for it, the reference's weights in PyTorch
+    answer too, as `pytorch`.
+
     Raises `InputError` for files that are missing or altered, and data that do not fit.
     """
     bundle.check()
     test = load_test(bundle, source)
     keras = open_runtime(bundle, "keras")
-    oracle = OracleRuntime(read_model(load_keras(bundle.artefact("keras")), bundle.spec))
+    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
     runtimes = {}
     for name in bundle.formats:
         with named(name):
             runtimes[name] = open_runtime(bundle, name)
-    return verify(runtimes, keras, oracle, test, say)
+    if "torch" not in runtimes and all(map(find_spec, ("torch", "safetensors"))):
+        with named(WITNESS):
+            runtimes[WITNESS] = _in_pytorch(twin)
+    return verify(runtimes, keras, OracleRuntime(twin), test, say)
+
+
+def _in_pytorch(twin: Twin) -> Runtime:
+    """The trained model in PyTorch, which shares no arithmetic with any format."""
+    from export import pytorch  # optional, and slow to import
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ARTEFACTS["torch"]
+        pytorch.write(twin, path)
+        runtime: Runtime = RUNTIMES["torch"](path, twin.spec)
+    return runtime
 
 
 @contextlib.contextmanager

@@ -108,17 +108,26 @@ def plot_reading(
 
 
 def plot_latencies(
-    latencies: dict[str, dict[int, float]], own: Collection[str], path: Path
+    models: dict[str, dict[str, dict[int, float]]], own: Collection[str], path: Path
 ) -> None:
-    """Microseconds per example of each runtime, a panel for each batch size, as a PNG.
+    """Microseconds per example of each runtime, as a PNG: a row for each model.
 
-    `latencies` maps a runtime's name to its latency per example at each batch size; those in
-    `own` are coloured as ours.
+    `models` maps a model's name to its runtimes' latency per example at each batch size, a panel
+    each; runtimes in `own` are coloured as ours.
     """
+    heights = [1.2 + 0.4 * len(latencies) for latencies in models.values()]
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
+    rows = figure.subfigures(len(models), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for row, (name, latencies) in zip(rows, models.items(), strict=True):
+        row.suptitle(name)
+        _plot_latencies(row, latencies, own)
+    _save(figure, path)
+
+
+def _plot_latencies(row: Any, latencies: dict[str, dict[int, float]], own: Collection[str]) -> None:
     names = list(latencies)
     batches = list(next(iter(latencies.values())))
-    figure = Figure(figsize=(12, 1.2 + 0.4 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(batches), sharey=True, squeeze=False)[0]
+    panels = row.subplots(1, len(batches), sharey=True, squeeze=False)[0]
     for panel, batch in zip(panels, batches, strict=True):
         values = [latencies[name][batch] for name in names]
         bars = panel.barh(names, values, color=[TRAIN if name in own else VALID for name in names])
@@ -128,7 +137,6 @@ def plot_latencies(
         panel.set(title=f"Batch {batch:,}", xlabel="µs per example", xscale="log")
         panel.set_xlim(min(values) / 2, max(values) * 5)
     panels[0].invert_yaxis()
-    _save(figure, path)
 
 
 def plot_search(

@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import refusal
+from commands import Capture, refusal
 
-from benchmarks import accuracy, training, tuning
+from benchmarks import accuracy, inference, training, tuning
 from benchmarks.training import Way, epoch_operations, table
-from rnn_tf import Run, load
+from export import peers
+from export.benchmark import Measured
+from export.publish import export_run
+from rnn_tf import Run, TrainConfig, load, train
+from rnn_tf.data import SequenceData
 
 
 def test_the_operations_of_an_epoch_are_those_of_its_matrix_products() -> None:
@@ -91,3 +95,76 @@ def test_a_search_to_time_has_a_later_trial(capsys: pytest.CaptureFixture[str]) 
     assert "bad trials; expected a whole number >= 2" in refusal(
         tuning.main, ["--trials", "1"], capsys
     )
+
+
+def measured(name: str, size: int | None, *seconds: float) -> Measured:
+    """One whose rounds took so long at batch 1, and as much for each example of a larger batch."""
+    medians = {batch: [batch * each for each in seconds] for batch in (1, 64, 1024)}
+    return Measured(name, None, size, 0.5, medians=medians, seconds=medians)
+
+
+def test_the_table_compares_medians_of_rounds_with_the_best_of_ours() -> None:
+    found = inference.Found(
+        "model",
+        [
+            measured("onnx", 10, 2e-6, 9e-6, 2e-6),  # a round that was disturbed
+            measured("tflite", 10, 4e-6, 4e-6, 4e-6),
+            measured("peer", None, 1e-6, 1e-6, 1e-6),
+        ],
+        {"other": "it has no compiler"},
+    )
+    head, *rows, last = inference.text(found).splitlines()
+    assert head.split("  ")[0] == "model"
+    onnx, tflite, peer = (row.split() for row in rows)
+    assert onnx[:4] == ["onnx", "2", "us", "(2-9)"]
+    assert onnx[4:6] == ["500,000", "(111,111-500,000)"]
+    assert onnx[-3:] == ["1.00"] * 3
+    assert tflite[-3:] == ["2.00"] * 3
+    assert peer[-3:] == ["0.50"] * 3
+    assert last == "left out: other: it has no compiler"
+    first, rule, *lines = inference.markdown(found).splitlines()
+    assert first.startswith("| model | batch 1 |")
+    assert set(rule) <= set("|- ")
+    assert lines[0].split(" | ")[1] == "2 us (2-9)"
+    assert lines[-1] == "Left out: other: it has no compiler"
+
+
+@pytest.mark.slow
+def test_inference_is_measured_beside_its_peers(
+    small_npz: Path, small: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:  # fmt: skip
+    """The command on a small model; of the peers one that runs and one that cannot."""
+    config = TrainConfig(dataset=str(small_npz), units=4, epochs=1, batch_size=16)
+    run = train(config, tmp_path / "run", data=small, progress=False)
+    export_run(run, formats=("onnx",))
+    # The worker has neither under this name.
+    some = {"Keras tf.function": peers.KerasFunction, "PyTorch 9": peers.TorchEager}
+    monkeypatch.setattr(peers, "PEERS", some)
+    json_file, chart = tmp_path / "found.json", tmp_path / "found.png"
+    argv = [run.path, "--rounds", "2", "--seconds", "0.001", "--json", json_file, "--chart", chart]
+    assert inference.main([str(each) for each in argv]) == 0
+    out = capsys.readouterr().out
+    (found,) = json.loads(json_file.read_text())
+    assert [each["name"] for each in found["measured"]] == ["onnx", "Keras tf.function"]
+    assert list(found["left_out"]) == ["PyTorch 9"]
+    assert "left out: PyTorch 9: " in out
+    for each in found["measured"]:
+        for batch in each["batches"].values():
+            assert len(batch["rounds_us"]) == 2
+            assert min(batch["rounds_us"]) > 0
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--models", "rnn"], "unknown model 'rnn'; expected some of best, tutorial, lstm, gru"),
+        (["--rounds", "0"], "bad rounds; expected more than 0, got 0"),
+        (["nowhere"], "not a bundle: nowhere"),
+    ],
+)
+def test_inference_refuses_what_it_cannot_measure(
+    argv: list[object], message: str, capsys: Capture
+) -> None:
+    assert message in refusal(inference.main, argv, capsys)

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from export.bundle import Bundle, write_manifest
 from export.runtimes import OracleRuntime
 from rnn_tf import TrainConfig
 from rnn_tf.config import Cell
-from rnn_tf.data import SequenceData
+from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.model import build_model
 
 ARRAYS = ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias")
+
+# PyTorch's compiler and exporter warn of what they do themselves.
+IGNORE_WARNINGS = pytest.mark.filterwarnings("ignore")
 
 
 def bundle_of(cell: Cell, activation: str, folder: Path) -> tuple[Bundle, OracleRuntime]:
@@ -44,7 +48,13 @@ def bundle_of(cell: Cell, activation: str, folder: Path) -> tuple[Bundle, Oracle
 # --- peers ---
 # The converter that Keras calls still looks for the names of NumPy 1.
 @pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
-@pytest.mark.parametrize("name", peers.PEERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in peers.PEERS if name not in ("PyTorch compiled", "ONNX by PyTorch")),
+        pytest.param("ONNX by PyTorch", marks=IGNORE_WARNINGS),
+    ],
+)
 @pytest.mark.parametrize(
     ("cell", "activation"),
     [("simple_rnn", "elu"), ("simple_rnn", "tanh"), ("lstm", "tanh"), ("gru", "tanh")],
@@ -53,14 +63,51 @@ def test_a_peer_computes_the_same_function(
     name: str, cell: Cell, activation: str, tmp_path: Path
 ) -> None:
     """A comparison of speeds means nothing between models that answer differently."""
-    if name == "PyTorch eager":
+    if "PyTorch" in name:
         pytest.importorskip("torch")
+    if name == "ONNX by PyTorch":
+        pytest.importorskip("onnxscript")
     bundle, oracle = bundle_of(cell, activation, tmp_path)
     peer = peers.PEERS[name](bundle, 1)
     for batch in (1, 5, 64):
         x = raw_input(batch)
         # float32 rounding, as everywhere.
         np.testing.assert_allclose(peer.predict(x), oracle.predict(x), atol=1e-5)
+
+
+@pytest.mark.slow
+@IGNORE_WARNINGS
+def test_what_pytorch_compiles_computes_the_same_function(tmp_path: Path) -> None:
+    """Its own layers it leaves as they are; this cell is compiled, for a batch of 1 and for any."""
+    pytest.importorskip("torch")
+    bundle, oracle = bundle_of("simple_rnn", "elu", tmp_path)
+    peer = peers.TorchCompiled(bundle, 1)
+    for batch in (1, 5):
+        x = raw_input(batch)
+        np.testing.assert_allclose(peer.predict(x), oracle.predict(x), atol=1e-5)
+
+
+def test_the_usual_peers_are_measured_where_they_are_installed() -> None:
+    without_torch = ["Keras predict", "ONNX by Keras", "ONNX by tf2onnx"]
+    with_torch = [*without_torch, "PyTorch eager"]
+    assert peers.installed() == (with_torch if find_spec("torch") else without_torch)
+    assert set(with_torch) < set(peers.PEERS)
+
+
+@pytest.mark.slow
+def test_a_compiler_that_is_missing_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    bundle, oracle = bundle_of("simple_rnn", "elu", tmp_path)
+    x = raw_input(2)
+    test = Split(x, oracle.predict(x).argmax(axis=1))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    name = "PyTorch compiled"
+    with benchmark.loaded(bundle, test, [name], 1) as (workers, left_out):
+        assert workers == []
+    assert "compiler" in left_out[name].lower()
 
 
 def test_a_cell_that_pytorch_lacks_is_named(tmp_path: Path) -> None:
@@ -133,7 +180,10 @@ def test_the_table_has_a_line_for_each_and_ratios_to_onnx() -> None:
 def output(
     small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[Measured]]:
-    """One real benchmark, as short as it can be, and the folder with what it wrote."""
+    """One real benchmark, as short as it can be, and the folder with what it wrote.
+
+    One peer stands for all: `test_a_peer_computes_the_same_function` loads each of them.
+    """
     folder = tmp_path_factory.mktemp("benchmark")
     found: list[list[Measured]] = []
     real = benchmark.benchmark
@@ -144,6 +194,7 @@ def output(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "benchmark", keep)
+        patch.setattr(peers, "installed", lambda: ["Keras predict"])
         argv = [small_bundle.path, "--rounds", "1", "--seconds", "0.01"]
         wanted = ["--json", folder / "found.json", "--picture", folder / "found.png"]
         assert main([str(argument) for argument in (*argv, *wanted)]) == 0
@@ -155,8 +206,7 @@ def test_every_format_and_peer_is_measured(
     output: tuple[Path, list[Measured]], small_bundle: Bundle, small: SequenceData
 ) -> None:
     folder, found = output
-    assert [each.name for each in found] == [*small_bundle.formats, *peers.installed()]
-    assert "Keras predict" in peers.installed()
+    assert [each.name for each in found] == [*small_bundle.formats, "Keras predict"]
     written = json.loads((folder / "found.json").read_text())
     assert [each["name"] for each in written] == [each.name for each in found]
     for each in written:

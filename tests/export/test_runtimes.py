@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -26,6 +27,8 @@ TWIN = random_twin("gru")
 SHAPE = (2, SPEC.timesteps, SPEC.features)
 # float32 rounding, 8 bits and 11 bits a weight: as in test_tflite.py.
 LIMITS = dict.fromkeys(RUNTIMES, 1e-6) | {"tflite_int8": 3e-3, "tflite_float16": 5e-4}
+WITH_TORCH = all(map(importlib.util.find_spec, ("torch", "safetensors")))
+NAMES = [name for name in RUNTIMES if name != "torch" or WITH_TORCH]
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +45,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tflite.write_int8(TWIN, folder / ARTEFACTS["tflite_int8"], raw_input(200))
     tflite.write_float16(TWIN, folder / ARTEFACTS["tflite_float16"])
     onnx.write(TWIN, folder / ARTEFACTS["onnx"], raw_input(10))
+    if WITH_TORCH:
+        from export import pytorch
+
+        pytorch.write(TWIN, folder / ARTEFACTS["torch"])
     return folder
 
 
 # --- the same call for all ---
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_runtime_answers_as_the_oracle_does(name: str, folder: Path) -> None:
     runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
     x = raw_input(64)
@@ -57,7 +64,7 @@ def test_every_runtime_answers_as_the_oracle_does(name: str, folder: Path) -> No
         np.testing.assert_allclose(got, exact[:batch], rtol=0, atol=LIMITS[name])
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> None:
     runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
     first = runtime.predict(raw_input(2)[:1])
@@ -66,7 +73,7 @@ def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> No
     np.testing.assert_array_equal(first, kept)
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_runtime_refuses_what_is_not_a_sequence(name: str, folder: Path) -> None:
     runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
     with pytest.raises(InputError, match=r"^the input does not fit the model"):

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from commands import Capture, Command, failure, refusal
 from twins import random_twin
 
 from export import onnx_graph, saved_model, tflite
+from export import verify as verify_module
 from export.bundle import ARTEFACTS, QUANTIZED, SERVING_VERSION, Bundle, find_bundle, write_manifest
 from export.graph import GATES, INPUT, OUTPUT, Twin, inference_function, read_model
 from export.runtimes import RUNTIMES, KerasRuntime, OracleRuntime, Runtime, load_keras, open_runtime
@@ -23,6 +25,7 @@ from export.verify import (
     LEAST_AGREEMENT,
     MOST_ACCURACY_LOSS,
     MOST_DIFFERENCE,
+    WITNESS,
     Family,
     Report,
     Row,
@@ -40,7 +43,19 @@ from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.model import build_model
 
-FORMATS = ("keras", "saved_model", "tflite", "tflite_int8", "onnx")
+WITH_TORCH = all(map(find_spec, ("torch", "safetensors")))
+# PyTorch answers too where it is installed, though the bundle has no file for it.
+FORMATS = (
+    *("keras", "saved_model", "tflite", "tflite_int8", "onnx"),
+    *((WITNESS,) if WITH_TORCH else ()),
+)
+# The formats that are tried with wrong weights.
+PERTURBED = [
+    "onnx",
+    "tflite",
+    "saved_model",
+    pytest.param("torch", marks=pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")),
+]
 ASKED = [
     "test split", "uniform noise", "all zero", "all max", "1000000 times max", "batches of 1",
     "batches of 2", "batches of 7", "batches of 64", "batches of 1000", "repeated calls",
@@ -124,6 +139,10 @@ def build(name: str, twin: Twin, folder: Path) -> Runtime:
         saved_model.write(twin, path)
     elif name == "tflite":
         tflite.write(twin, path)
+    elif name == "torch":
+        from export import pytorch
+
+        pytorch.write(twin, path)
     else:
         onnx.save(onnx_graph.build(twin, 17), path)
     runtime: Runtime = RUNTIMES[name](path, twin.spec)
@@ -188,7 +207,7 @@ def test_the_whole_test_split_is_asked_with_its_labels(report: Report, run: Run)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("name", ["saved_model", "tflite", "onnx"])
+@pytest.mark.parametrize("name", PERTURBED)
 def test_a_format_of_the_same_weights_passes(
     name: str, cell: str, cases: dict[str, Case], tmp_path: Path
 ) -> None:
@@ -209,14 +228,15 @@ def test_every_size_of_batch_is_asked(case: Case) -> None:
 
 
 # --- what is wrong does not ---
+@pytest.mark.parametrize("name", ["onnx", PERTURBED[-1]])
 @pytest.mark.parametrize("array", ARRAYS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_one_weight_off_by_a_thousandth_is_caught(
-    cell: str, array: str, cases: dict[str, Case], tmp_path: Path
+    cell: str, array: str, name: str, cases: dict[str, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
-    wrong = build("onnx", perturbed(case.twin, array), tmp_path)
-    found = broken(case.verify(onnx=wrong), "onnx")
+    wrong = build(name, perturbed(case.twin, array), tmp_path)
+    found = broken(case.verify(**{name: wrong}), name)
     assert any("|dp| from the oracle" in line for line in found)
     assert any("|dp| from Keras" in line for line in found)
 
@@ -255,7 +275,7 @@ def test_a_wrong_weight_is_caught_in_every_format(
     )
 
 
-@pytest.mark.parametrize("name", ["onnx", "tflite", "saved_model"])
+@pytest.mark.parametrize("name", PERTURBED)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_two_swapped_gates_are_caught(
     cell: str, name: str, cases: dict[str, Case], tmp_path: Path
@@ -267,11 +287,14 @@ def test_two_swapped_gates_are_caught(
     )
 
 
+@pytest.mark.parametrize("name", ["onnx", PERTURBED[-1]])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_forgotten_scale_is_caught(cell: str, cases: dict[str, Case], tmp_path: Path) -> None:
+def test_a_forgotten_scale_is_caught(
+    cell: str, name: str, cases: dict[str, Case], tmp_path: Path
+) -> None:
     case = cases[cell]
-    wrong = build("onnx", unscaled(case.twin), tmp_path)
-    assert len(broken(case.verify(onnx=wrong), "onnx")) > len(ASKED)
+    wrong = build(name, unscaled(case.twin), tmp_path)
+    assert len(broken(case.verify(**{name: wrong}), name)) > len(ASKED)
 
 
 def test_formulas_that_keras_does_not_compute_are_caught(case: Case) -> None:
@@ -528,6 +551,31 @@ def test_a_wrong_format_fails_in_a_process_of_its_own(copy: Bundle, command: Com
     assert json.loads(done.stdout)["passed"] is False
     assert done.stderr.splitlines()[-1].startswith("failed: onnx, test split: ")
     assert done.stderr.count("failed: ") == 1
+
+
+@pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")
+def test_pytorch_is_a_witness_that_can_disagree(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Really built, of other weights than the bundle has."""
+    from export import pytorch
+
+    def write(twin: Twin, path: Path) -> None:
+        real(perturbed(twin, "dense_bias"), path)
+
+    real = pytorch.write
+    monkeypatch.setattr(pytorch, "write", write)
+    report = verify_bundle(small_bundle)
+    assert {row.format for row in report.rows if row.failures} == {WITNESS}
+
+
+def test_without_pytorch_the_formats_are_verified_as_ever(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_module, "find_spec", lambda name: None)
+    report = verify_bundle(small_bundle)
+    assert report.failures() == []
+    assert {row.format for row in report.rows} == {"keras", *small_bundle.formats}
 
 
 def test_failing_says_what_it_measured_and_the_limit(copy: Bundle, capsys: Capture) -> None:

@@ -1,0 +1,198 @@
+"""`python -m benchmarks.inference`: latency and throughput, beside what a user would run instead.
+
+Each format and peer runs in a process of its own, in turn, round after round, as in
+`export.benchmark`, whose measuring this is. A call is from a NumPy array to a NumPy array.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from export import peers
+from export.benchmark import BATCHES, Measured, check_positive, loaded, measure
+from export.bundle import Bundle, find_bundle, load_test
+from rnn_tf.command import arguments, parse
+from rnn_tf.config import PRESETS
+from rnn_tf.errors import InputError, one_line_errors
+from rnn_tf.run import write_text
+from rnn_tf.runtime import silent_stderr
+
+# What is trained, for one epoch, when no bundle is named: speed does not depend on the weights.
+MODELS = {
+    "best": PRESETS["best"],
+    "tutorial": PRESETS["tutorial"],
+    "lstm": replace(PRESETS["best"], cell="lstm"),
+    "gru": replace(PRESETS["best"], cell="gru"),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One model, and what each of its formats and peers took."""
+
+    model: str
+    measured: list[Measured]  # the formats first
+    left_out: dict[str, str]  # peers that cannot run, and why
+
+    @property
+    def own(self) -> list[str]:
+        return [each.name for each in self.measured if each.bytes is not None]
+
+    def best(self, batch: int) -> float:
+        """Seconds of the fastest of our formats."""
+        return min(median(each, batch) for each in self.measured if each.name in self.own)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Time one sequence and many: this project's artefacts, Keras, PyTorch, and their ONNX."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Bundles, or runs that have one. Default: each of --models, trained for one epoch on MNIST."""
+    models: tuple[str, ...] = tuple(MODELS)
+    """Some of best, tutorial (SimpleRNN with elu, and with tanh), lstm, gru."""
+    threads: int = 1
+    """CPU threads of each runtime."""
+    rounds: int = 5
+    """How often each is measured in turn."""
+    seconds: float = 0.2
+    """Time of one measurement: many calls of one format with one batch size."""
+    json: Path | None = None
+    """Also write every figure here."""
+    chart: Path | None = None
+    """Also draw a bar chart here, a PNG."""
+    markdown: bool = False
+    """Print the tables in Markdown."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.inference") -> int:
+    command = parse(Command, arguments(argv), prog)
+    check_positive(command, "threads", "rounds", "seconds")
+    for name in command.models:
+        if name not in MODELS:
+            raise InputError(f"unknown model {name!r}", expected=f"some of {', '.join(MODELS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        found = [
+            compare(bundle, command.threads, command.rounds, command.seconds)
+            for bundle in bundles(command.paths, command.models, Path(folder))
+        ]
+    show = markdown if command.markdown else text
+    print("\n\n".join(show(each) for each in found))
+    if command.json:
+        write_text(command.json, json.dumps([as_json(each) for each in found], indent=2) + "\n")
+    if command.chart:
+        draw(found, command.chart)
+        print(f"\nchart  {command.chart}")
+    return 0
+
+
+def bundles(paths: Sequence[Path], models: Sequence[str], folder: Path) -> Iterator[Bundle]:
+    """Those in `paths`, or one of each of `models`, made in `folder`."""
+    found = [find_bundle(path) for path in paths]
+    for bundle in found:
+        bundle.check()  # all, before the first is measured
+    yield from found
+    for name in () if paths else models:
+        yield trained(name, folder / name)
+
+
+def trained(name: str, path: Path) -> Bundle:
+    """A model of `MODELS` after one epoch, in every format that can be had here."""
+    from export.publish import DEFAULT_FORMATS, export_run
+    from rnn_tf import train
+
+    print(f"training {name}", file=sys.stderr)
+    torch = ["torch"] if all(map(find_spec, ("torch", "safetensors"))) else []
+    # TensorFlow warns of the fourth model in one process that it compiles too often.
+    with silent_stderr():
+        run = train(replace(MODELS[name], epochs=1), path, progress=False)
+        return export_run(run, formats=(*DEFAULT_FORMATS, *torch))
+
+
+def compare(bundle: Bundle, threads: int, rounds: int, seconds: float) -> Found:
+    """Measure every format of a bundle and every peer."""
+    model = bundle.manifest["model"]
+    name = f"{model['cell']}({model['units']}), {model['activation']}"
+    with loaded(bundle, load_test(bundle), peers.PEERS, threads) as (workers, left_out):
+        return Found(name, measure(workers, rounds, seconds), left_out)
+
+
+def median(each: Measured, batch: int) -> float:
+    """Seconds of a call: the median of the rounds, so that one that was disturbed does not count.
+
+    Within a round it is the median of its calls.
+    """
+    return statistics.median(each.medians[batch])
+
+
+def cells(found: Found, each: Measured) -> list[str]:
+    """A row: latency and throughput with the lowest and highest round, and ratios to our best."""
+    times = each.medians[1]
+    row = [f"{1e6 * median(each, 1):,.0f} us ({1e6 * min(times):,.0f}-{1e6 * max(times):,.0f})"]
+    for batch in BATCHES[1:]:
+        rates = [batch / seconds for seconds in each.medians[batch]]
+        rate = batch / median(each, batch)
+        row.append(f"{rate:,.0f} ({min(rates):,.0f}-{max(rates):,.0f})")
+    return row + [f"{median(each, batch) / found.best(batch):.2f}" for batch in BATCHES]
+
+
+HEAD = (
+    *("batch 1", *(f"batch {batch:,}: examples/s" for batch in BATCHES[1:])),
+    *(f"x at {batch:,}" for batch in BATCHES),
+)
+
+
+def text(found: Found) -> str:
+    """The table of a model; `x` is the time of a call, that of our fastest format being 1."""
+    rows = [[found.model, *HEAD]]
+    rows += [[each.name, *cells(found, each)] for each in found.measured]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join([*lines, *(f"left out: {k}: {why}" for k, why in found.left_out.items())])
+
+
+def markdown(found: Found) -> str:
+    """The same for a README."""
+    rows = [[found.model, *HEAD], ["---"] * (1 + len(HEAD))]
+    rows += [[each.name, *cells(found, each)] for each in found.measured]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, *(f"\nLeft out: {k}: {why}" for k, why in found.left_out.items())])
+
+
+def as_json(found: Found) -> dict[str, Any]:
+    measured = [each.summary() for each in found.measured]
+    return {"model": found.model, "measured": measured, "left_out": found.left_out}
+
+
+def draw(found: Sequence[Found], path: Path) -> None:
+    from rnn_tf.plots import plot_latencies
+
+    models = {
+        of.model: {
+            each.name: {batch: 1e6 * median(each, batch) / batch for batch in BATCHES}
+            for each in of.measured
+        }
+        for of in found
+    }
+    plot_latencies(models, {name for each in found for name in each.own}, path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
