@@ -26,7 +26,6 @@ from rnn_tf.model import build_model
 from rnn_tf.optimizer_torch import Updates
 from rnn_tf.record import Fitted, Recorder
 from rnn_tf.run import Run
-from rnn_tf.scores import LEAST_PROBABILITY
 from rnn_tf.written_out import WrittenOut
 
 # Examples scored at a time: what all their time steps need fits into a processor's cache.
@@ -127,6 +126,9 @@ class Training:
             # These cells have one bias in Keras and two here, of which only the sum counts.
             # Trained both, the sum would take steps of twice the length.
             self.module.recurrent.bias_hh_l0.requires_grad_(False)
+        for parameter in self.module.parameters():
+            # Also of a weight that nothing depends on: with one time step no state is multiplied.
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         self.steps = -(-len(self.y) // config.batch_size)
         self.updates = Updates(config, self.module, self.steps * config.epochs)
         # Small gradients are zero in float16 unless the loss is scaled up first.
@@ -175,7 +177,7 @@ class Training:
     def _autograd_gradients(
         self, index: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None
     ) -> None:
-        self.updates.optimizer.zero_grad()
+        self.updates.optimizer.zero_grad(set_to_none=False)
         x = self.x.index_select(0, index).float() * self.spec.scale
         if mask is not None:
             x *= mask[: len(index), None]
@@ -260,10 +262,10 @@ def _logits(
 
 
 def _scores(logits: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-    """Mean cross-entropy, of no probability below the least, and accuracy, 0 to 1."""
+    """Mean cross-entropy and accuracy, 0 to 1."""
     losses = functional.cross_entropy(logits, y, reduction="none")
-    losses = losses.clamp(max=-float(np.log(LEAST_PROBABILITY)))
     right = logits.argmax(1) == y
+    # Sums of many float32 numbers lose digits in float32.
     return float(losses.double().mean()), float(right.double().mean())
 
 

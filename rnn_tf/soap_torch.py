@@ -51,8 +51,8 @@ class Soap(torch.optim.Optimizer):
         done = int(state["step"])
         state["step"] += 1
         left, right = state["left"], state["right"]
-        left.lerp_(grad @ grad.t(), 1 - soap.BETA_SHAMPOO)
-        right.lerp_(grad.t() @ grad, 1 - soap.BETA_SHAMPOO)
+        left.addmm_(grad, grad.t(), beta=soap.BETA_SHAMPOO, alpha=1 - soap.BETA_SHAMPOO)
+        right.addmm_(grad.t(), grad, beta=soap.BETA_SHAMPOO, alpha=1 - soap.BETA_SHAMPOO)
         if done < soap.EARLY_STEPS or done % soap.BASIS_EVERY == 0:
             state["left_basis"] = _next_basis(left, state["left_basis"])
             state["right_basis"] = _next_basis(right, state["right_basis"])

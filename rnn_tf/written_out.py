@@ -8,19 +8,22 @@ backward, into memory that is there already; everything else is one operation fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch.nn import functional
 
 from rnn_tf.pytorch import ACTIVATIONS, SequenceClassifier
 
+MINUS_ONE = torch.tensor(-1.0)
 # Activations that can be computed in place and whose slope follows from their value.
 IN_PLACE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "elu": partial(functional.elu, inplace=True),
+    "elu": functional.elu_,
     "relu": torch.relu_,
-    "tanh": torch.tanh_,
+    # tanh(x) = 2 sigmoid(2x) - 1, in half the time of PyTorch's own; x comes doubled.
+    "tanh": lambda doubled: torch.add(MINUS_ONE, doubled.sigmoid_(), alpha=2, out=doubled),
 }
+# What a matrix product multiplies by on its way, at no cost.
+FACTORS = {"tanh": 2}
 SLOPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "elu": lambda state, out: torch.clamp(state, max=0, out=out).add_(1),
     "relu": lambda state, out: torch.sign(state, out=out),
@@ -31,8 +34,8 @@ SLOPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 class WrittenOut:
     """The gradients of the mean cross-entropy of one batch, for `nn.RNN` or `ActivatedRNN`.
 
-    Put a batch into `x`, scaled float32 `(timesteps, examples, features)`, and call this; the
-    gradients are then in `grad` of each parameter but `bias_hh_l0`, which only adds to the other
+    Put a batch into `x`, scaled float32 `(timesteps, examples, features)`, and call this: it fills
+    `grad`, which must be there, of each parameter but `bias_hh_l0`, which only adds to the other
     bias and is not trained. Time comes first, so that each time step is one piece of memory.
     """
 
@@ -50,9 +53,9 @@ class WrittenOut:
         self._slopes = torch.empty_like(self._states)
         self._carried = torch.empty(examples, units)
         self._minus_one = torch.full((examples, 1), -1.0)
-        for parameter in module.parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        # Views cost as much to make as a small operation: they are made once.
+        self._by_step = list(zip(self._sums.unbind(), self._states.unbind(), strict=True))
+        self._slopes_back = self._slopes.unbind()[::-1]
 
     def __call__(self, y: torch.Tensor, logits: torch.Tensor) -> None:
         """Fill `logits`, float32 `(examples, classes)`, and the gradients; `y`: int64 classes."""
@@ -77,12 +80,12 @@ class WrittenOut:
         bias = recurrent.bias_ih_l0 + recurrent.bias_hh_l0
         # The inputs of all time steps at once: they wait for no state.
         inputs = self._sums.flatten(0, 1)
-        torch.addmm(bias, self.x.flatten(0, 1), recurrent.weight_ih_l0.t(), out=inputs)
+        weight, by = recurrent.weight_ih_l0.t(), FACTORS.get(self.activation, 1)
+        torch.addmm(bias, self.x.flatten(0, 1), weight, beta=by, alpha=by, out=inputs)
         weight = recurrent.weight_hh_l0.t()
-        steps = zip(self._sums.unbind(), self._states.unbind(), strict=True)
-        state = self._activate(*next(steps))
-        for sums, states in steps:
-            state = self._activate(sums.addmm_(state, weight), states)
+        state = self._activate(*self._by_step[0])
+        for sums, states in self._by_step[1:]:
+            state = self._activate(sums.addmm_(state, weight, alpha=by), states)
         return state
 
     def _backward(self) -> None:
@@ -91,9 +94,8 @@ class WrittenOut:
         self._fill_slopes()
         weight = recurrent.weight_hh_l0
         # The slopes become the gradients of the sums, from the last time step to the first.
-        steps = reversed(self._slopes.unbind())
-        later = next(steps).mul_(carried)
-        for slopes in steps:
+        later = self._slopes_back[0].mul_(carried)
+        for slopes in self._slopes_back[1:]:
             torch.mm(later, weight, out=carried)
             later = slopes.mul_(carried)
         grads = self._slopes.flatten(0, 1)
