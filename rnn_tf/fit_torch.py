@@ -104,8 +104,9 @@ def probabilities(
     """
     device = choose_device()
     module = to_torch(model).to(device)
+    x, _ = _on(device, split)
     with _one_thread():
-        logits = _logits(module, torch.from_numpy(split.x).to(device), spec.scale, precision)
+        logits = _logits(module, x, spec.scale, precision)
     result: np.ndarray = torch.softmax(logits, 1).cpu().numpy()
     return result
 
@@ -240,7 +241,9 @@ class Training:
 
 def _on(device: torch.device, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """A split on the device: raw `x`, int64 `y`."""
-    return torch.from_numpy(split.x).to(device), torch.from_numpy(split.y).to(device).long()
+    # PyTorch warns of arrays that may not be written to; only those are copied.
+    x, y = (np.require(array, requirements=["C", "W"]) for array in split)
+    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device).long()
 
 
 def _say(module: SequenceClassifier, x: torch.Tensor, precision: str) -> torch.Tensor:

@@ -53,9 +53,9 @@ def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         # SOAP's preconditioners begin with the rank of one gradient. Where that is less than
         # their size, rounding chooses the rest of the basis, and no two programs agree. These
         # sizes are square: 4x4 and 6x6. Adam's step for directions of almost no gradient
-        # magnifies rounding: 5e-4 seen. In another order of gates they differ by 5e-2.
-        ("lstm", 1, "soap", 3e-3),
-        ("gru", 2, "soap", 3e-3),
+        # magnifies rounding: 5e-4 seen. In another order of gates they differ by 6e-3.
+        ("lstm", 1, "soap", 2e-3),
+        ("gru", 2, "soap", 2e-3),
     ],
 )
 def test_it_is_the_training_of_keras(
@@ -153,6 +153,15 @@ def test_one_time_step_is_a_sequence(small: SequenceData, tmp_path: Path) -> Non
     written_out = fitted(config, data, tmp_path / "written out")
     autograd = fitted(dataclasses.replace(config, fused=False), data, tmp_path / "autograd")
     np.testing.assert_allclose(weights(written_out), weights(autograd), atol=2e-5)
+
+
+def test_arrays_that_may_not_be_written_to_are_trained_on(small: SequenceData) -> None:
+    x, y = small.train.x.copy(), small.train.y.copy()
+    x.flags.writeable = y.flags.writeable = False
+    data = dataclasses.replace(small, train=Split(x, y))
+    training = fit_torch.Training(CONFIG, data, "float32")
+    training.epoch(0)
+    np.testing.assert_array_equal(x, small.train.x)
 
 
 def test_a_batch_may_be_larger_than_the_data(small: SequenceData, tmp_path: Path) -> None:
