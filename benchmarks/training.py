@@ -27,6 +27,8 @@ from rnn_tf.run import Run, write_text
 # MNIST without its validation split, read row by row by SimpleRNN(32) and a softmax of 10.
 EXAMPLES, STEPS, FEATURES, UNITS, CLASSES = 55_000, 28, 28, 32, 10
 
+PLAIN_TORCH = "plain PyTorch loop"
+
 
 @dataclass
 class Way:
@@ -85,7 +87,12 @@ def ways_to_train(folder: Path) -> list[Way]:
         Way("rnn_tf, tutorial preset, --no-fused", _ours(folder, "tutorial", "--no-fused")),
     ]
     if importlib.util.find_spec("torch"):
-        ways.append(Way("plain PyTorch loop", _script("benchmarks.plain_torch")))
+        in_torch = ("--backend", "torch")
+        ways += [
+            Way(PLAIN_TORCH, _script("benchmarks.plain_torch")),
+            Way("rnn_tf --backend torch, tutorial preset", _ours(folder, "tutorial", *in_torch)),
+            Way("rnn_tf --backend torch, best preset", _ours(folder, "best", *in_torch)),
+        ]
     return ways
 
 
@@ -114,7 +121,21 @@ def table(ways: list[Way]) -> str:
             for way in ways
         ),
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_ratios_in_torch(ways)])
+
+
+def _ratios_in_torch(ways: list[Way]) -> list[str]:
+    """How much faster PyTorch trains here than in the loop that its users write."""
+    peer = next((way for way in ways if way.name == PLAIN_TORCH), None)
+    if peer is None:
+        return []
+    epoch, command = statistics.median(peer.steady), statistics.median(peer.command)
+    return [
+        f"{way.name}: an epoch {epoch / statistics.median(way.steady):.1f} times, the command "
+        f"{command / statistics.median(way.command):.1f} times as fast as the {PLAIN_TORCH}"
+        for way in ways
+        if "--backend torch" in way.name
+    ]
 
 
 def epoch_operations() -> float:

@@ -20,6 +20,7 @@ Optimizer = Literal["adam", "adamw", "muon", "soap"]
 Schedule = Literal["constant", "cosine", "linear"]
 Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Strategy = Literal["auto", "none", "mirrored"]
+Backend = Literal["keras", "torch"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ class TrainConfig:
     deterministic: bool = False
     """Allow only operations that repeat bit for bit, also on a GPU. Slower."""
     fused: bool = True
-    """Each epoch is one compiled program where that is possible; no-fused: plain Keras fit."""
+    """Each epoch is one compiled program where that is possible; no-fused: plain Keras fit.
+    With --backend torch: simple_rnn has its gradients written out; no-fused: autograd for all."""
     strategy: Strategy = "auto"
     """Several GPUs at once: auto uses all there are; with more than one, fusing is off."""
+    backend: Backend = "keras"
+    """What trains: keras, or torch (the extra of that name) for the same training in PyTorch, on
+    one device and without recurrent_dropout, muon, or an activation of lstm and gru but tanh."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -91,6 +96,26 @@ class TrainConfig:
             )
         for name in ("clip_norm", "weight_decay"):
             _check(name, 0 <= getattr(self, name) < math.inf, "a number >= 0", self)
+        if self.backend == "torch":
+            self._check_torch()
+
+    def _check_torch(self) -> None:
+        """Refuse what PyTorch's layers and optimizers cannot do as Keras's do."""
+        tanh = self.cell == "simple_rnn" or self.cell_activation == "tanh"
+        for name, ok, expected in (
+            ("activation", tanh, f"tanh for {self.cell}, as nn.{self.cell.upper()} has it"),
+            ("recurrent_dropout", self.recurrent_dropout == 0, "0: PyTorch's layers have none"),
+            # PyTorch's own computes in bfloat16, and is another function.
+            ("optimizer", self.optimizer != "muon", "adam, adamw or soap"),
+            ("strategy", self.strategy != "mirrored", "auto or none"),
+        ):
+            if not ok:
+                raise InputError(
+                    f"--backend torch cannot have this {name}",
+                    expected=expected,
+                    got=getattr(self, name),
+                    fix="Or leave --backend out.",
+                )
 
     @property
     def cell_activation(self) -> str:

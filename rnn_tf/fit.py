@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -16,9 +12,10 @@ import tensorflow as tf
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
 from rnn_tf.data.spec import SequenceData
-from rnn_tf.errors import CheckFailed, InputError
+from rnn_tf.errors import InputError
 from rnn_tf.model import build_model
 from rnn_tf.optimizer import build_optimizer, learning_rate
+from rnn_tf.record import Fitted, Recorder
 from rnn_tf.run import Run
 
 # Written out, the steps of a simple cell run 1.5 times as fast as in a loop, but compile time grows
@@ -29,16 +26,6 @@ UNROLL_TIMESTEPS = 64
 FUSED_BYTES = 2 * 2**30
 # Plain fit: weight updates between two returns to Python.
 PLAIN_STEPS = 32
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training gives."""
-
-    model: keras.Sequential  # with the weights of the best epoch
-    history: list[dict[str, Any]]
-    best_epoch: int  # counted from 1
-    stopped: str | None  # why training ended early, if it did
 
 
 class CompiledModels:
@@ -142,8 +129,9 @@ def fit(
         model = _compiled(config, data, precision, fused=fused, steps=steps * config.epochs)
         if kept is not None:
             model = kept.exchange(model, config, data.spec, data.train.x.shape, precision, fused)
-    recorder = Recorder(run, model)
-    first = recorder.restore()
+    recorder = Recorder(run)
+    keep = Keep(recorder, model)
+    first = keep.restore()
     clock = EpochClock(first)
     if fused:
         train = whole_epochs(data.train, config.batch_size, config.seed, first, config.epochs)
@@ -158,13 +146,9 @@ def fit(
             validation_data=evaluation_batches(data.valid, data.spec),
             shuffle=False,
             verbose=0,
-            callbacks=[clock, recorder, *(callbacks or [])],
+            callbacks=[clock, keep, *(callbacks or [])],
         )
-    if recorder.best_weights is None:
-        raise CheckFailed(f"{recorder.stopped}. Lower --learning-rate, or set --clip-norm")
-    best = build_model(config, data.spec, precision=precision)
-    best.set_weights(recorder.best_weights)
-    return Fitted(best, recorder.history, recorder.best_epoch, recorder.stopped)
+    return recorder.best(build_model(config, data.spec, precision=precision))
 
 
 def _compiled(
@@ -229,44 +213,28 @@ class EpochClock(keras.callbacks.Callback):
         return np.array(self.epoch, np.int64)
 
 
-class Recorder(keras.callbacks.Callback):
-    """Keeps the history, the best weights and the checkpoint; stops on a loss that is NaN."""
+class Keep(keras.callbacks.Callback):
+    """Hands each epoch to the recorder, and stops when that says so."""
 
-    def __init__(self, run: Run, model: keras.Sequential) -> None:
+    def __init__(self, recorder: Recorder, model: keras.Sequential) -> None:
         super().__init__()
-        self.run = run
+        self.recorder = recorder
         self.set_model(model)
-        self.history: list[dict[str, Any]] = []
-        self.best_weights: list[np.ndarray] | None = None
-        self.stopped: str | None = None
-        self._began = 0.0
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch, from 1, of the highest validation accuracy; of equals, the lowest loss."""
-        best = max(self.history, key=lambda r: (r["val_accuracy"], -r["val_loss"]))
-        return int(best["epoch"])
 
     def restore(self) -> int:
         """Take over the checkpoint of the run, if any; the number of epochs it has behind it."""
-        state = self.run.load_state()
-        if state is None:
-            return 0
-        for kind, variables in self._variables().items():
-            for i, variable in enumerate(variables):
-                variable.assign(state[f"{kind}/{i}"])
-        count = len(self.model.get_weights())
-        self.best_weights = [state[f"best/{i}"] for i in range(count)]
-        self.history = json.loads(str(state["history"]))
-        # A kill may have fallen between the two files.
-        self.run.save_history(self.history)
-        return len(self.history)
+        state = self.recorder.restore()
+        if state is not None:
+            for kind, variables in self._variables().items():
+                for i, variable in enumerate(variables):
+                    variable.assign(state[f"{kind}/{i}"])
+        return len(self.recorder.history)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._tensorboard = tf.summary.create_file_writer(str(self.run.tensorboard_folder))
+        self.recorder.begin()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._began = time.perf_counter()
+        self.recorder.begin_epoch()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if not logs or "crossentropy" not in logs:
@@ -275,42 +243,26 @@ class Recorder(keras.callbacks.Callback):
                 f"epoch {epoch + 1} ended before it began",
                 fix="Is the disk of the cache full? Set RNN_TF_CACHE to another folder.",
             )
-        record = {
-            "epoch": epoch + 1,
-            "seconds": round(time.perf_counter() - self._began, 4),
+        scores = {
             "loss": float(logs["crossentropy"]),
             "accuracy": float(logs["accuracy"]),
             "val_loss": float(logs["val_crossentropy"]),
             "val_accuracy": float(logs["val_accuracy"]),
             "learning_rate": float(self.model.optimizer.learning_rate),
         }
-        if not (math.isfinite(record["loss"]) and math.isfinite(record["val_loss"])):
-            self.stopped = f"the loss became NaN or infinite in epoch {epoch + 1}"
+        self.recorder.end_epoch(scores, self.model.get_weights, self._state)
+        if self.recorder.stopped:
             self.model.stop_training = True
-            return
-        self.history.append(record)
-        if self.best_epoch == epoch + 1:
-            self.best_weights = self.model.get_weights()
-        self._save()
-        with self._tensorboard.as_default(step=epoch + 1):
-            for name, value in record.items():
-                if name != "epoch":
-                    tf.summary.scalar(name, value)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self._tensorboard.close()
+        self.recorder.end()
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
-    def _save(self) -> None:
-        state = {
+    def _state(self) -> dict[str, np.ndarray]:
+        return {
             f"{kind}/{i}": variable.numpy()
             for kind, variables in self._variables().items()
             for i, variable in enumerate(variables)
         }
-        assert self.best_weights is not None
-        state |= {f"best/{i}": weight for i, weight in enumerate(self.best_weights)}
-        # The history is in the checkpoint too: one file, so both are of the same epoch.
-        self.run.save_state(state | {"history": np.array(json.dumps(self.history))})
-        self.run.save_history(self.history)

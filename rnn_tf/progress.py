@@ -12,10 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class ProgressBar(keras.callbacks.Callback):
     """Shows on stderr where training is, and the scores of the last epoch."""
 
-    def __init__(self, epochs: int, finished: int) -> None:
+    def __init__(self, epochs: int, finished: int, waiting: str = "compiling") -> None:
         super().__init__()
         self.epochs = epochs
         self.finished = finished
+        self.waiting = waiting
         self.console = Console(file=sys.stderr)
         self.bar = Progress(
             TextColumn("epoch {task.completed:.0f}/{task.total}"),
@@ -32,7 +33,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self.bar.start()
         self.task = self.bar.add_task(
-            "", total=self.epochs, completed=self.finished, scores="compiling"
+            "", total=self.epochs, completed=self.finished, scores=self.waiting
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The same classifier in PyTorch, and weights carried both ways.
 
-Needs the extra `torch`: pip install "rnn-tf[torch]". Nothing else in this package imports it.
+Needs the extra `torch`: pip install "rnn-tf[torch]". Nothing imports it unless asked for PyTorch.
 """
 
 from __future__ import annotations
@@ -167,6 +167,14 @@ def from_torch(module: SequenceClassifier) -> list[np.ndarray]:
         dense_bias,
     ]
     return [np.array(weight, np.float32) for weight in weights]
+
+
+def gate_rows(module: SequenceClassifier) -> torch.Tensor | None:
+    """The rows of the recurrent weights in Keras's order of gates; None where it is the same."""
+    if not isinstance(module.recurrent, nn.GRU):
+        return None
+    weight = module.recurrent.weight_hh_l0
+    return torch.from_numpy(_columns(ORDER["GRU"], weight.shape[1])).to(weight.device)
 
 
 def _recurrent(kind: str, features: int, units: int, config: dict[str, object]) -> nn.Module:

@@ -17,6 +17,10 @@ from keras import ops
 # The basis is refreshed at each of the first steps. It starts as the identity, and a velocity
 # averaged in a basis that still turns quickly is that of no direction: steps would be far too long.
 EARLY_STEPS = 100
+# The rest of the recipe, for this optimizer and its counterpart in PyTorch.
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
+BETA_SHAMPOO = 0.95
+BASIS_EVERY = 10
 
 
 class Soap(keras.optimizers.Optimizer):
@@ -33,11 +37,11 @@ class Soap(keras.optimizers.Optimizer):
     def __init__(
         self,
         learning_rate: Any = 3e-3,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        beta_shampoo: float = 0.95,
-        basis_every: int = 10,
+        beta_1: float = BETA_1,
+        beta_2: float = BETA_2,
+        epsilon: float = EPSILON,
+        beta_shampoo: float = BETA_SHAMPOO,
+        basis_every: int = BASIS_EVERY,
         clip_norm: float | None = None,
         name: str = "soap",
         **kwargs: Any,

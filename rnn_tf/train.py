@@ -7,25 +7,27 @@ import dataclasses
 import importlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import tyro
 
 from rnn_tf import programs, runtime
 from rnn_tf.command import arguments, option, parse
 from rnn_tf.config import TrainConfig, preset
-from rnn_tf.data import SequenceData, load
+from rnn_tf.data import SequenceData, Split, load
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import Run, holds_run, new_path
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    import keras
+    import numpy as np
 
     from rnn_tf.progress import ProgressBar
+    from rnn_tf.record import Fitted
 
 
 def train(
@@ -62,6 +64,8 @@ def train(
 
     # What cannot be built is found out before anything on disk is touched.
     build_model(config, data.spec)
+    if config.backend == "torch":
+        importlib.import_module("rnn_tf.fit_torch")
     if run is None:
         run = Run.create(path, config, data.spec)
     elif run.spec != data.spec:
@@ -71,27 +75,23 @@ def train(
 
 
 def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
-    from rnn_tf.evaluate import probabilities
-    from rnn_tf.fit import fit
     from rnn_tf.scores import score
 
-    config = run.config
-    runtime.seed_everything(config)
-    precision = runtime.choose_precision(config.precision)
-    strategy = runtime.choose_strategy(config)
+    runtime.seed_everything(run.config)
     with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as at_the_end:
         # Matplotlib's import fits into the time in which XLA compiles.
         drawing = beside.submit(importlib.import_module, "rnn_tf.plots")
+        way = (_in_torch if run.config.backend == "torch" else _in_keras)(run, data)
         callbacks = []
         if progress:
-            bar = _progress(run, data, precision, strategy)
+            bar = _progress(run, way)
             # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
             callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
-        fitted = fit(config, data, run, precision=precision, strategy=strategy, callbacks=callbacks)
+        fitted = way.fit(callbacks)
         plots = drawing.result()
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
     scores = {
-        name: score(probabilities(fitted.model, split, data.spec), split.y)
+        name: score(way.probabilities(fitted.model, split), split.y)
         for name, split in splits.items()
     }
     test = scores["test"]
@@ -103,7 +103,7 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
             "parameters": fitted.model.count_params(),
             "seconds": round(time.perf_counter() - began, 3),
             "best_epoch": fitted.best_epoch,
-            "precision": precision,
+            "precision": way.precision,
             "stopped": fitted.stopped,
             **{name: split.summary() for name, split in scores.items()},
         }
@@ -112,17 +112,60 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
     return run
 
 
-def _progress(
-    run: Run, data: SequenceData, precision: str, strategy: tf.distribute.Strategy | None
-) -> ProgressBar:
+class Way(NamedTuple):
+    """How a backend trains this run."""
+
+    how: str  # for a person
+    precision: str  # a Keras dtype policy
+    fit: Callable[[list[keras.callbacks.Callback]], Fitted]
+    probabilities: Callable[[keras.Sequential, Split], np.ndarray]  # (n, classes)
+    waiting: str  # what goes on before the first epoch has ended
+
+
+def _in_keras(run: Run, data: SequenceData) -> Way:
+    from rnn_tf.evaluate import probabilities
+    from rnn_tf.fit import fit, why_not_fused
+
+    config = run.config
+    precision = runtime.choose_precision(config.precision)
+    strategy = runtime.choose_strategy(config)
+    reason = why_not_fused(config, data, strategy)
+    return Way(
+        how="each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}",
+        precision=precision,
+        fit=lambda callbacks: fit(
+            config, data, run, precision=precision, strategy=strategy, callbacks=callbacks
+        ),
+        probabilities=lambda model, split: probabilities(model, split, data.spec),
+        waiting="compiling",
+    )
+
+
+def _in_torch(run: Run, data: SequenceData) -> Way:
+    from rnn_tf import fit_torch
+
+    config = run.config
+    precision = fit_torch.choose_precision(config.precision)
+    gradients = "written out" if fit_torch.writes_out(config, precision) else "by autograd"
+    return Way(
+        how=f"PyTorch on {fit_torch.choose_device().type}, gradients {gradients}",
+        precision=precision,
+        fit=lambda callbacks: fit_torch.fit(
+            config, data, run, precision=precision, callbacks=callbacks
+        ),
+        probabilities=lambda model, split: fit_torch.probabilities(
+            model, split, data.spec, precision=precision
+        ),
+        waiting="training",
+    )
+
+
+def _progress(run: Run, way: Way) -> ProgressBar:
     """Say which way training goes; the bar that shows how far it is."""
-    from rnn_tf.fit import why_not_fused
     from rnn_tf.progress import ProgressBar
 
-    reason = why_not_fused(run.config, data, strategy)
-    how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
-    print(f"training on {run.config.dataset} ({how}, {precision})", file=sys.stderr)
-    return ProgressBar(run.config.epochs, finished=len(run.history))
+    print(f"training on {run.config.dataset} ({way.how}, {way.precision})", file=sys.stderr)
+    return ProgressBar(run.config.epochs, finished=len(run.history), waiting=way.waiting)
 
 
 def _to_resume(path: Path, config: TrainConfig | None) -> Run | None:

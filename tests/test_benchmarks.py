@@ -36,6 +36,15 @@ def test_the_table_shows_medians_and_ratios_to_the_first() -> None:
     assert "arithmetic floor: 15.1 GFLOP" in rest[1]
 
 
+def test_pytorch_is_compared_with_the_loop_of_its_users() -> None:
+    loop = Way(training.PLAIN_TORCH, lambda _: ([3.0, 2.0, 2.0], 0.5))
+    ours = Way("rnn_tf --backend torch, best", lambda _: ([1.0, 0.5, 0.5], 0.75))
+    for way in (loop, ours):
+        way.measure(3)
+    line = table([loop, ours]).splitlines()[-1]
+    assert line.startswith("rnn_tf --backend torch, best: an epoch 4.0 times, the command ")
+
+
 @pytest.mark.slow
 def test_training_is_timed_as_a_user_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -196,6 +196,24 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
         (["--activation", "rely"], "unknown activation 'rely'"),
         (["--recurrent-initializer", "eye"], "unknown recurrent_initializer 'eye'"),
         (["--strategy", "mirrored"], "the soap optimizer runs on one device"),
+        (["--backend", "jax"], "'jax'"),
+        (
+            ["--backend", "torch", "--cell", "lstm", "--activation", "relu"],
+            "--backend torch cannot have this activation; expected tanh for lstm, as nn.LSTM has "
+            "it, got relu. Or leave --backend out.",
+        ),
+        (
+            ["--backend", "torch", "--recurrent-dropout", "0.1"],
+            "--backend torch cannot have this recurrent_dropout",
+        ),
+        (
+            ["--backend", "torch", "--optimizer", "muon"],
+            "--backend torch cannot have this optimizer; expected adam, adamw or soap, got muon",
+        ),
+        (
+            ["--backend", "torch", "--strategy", "mirrored", "--optimizer", "adam"],
+            "--backend torch cannot have this strategy; expected auto or none, got mirrored",
+        ),
         (["--resume"], "--resume needs the folder of a run. Add --run-dir."),
         (["--resume", "--run-dir", "nowhere"], "no run to resume: nowhere"),
         (["--run-dir", "file"], "not a folder: file"),
@@ -214,6 +232,18 @@ def test_train_refuses_in_one_line_and_leaves_nothing_behind(
     assert train_main(argv) == 2
     assert message in refused(capsys)
     assert sorted(map(str, Path().rglob("*"))) == ["file", "other", "other/file"]
+
+
+def test_without_pytorch_train_says_how_to_install_it_and_leaves_nothing_behind(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("rnn_tf.fit_torch", "rnn_tf.pytorch"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert train_main(["--backend", "torch", "--run-dir", str(tmp_path / "run")]) == 2
+    line = refused(capsys)
+    assert line == 'error: PyTorch is not installed. pip install "rnn-tf[torch]"\n'
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_not_replaced_unasked(run: Run, capsys: Capture) -> None:

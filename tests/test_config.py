@@ -128,12 +128,20 @@ def test_a_value_of_another_type_is_named(name: str, value: Any, kind: str) -> N
         TrainConfig.from_dict({name: value})
 
 
-@pytest.mark.parametrize("name", ["cell", "optimizer", "schedule", "precision", "strategy"])
+@pytest.mark.parametrize(
+    "name", ["cell", "optimizer", "schedule", "precision", "strategy", "backend"]
+)
 @pytest.mark.parametrize("value", ["", "other", None, 1])
 def test_an_unknown_choice_is_named_beside_the_known_ones(name: str, value: Any) -> None:
     known = re.escape(getattr(TrainConfig(), name))
     with pytest.raises(InputError, match=rf"^unknown {name} {value!r}; expected one of .*{known}"):
         TrainConfig.from_dict({name: value})
+
+
+def test_settings_from_before_there_was_a_choice_are_of_keras() -> None:
+    values = json.loads(TrainConfig().to_json())
+    del values["backend"]
+    assert TrainConfig.from_dict(values).backend == "keras"
 
 
 def test_every_preset_has_a_name_that_types_know() -> None:

@@ -14,10 +14,12 @@ import tensorflow as tf
 
 from rnn_tf import Run, TrainConfig, build_model, train
 from rnn_tf.data import SequenceData, Split
-from rnn_tf.data.pipeline import batches, epoch_order, evaluation_batches, whole_epochs
+from rnn_tf.data.order import epoch_order
+from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
 from rnn_tf.errors import CheckFailed
-from rnn_tf.fit import CompiledModels, Fitted, fit
+from rnn_tf.fit import CompiledModels, fit
 from rnn_tf.optimizer import build_optimizer
+from rnn_tf.record import Fitted
 from rnn_tf.runtime import seed_everything
 
 # 203 examples in batches of 16: the last batch has 11.

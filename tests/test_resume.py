@@ -78,6 +78,20 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert_same(Run.open(tmp_path / "run"), unbroken)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("when", [1, 7])
+def test_a_killed_run_in_pytorch_ends_as_if_it_had_not_been(
+    when: int, small_npz: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+    in_torch = ("--backend", "torch", "--epochs", "300")  # an epoch is over at once
+    assert main(arguments(small_npz, tmp_path / "unbroken", *in_torch)) == 0
+    kill(small_npz, tmp_path / "run", *in_torch, when=when)
+    kill(small_npz, tmp_path / "run", *in_torch, "--resume", when=when + 20)
+    assert main(["--run-dir", str(tmp_path / "run"), "--resume"]) == 0
+    assert_same(Run.open(tmp_path / "run"), Run.open(tmp_path / "unbroken"))
+
+
 @pytest.mark.parametrize("torn", ["history", "temporary file"])
 def test_a_kill_while_writing_loses_no_epoch(
     torn: str, small_npz: Path, unbroken: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,6 +153,13 @@ def test_resuming_with_another_setting_is_refused(
 ) -> None:
     assert main(["--run-dir", str(unbroken.path), "--resume", "--units", "6"]) == 2
     assert "begun with another units; expected 5, got 6" in capsys.readouterr().err
+
+
+def test_resuming_with_another_backend_is_refused(
+    unbroken: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--run-dir", str(unbroken.path), "--resume", "--backend", "torch"]) == 2
+    assert "begun with another backend; expected 'keras', got 'torch'" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_overwritten_unless_said(

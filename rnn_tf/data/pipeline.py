@@ -7,24 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from rnn_tf.data.order import epoch_order
 from rnn_tf.data.spec import SequenceSpec, Split
 
 # Examples per evaluation batch: many, since each batch has a fixed cost, and a divisor of MNIST's
 # splits, so that one compiled shape serves all three. Fewer when sequences are large.
 EVALUATION_BATCH = 5000
 EVALUATION_BYTES = 16 * 2**20
-
-
-def epoch_order(examples: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """The examples of each batch of one epoch, as indices: int32 `(steps, batch_size)`.
-
-    A pure function of its arguments: an epoch's order needs none of the epochs before it, so a
-    run that was interrupted goes on with the order it would have had. -1 fills the last batch.
-    """
-    steps = -(-examples // batch_size)
-    order = np.full(steps * batch_size, -1, np.int32)
-    order[:examples] = np.random.default_rng([seed, epoch]).permutation(examples)
-    return order.reshape(steps, batch_size)
 
 
 def whole_epochs(

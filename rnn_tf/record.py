@@ -1,0 +1,112 @@
+"""What a training keeps while it runs, whatever computes it: history, best weights, checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnn_tf.errors import CheckFailed
+from rnn_tf.run import Run
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training gives."""
+
+    model: keras.Sequential  # with the weights of the best epoch
+    history: list[dict[str, Any]]
+    best_epoch: int  # counted from 1
+    stopped: str | None  # why training ended early, if it did
+
+
+class Recorder:
+    """Keeps the history, the best weights and the checkpoint; says so when the loss is NaN."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.history: list[dict[str, Any]] = []
+        self.best_weights: list[np.ndarray] | None = None  # as Keras orders them
+        self.stopped: str | None = None
+        self._began = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, of the highest validation accuracy; of equals, the lowest loss."""
+        best = max(self.history, key=lambda r: (r["val_accuracy"], -r["val_loss"]))
+        return int(best["epoch"])
+
+    def restore(self) -> dict[str, np.ndarray] | None:
+        """Take over the checkpoint of the run, if any; the state that was given to `end_epoch`."""
+        state = self.run.load_state()
+        if state is None:
+            return None
+        self.history = json.loads(str(state.pop("history")))
+        count = sum(name.startswith("best/") for name in state)
+        self.best_weights = [state.pop(f"best/{i}") for i in range(count)]
+        # A kill may have fallen between the two files.
+        self.run.save_history(self.history)
+        return state
+
+    def begin(self) -> None:
+        import tensorflow as tf
+
+        self._tensorboard = tf.summary.create_file_writer(str(self.run.tensorboard_folder))
+
+    def end(self) -> None:
+        self._tensorboard.close()
+
+    def begin_epoch(self) -> None:
+        self._began = time.perf_counter()
+
+    def end_epoch(
+        self,
+        scores: dict[str, float],
+        weights: Callable[[], list[np.ndarray]],
+        state: Callable[[], dict[str, np.ndarray]],
+    ) -> None:
+        """Keep an epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy` and `learning_rate`.
+
+        `weights` are asked for when it is the best epoch so far, `state`, all that training needs
+        to go on, when it is kept. Sets `stopped` instead when a loss is NaN or infinite.
+        """
+        epoch = len(self.history) + 1
+        seconds = round(time.perf_counter() - self._began, 4)
+        record: dict[str, Any] = {"epoch": epoch, "seconds": seconds, **scores}
+        if not (math.isfinite(record["loss"]) and math.isfinite(record["val_loss"])):
+            self.stopped = f"the loss became NaN or infinite in epoch {epoch}"
+            return
+        self.history.append(record)
+        if self.best_epoch == epoch:
+            self.best_weights = weights()
+        self._save(state())
+        self._show(record)
+
+    def best(self, model: keras.Sequential) -> Fitted:
+        """What training gave, as `model` with the best weights. `CheckFailed` if there are none."""
+        if self.best_weights is None:
+            raise CheckFailed(f"{self.stopped}. Lower --learning-rate, or set --clip-norm")
+        model.set_weights(self.best_weights)
+        return Fitted(model, self.history, self.best_epoch, self.stopped)
+
+    def _show(self, record: dict[str, Any]) -> None:
+        import tensorflow as tf
+
+        with self._tensorboard.as_default(step=record["epoch"]):
+            for name, value in record.items():
+                if name != "epoch":
+                    tf.summary.scalar(name, value)
+
+    def _save(self, state: dict[str, np.ndarray]) -> None:
+        best = {f"best/{i}": weight for i, weight in enumerate(self.best_weights or [])}
+        # The history is in the checkpoint too: one file, so both are of the same epoch.
+        self.run.save_state(state | best | {"history": np.array(json.dumps(self.history))})
+        self.run.save_history(self.history)
