@@ -52,7 +52,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Command:
-    """Time training on MNIST: this package, plain Keras fit, and plain PyTorch if installed."""
+    """Time training on MNIST: this package, plain Keras fit, and PyTorch and JAX if installed."""
 
     rounds: int = 3
     """How often each way is run."""
@@ -60,6 +60,8 @@ class Command:
     """Epochs of each run, at least 2."""
     json: Path | None = None
     """Also write every figure here."""
+    chart: Path | None = None
+    """Also draw a bar chart here, a PNG."""
 
 
 @one_line_errors
@@ -74,6 +76,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
     print(table(ways))
     if command.json:
         write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
+    if command.chart:
+        from rnn_tf.plots import plot_times
+
+        plot_times({way.name: (way.steady, way.command) for way in ways}, command.chart)
+        print(f"\nchart  {command.chart}")
     return 0
 
 
@@ -93,6 +100,8 @@ def ways_to_train(folder: Path) -> list[Way]:
             Way("rnn_tf --backend torch, tutorial preset", _ours(folder, "tutorial", *in_torch)),
             Way("rnn_tf --backend torch, best preset", _ours(folder, "best", *in_torch)),
         ]
+    if importlib.util.find_spec("jax"):
+        ways.append(Way("JAX, lax.scan by hand", _script("benchmarks.jax_scan")))
     return ways
 
 
@@ -100,13 +109,18 @@ def table(ways: list[Way]) -> str:
     """Medians, spreads and ratios to the first way, as text."""
     base = ways[0]
     width = max(len(way.name) for way in ways)
-    head = f"{'':<{width}}  steady epoch (min-max)     ratio  whole command  ratio  accuracy"
+    head = (
+        f"{'':<{width}}  steady epoch (min-max)     ratio  first epoch  whole command (min-max)"
+        "  ratio  accuracy"
+    )
     lines = [head]
     for way in ways:
         steady, command = statistics.median(way.steady), statistics.median(way.command)
         lines.append(
             f"{way.name:<{width}}  {steady:6.3f} s ({min(way.steady):.3f}-{max(way.steady):.3f})"
-            f"  {statistics.median(base.steady) / steady:6.1f}x  {command:11.1f} s"
+            f"  {statistics.median(base.steady) / steady:6.1f}x"
+            f"  {statistics.median(way.first):9.2f} s"
+            f"  {command:7.1f} s {f'({min(way.command):.1f}-{max(way.command):.1f})':>13}"
             f"  {statistics.median(base.command) / command:4.1f}x"
             f"  {statistics.mean(way.accuracy):7.2%}"
         )

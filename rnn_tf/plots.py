@@ -107,6 +107,28 @@ def plot_reading(
     _save(figure, path)
 
 
+def plot_times(ways: dict[str, tuple[list[float], list[float]]], path: Path) -> None:
+    """Seconds of a later epoch and of the whole command, for each way to train, as a PNG.
+
+    Bars are medians, lines reach from the fastest to the slowest; names with rnn_tf are ours.
+    """
+    figure = Figure(figsize=(12, 1.2 + 0.4 * len(ways)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    names = list(ways)
+    colours = [TRAIN if "rnn_tf" in name else VALID for name in names]
+    for panel, which, title in zip(panels, (0, 1), ("A later epoch", "Whole command"), strict=True):
+        medians = np.array([np.median(ways[name][which]) for name in names])
+        low = medians - [min(ways[name][which]) for name in names]
+        high = [max(ways[name][which]) for name in names] - medians
+        bars = panel.barh(names, medians, xerr=[low, high], color=colours, ecolor="0.3")
+        panel.bar_label(bars, [f"{value:.3g}" for value in medians], padding=3, size=8)
+        panel.set(title=title, xlabel="seconds")
+        panel.margins(x=0.15)
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    _save(figure, path)
+
+
 def plot_latencies(
     models: dict[str, dict[str, dict[int, float]]], own: Collection[str], path: Path
 ) -> None:

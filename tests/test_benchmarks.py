@@ -32,6 +32,7 @@ def test_the_table_shows_medians_and_ratios_to_the_first() -> None:
     _, first, second, *rest = table([slow, fast]).splitlines()
     assert first.split()[:4] == ["slow", "2.000", "s", "(2.000-4.000)"]
     assert second.split()[:5] == ["fast", "0.500", "s", "(0.250-0.500)", "4.0x"]
+    assert second.split()[5:10] == ["1.00", "s", "0.0", "s", "(0.0-0.0)"]
     assert second.endswith("75.00%")
     assert "arithmetic floor: 15.1 GFLOP" in rest[1]
 
@@ -51,13 +52,19 @@ def test_training_is_timed_as_a_user_runs_it(
 ) -> None:
     only_two = training.ways_to_train(tmp_path)[:2]
     monkeypatch.setattr(training, "ways_to_train", lambda folder: only_two)
-    found = tmp_path / "found.json"
-    assert training.main(["--rounds", "1", "--epochs", "2", "--json", str(found)]) == 0
+    found, chart = tmp_path / "found.json", tmp_path / "chart.png"
+    assert (
+        training.main(
+            ["--rounds", "1", "--epochs", "2", "--json", str(found), "--chart", str(chart)]
+        )
+        == 0
+    )
     plain, ours = json.loads(found.read_text())
     assert len(plain["steady"]) == len(ours["steady"]) == 1
     # 80-90 % after two epochs of the tutorial's recipe; chance is 10 %.
     assert min(plain["accuracy"][0], ours["accuracy"][0]) > 0.7
     assert "plain Keras fit on arrays" in capsys.readouterr().out
+    assert chart.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_accuracy_table_has_a_row_a_recipe(run: Run) -> None:
