@@ -37,8 +37,10 @@ DTYPES = {"mixed_float16": torch.float16, "mixed_bfloat16": torch.bfloat16}
 
 
 def choose_device() -> torch.device:
-    """The GPU if CUDA has one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU that CUDA has, or that of an Apple machine, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def choose_precision(precision: str) -> str:
@@ -268,8 +270,8 @@ def _scores(logits: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     """Mean cross-entropy and accuracy, 0 to 1."""
     losses = functional.cross_entropy(logits, y, reduction="none")
     right = logits.argmax(1) == y
-    # Sums of many float32 numbers lose digits in float32.
-    return float(losses.double().mean()), float(right.double().mean())
+    # Sums of many float32 numbers lose digits in float32; Apple's GPUs have nothing longer.
+    return float(losses.cpu().double().mean()), float(right.cpu().double().mean())
 
 
 def _as_keras_names(scores: dict[str, float]) -> dict[str, float]:

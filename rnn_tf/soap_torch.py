@@ -85,4 +85,7 @@ def _as_columns(value: torch.Tensor) -> torch.Tensor:
 
 def _next_basis(matrix: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
     """One step of orthogonal iteration towards the eigenvectors of a symmetric matrix."""
-    return torch.linalg.qr(matrix @ basis).Q
+    turned = matrix @ basis
+    # Apple's GPUs have no such decomposition.
+    on = turned.cpu() if turned.device.type == "mps" else turned
+    return torch.linalg.qr(on).Q.to(turned.device)
