@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnn_tf.config import Cell
+from rnn_tf.config import CELLS, Cell
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # What every export calls its input and output.
 INPUT, OUTPUT = "sequence", "probabilities"
 
-CELLS: dict[str, Cell] = {"SimpleRNN": "simple_rnn", "LSTM": "lstm", "GRU": "gru"}
 # Blocks of the kernels' columns: one for each gate, and one for the new content.
 GATES: dict[Cell, int] = {"simple_rnn": 1, "lstm": 4, "gru": 3}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,20 +18,18 @@ from safetensors.numpy import save
 from torch import nn
 from torch.nn import functional
 
-from export.graph import Twin
-from rnn_tf.pytorch import ACTIVATIONS
+from export.graph import GATES, Twin
+from rnn_tf.config import Cell
+from rnn_tf.pytorch import (
+    ACTIVATIONS,
+    LAYERS,
+    SequenceClassifier,
+    columns_by_gate,
+    own_layer,
+)
 
-# Where the blocks of Keras's columns lie in PyTorch's rows: GRU has the reset gate first there.
-ORDER = {"simple_rnn": [0], "lstm": [0, 1, 2, 3], "gru": [1, 0, 2]}
 # What PyTorch calls kernel and recurrent kernel, and the bias beside each, in its first layer.
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-# PyTorch's own layers, by cell, activation and that of the gates.
-LAYERS = {
-    ("simple_rnn", "tanh", "linear"): "RNN",
-    ("simple_rnn", "relu", "linear"): "RNN",
-    ("lstm", "tanh", "sigmoid"): "LSTM",
-    ("gru", "tanh", "sigmoid"): "GRU",
-}
 
 
 def write(twin: Twin, path: Path) -> dict[str, Any]:
@@ -53,8 +51,7 @@ def tensors(twin: Twin) -> dict[str, np.ndarray]:
     """The twin's weights as the `state_dict` of its module, float32."""
     # GRU has a bias beside each product in both; the other cells have one in Keras and two here.
     bias = twin.bias if twin.cell == "gru" else np.stack([twin.bias, np.zeros_like(twin.bias)])
-    blocks = np.split(np.arange(twin.kernel.shape[1]), len(ORDER[twin.cell]))
-    columns = np.concatenate([blocks[gate] for gate in ORDER[twin.cell]])
+    columns = columns_by_gate(twin.cell, twin.units)
     found = {
         "recurrent.weight_ih_l0": twin.raw_kernel[:, columns].T,  # (g*u, features)
         "recurrent.weight_hh_l0": twin.recurrent_kernel[:, columns].T,  # (g*u, u)
@@ -108,31 +105,23 @@ def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
     """
     features = weights["recurrent.weight_ih_l0"].shape[1]
     classes, units = weights["dense.weight"].shape
-    cell, activations = about["cell"], (about["activation"], about["recurrent_activation"])
-    layer = LAYERS.get((cell, *activations))
+    cell = cast(Cell, about["cell"])
+    activations = (about["activation"], about["recurrent_activation"])
+    layer = own_layer(cell, *activations, features, units)
     made = (
-        OwnLayer(layer, features, units, classes, activations[0])
-        if layer
+        OwnLayer(layer, units, classes)
+        if layer is not None
         else WrittenOut(cell, features, units, classes, activations)
     )
     made.load_state_dict({name: torch.as_tensor(weight) for name, weight in weights.items()})
     return made.eval()
 
 
-class OwnLayer(nn.Module):
+class OwnLayer(SequenceClassifier):
     """`nn.RNN`, `nn.LSTM` or `nn.GRU`, its last hidden state, `nn.Linear` and a softmax."""
 
-    def __init__(
-        self, layer: str, features: int, units: int, classes: int, activation: str
-    ) -> None:
-        super().__init__()
-        options = {"nonlinearity": activation} if layer == "RNN" else {}
-        self.recurrent = getattr(nn, layer)(features, units, batch_first=True, **options)
-        self.dense = nn.Linear(units, classes)
-
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        states, _ = self.recurrent(sequence)
-        return torch.softmax(self.dense(states[:, -1]), 1)
+        return torch.softmax(super().forward(sequence), 1)
 
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -142,10 +131,10 @@ class WrittenOut(nn.Module):
     """The same with any activation, time steps in a Python loop. Parameters have the same names."""
 
     def __init__(
-        self, cell: str, features: int, units: int, classes: int, activations: tuple[str, str]
+        self, cell: Cell, features: int, units: int, classes: int, activations: tuple[str, str]
     ) -> None:
         super().__init__()
-        rows = units * len(ORDER[cell])
+        rows = units * GATES[cell]
         shapes = [(rows, features), (rows, units), (rows,), (rows,)]
         empty = {name: torch.empty(shape) for name, shape in zip(NAMES, shapes, strict=True)}
         self.recurrent = nn.ParameterDict(empty)

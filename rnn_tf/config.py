@@ -22,6 +22,9 @@ Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Strategy = Literal["auto", "none", "mirrored"]
 Backend = Literal["keras", "torch"]
 
+# The cells, by the names of their Keras layers.
+CELLS: dict[str, Cell] = {"SimpleRNN": "simple_rnn", "LSTM": "lstm", "GRU": "gru"}
+
 
 @dataclass(frozen=True)
 class TrainConfig:

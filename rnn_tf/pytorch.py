@@ -6,10 +6,11 @@ Needs the extra `torch`: pip install "rnn-tf[torch]". Nothing imports it unless 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnn_tf.config import CELLS, Cell
 from rnn_tf.errors import InputError
 
 try:
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 
 # Where the blocks of Keras's columns lie in PyTorch's rows. LSTM has the same order in both: input,
 # forget, content, output. GRU has update, reset, content in Keras, and reset first in PyTorch.
-ORDER = {"SimpleRNN": [0], "LSTM": [0, 1, 2, 3], "GRU": [1, 0, 2]}
-# What PyTorch's own layers compute with; the gates' is sigmoid everywhere.
-OWN_ACTIVATIONS = {"SimpleRNN": ("tanh", "relu"), "LSTM": ("tanh",), "GRU": ("tanh",)}
+ORDER: dict[Cell, list[int]] = {"simple_rnn": [0], "lstm": [0, 1, 2, 3], "gru": [1, 0, 2]}
+# PyTorch's own layers, by cell, activation and that of the gates.
+LAYERS = {
+    ("simple_rnn", "tanh", "linear"): "RNN",
+    ("simple_rnn", "relu", "linear"): "RNN",
+    ("lstm", "tanh", "sigmoid"): "LSTM",
+    ("gru", "tanh", "sigmoid"): "GRU",
+}
 
 # Every activation that `build_model` takes, as keras.activations defines it.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -116,15 +122,15 @@ def to_torch(model: keras.Sequential) -> SequenceClassifier:
     """
     layer, dense = model.layers
     kind, config = type(layer).__name__, layer.get_config()
-    if kind not in ORDER:
-        raise InputError(f"no PyTorch cell for {kind}", expected=f"one of {', '.join(ORDER)}")
+    if kind not in CELLS:
+        raise InputError(f"no PyTorch cell for {kind}", expected=f"one of {', '.join(CELLS)}")
     features, units = int(layer.cell.kernel.shape[0]), int(config["units"])
     recurrent = _recurrent(kind, features, units, config)
     module = SequenceClassifier(recurrent, units, int(dense.kernel.shape[1]))
     kernel, state_kernel, bias, dense_kernel, dense_bias = map(np.asarray, model.get_weights())
     # GRU has a bias beside each product in both; the other cells have one in Keras and two here.
     bias, state_bias = bias if kind == "GRU" else (bias, np.zeros_like(bias))
-    columns = _columns(ORDER[kind], units)
+    columns = columns_by_gate(CELLS[kind], units)
     for parameter, value in (
         (recurrent.weight_ih_l0, kernel[:, columns].T),
         (recurrent.weight_hh_l0, state_kernel[:, columns].T),
@@ -157,7 +163,7 @@ def from_torch(module: SequenceClassifier) -> list[np.ndarray]:
         )
     )
     # The order of gates is its own inverse.
-    columns = _columns(ORDER[kind], state_kernel.shape[1])
+    columns = columns_by_gate(CELLS[kind], state_kernel.shape[1])
     both = np.stack([bias, state_bias])[:, columns]
     weights = [
         kernel[columns].T,
@@ -174,30 +180,39 @@ def gate_rows(module: SequenceClassifier) -> torch.Tensor | None:
     if not isinstance(module.recurrent, nn.GRU):
         return None
     weight = module.recurrent.weight_hh_l0
-    return torch.from_numpy(_columns(ORDER["GRU"], weight.shape[1])).to(weight.device)
+    return torch.from_numpy(columns_by_gate("gru", weight.shape[1])).to(weight.device)
 
 
-def _recurrent(kind: str, features: int, units: int, config: dict[str, object]) -> nn.Module:
-    activation = str(config["activation"])
-    if config.get("recurrent_activation", "sigmoid") != "sigmoid":
+def columns_by_gate(cell: Cell, units: int) -> np.ndarray:
+    """The columns of a Keras kernel in PyTorch's order of gates, or the other way round."""
+    return np.concatenate([np.arange(units) + gate * units for gate in ORDER[cell]])
+
+
+def own_layer(
+    cell: str, activation: str, gates: str, features: int, units: int
+) -> nn.Module | None:
+    """`nn.RNN`, `nn.LSTM` or `nn.GRU`, if one computes with these activations."""
+    layer = LAYERS.get((cell, activation, gates))
+    if layer is None:
+        return None
+    options = {"nonlinearity": activation} if layer == "RNN" else {}
+    made: nn.Module = getattr(nn, layer)(features, units, batch_first=True, **options)
+    return made
+
+
+def _recurrent(kind: str, features: int, units: int, config: dict[str, Any]) -> nn.Module:
+    cell, activation = CELLS[kind], str(config["activation"])
+    # A simple cell has no gates.
+    gates = config.get("recurrent_activation", "linear")
+    layer = own_layer(cell, activation, gates, features, units)
+    if layer is not None:
+        return layer
+    if cell == "simple_rnn":
+        return ActivatedRNN(features, units, activation)
+    if gates != "sigmoid":
         raise InputError(
             f"no PyTorch {kind} with other gates",
             expected="recurrent_activation sigmoid",
-            got=config["recurrent_activation"],
+            got=gates,
         )
-    if activation in OWN_ACTIVATIONS[kind]:
-        if kind == "SimpleRNN":
-            return nn.RNN(features, units, nonlinearity=activation, batch_first=True)
-        return {"LSTM": nn.LSTM, "GRU": nn.GRU}[kind](features, units, batch_first=True)
-    if kind != "SimpleRNN":
-        raise InputError(
-            f"no PyTorch {kind} with this activation",
-            expected=", ".join(OWN_ACTIVATIONS[kind]),
-            got=activation,
-        )
-    return ActivatedRNN(features, units, activation)
-
-
-def _columns(order: list[int], units: int) -> np.ndarray:
-    """The columns of a kernel, gate by gate in another order."""
-    return np.concatenate([np.arange(units) + gate * units for gate in order])
+    raise InputError(f"no PyTorch {kind} with this activation", expected="tanh", got=activation)
