@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnn_tf.config import CELLS, Cell
+from rnn_tf.config import CELL_BY_LAYER, Cell
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
@@ -87,9 +87,9 @@ def read_model(model: keras.Sequential, spec: SequenceSpec) -> Twin:
     """
     layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     names = [type(layer).__name__ for layer in layers]
-    known = f"one of {', '.join(CELLS)}, then Dense"
-    if len(names) != 2 or names[0] not in CELLS or names[1] != "Dense":
-        unsupported = [name for name in names if name not in (*CELLS, "Dense")]
+    known = f"one of {', '.join(CELL_BY_LAYER)}, then Dense"
+    if len(names) != 2 or names[0] not in CELL_BY_LAYER or names[1] != "Dense":
+        unsupported = [name for name in names if name not in (*CELL_BY_LAYER, "Dense")]
         what = f"unsupported layer: {unsupported[0]}" if unsupported else "unsupported layers"
         raise InputError(f"cannot export the model: {what}", expected=known, got=", ".join(names))
     recurrent, dense = layers[0].get_config(), layers[1].get_config()
@@ -105,7 +105,7 @@ def read_model(model: keras.Sequential, spec: SequenceSpec) -> Twin:
         np.asarray(weight, np.float32) for weight in model.get_weights()
     )
     twin = Twin(
-        cell=CELLS[names[0]],
+        cell=CELL_BY_LAYER[names[0]],
         activation=recurrent["activation"],
         recurrent_activation=recurrent.get("recurrent_activation", "linear"),
         kernel=kernel,

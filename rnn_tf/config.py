@@ -23,7 +23,7 @@ Strategy = Literal["auto", "none", "mirrored"]
 Backend = Literal["keras", "torch"]
 
 # The cells, by the names of their Keras layers.
-CELLS: dict[str, Cell] = {"SimpleRNN": "simple_rnn", "LSTM": "lstm", "GRU": "gru"}
+CELL_BY_LAYER: dict[str, Cell] = {"SimpleRNN": "simple_rnn", "LSTM": "lstm", "GRU": "gru"}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnn_tf.config import CELLS, Cell
+from rnn_tf.config import CELL_BY_LAYER, Cell
 from rnn_tf.errors import InputError
 
 try:
@@ -122,15 +122,17 @@ def to_torch(model: keras.Sequential) -> SequenceClassifier:
     """
     layer, dense = model.layers
     kind, config = type(layer).__name__, layer.get_config()
-    if kind not in CELLS:
-        raise InputError(f"no PyTorch cell for {kind}", expected=f"one of {', '.join(CELLS)}")
+    if kind not in CELL_BY_LAYER:
+        raise InputError(
+            f"no PyTorch cell for {kind}", expected=f"one of {', '.join(CELL_BY_LAYER)}"
+        )
     features, units = int(layer.cell.kernel.shape[0]), int(config["units"])
     recurrent = _recurrent(kind, features, units, config)
     module = SequenceClassifier(recurrent, units, int(dense.kernel.shape[1]))
     kernel, state_kernel, bias, dense_kernel, dense_bias = map(np.asarray, model.get_weights())
     # GRU has a bias beside each product in both; the other cells have one in Keras and two here.
     bias, state_bias = bias if kind == "GRU" else (bias, np.zeros_like(bias))
-    columns = columns_by_gate(CELLS[kind], units)
+    columns = columns_by_gate(CELL_BY_LAYER[kind], units)
     for parameter, value in (
         (recurrent.weight_ih_l0, kernel[:, columns].T),
         (recurrent.weight_hh_l0, state_kernel[:, columns].T),
@@ -163,7 +165,7 @@ def from_torch(module: SequenceClassifier) -> list[np.ndarray]:
         )
     )
     # The order of gates is its own inverse.
-    columns = columns_by_gate(CELLS[kind], state_kernel.shape[1])
+    columns = columns_by_gate(CELL_BY_LAYER[kind], state_kernel.shape[1])
     both = np.stack([bias, state_bias])[:, columns]
     weights = [
         kernel[columns].T,
@@ -201,7 +203,7 @@ def own_layer(
 
 
 def _recurrent(kind: str, features: int, units: int, config: dict[str, Any]) -> nn.Module:
-    cell, activation = CELLS[kind], str(config["activation"])
+    cell, activation = CELL_BY_LAYER[kind], str(config["activation"])
     # A simple cell has no gates.
     gates = config.get("recurrent_activation", "linear")
     layer = own_layer(cell, activation, gates, features, units)
