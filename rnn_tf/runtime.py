@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
+import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING
 
 from rnn_tf import programs
@@ -14,6 +18,13 @@ from rnn_tf.config import TrainConfig
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+# Parts of Keras that import scikit-learn and pyplot, a second's work, for what few programs use.
+SELDOM_USED = tuple(
+    f"{package}.{part}"
+    for package in ("keras", "keras._tf_keras.keras", "keras.src")
+    for part in ("wrappers", "visualization")
+)
 
 
 def start(*, verbose: bool = False) -> None:
@@ -27,15 +38,16 @@ def start(*, verbose: bool = False) -> None:
     if "tensorflow" in sys.modules:
         return
     programs.reuse()
-    if verbose:
-        import tensorflow  # noqa: F401
-    else:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with silent_stderr():
-            import tensorflow as tf
+    with contextlib.ExitStack() as meanwhile:
+        meanwhile.enter_context(_nothing_collected())
+        meanwhile.enter_context(_seldom_used_later())
+        if not verbose:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            meanwhile.enter_context(silent_stderr())
+        import tensorflow as tf
 
-            # Devices are looked for on first use, and talked about then.
-            tf.config.list_logical_devices()
+        # Devices are looked for on first use, and talked about then.
+        tf.config.list_logical_devices()
 
 
 def seed_everything(config: TrainConfig) -> None:
@@ -73,6 +85,47 @@ def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
     if config.strategy == "none" or (config.strategy == "auto" and single):
         return None
     return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Keep Python's collector from what is made here: a million objects that stay to the end.
+
+    It would search them for garbage again and again: while they are made, during training, and
+    when the process ends, which takes a second.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        atexit.register(gc.freeze)
+        if collecting:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _seldom_used_later() -> Iterator[None]:
+    """Have the parts of Keras in `SELDOM_USED` imported when something in them is first used."""
+    sys.meta_path.insert(0, _WhenUsed)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_WhenUsed)
+
+
+class _WhenUsed:
+    """A finder of modules, as `sys.meta_path` holds them."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name in SELDOM_USED else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        return spec
 
 
 @contextlib.contextmanager

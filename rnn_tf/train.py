@@ -75,20 +75,26 @@ def train(
 
 
 def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
+    import keras
+
     from rnn_tf.scores import score
 
     runtime.seed_everything(run.config)
     with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as at_the_end:
-        # Matplotlib's import fits into the time in which XLA compiles.
-        drawing = beside.submit(importlib.import_module, "rnn_tf.plots")
         way = (_in_torch if run.config.backend == "torch" else _in_keras)(run, data)
-        callbacks = []
+
+        def import_plots(epoch: int, logs: dict[str, float]) -> None:
+            # Python is idle while an epoch runs, but not in the first one, which it compiles.
+            beside.submit(importlib.import_module, "rnn_tf.plots")
+
+        callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=import_plots)]
         if progress:
             bar = _progress(run, way)
             # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
             callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
         fitted = way.fit(callbacks)
-        plots = drawing.result()
+    from rnn_tf import plots
+
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
     scores = {
         name: score(way.probabilities(fitted.model, split), split.y)

@@ -66,6 +66,14 @@ def test_help_does_not_import_tensorflow(module: str) -> None:
     assert out.endswith("exit 0\n[]\n")
 
 
+def test_what_keras_seldom_needs_is_imported_when_it_is_used() -> None:
+    slow = "sorted({'sklearn', 'matplotlib.pyplot'} & set(sys.modules))"
+    started = "import gc, sys\nfrom rnn_tf import runtime\nruntime.start()\nimport keras\n"
+    assert python(f"{started}print({slow}, gc.isenabled())") == "[] True\n"
+    used = "keras.wrappers.SKLearnClassifier, keras.visualization.plot_image_gallery"
+    assert python(f"{started}{used}\nprint({slow})") == "['matplotlib.pyplot', 'sklearn']\n"
+
+
 def test_train_is_the_function_whatever_was_imported_before() -> None:
     assert python(
         "import rnn_tf\n"
