@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from rnn_tf import programs
 from rnn_tf.config import TrainConfig
@@ -115,17 +116,39 @@ def _seldom_used_later() -> Iterator[None]:
         sys.meta_path.remove(_WhenUsed)
 
 
-class _WhenUsed:
-    """A finder of modules, as `sys.meta_path` holds them."""
+class _WhenUsed(Loader):
+    """Loads a module when a name in it is first asked for. As a class, a finder of such modules.
 
-    @staticmethod
+    `importlib.util.LazyLoader` will not do: TensorFlow asks every module for its file.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    @classmethod
     def find_spec(
-        name: str, path: Sequence[str] | None = None, target: object = None
+        cls, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path) if name in SELDOM_USED else None
         if spec is not None and spec.loader is not None:
-            spec.loader = importlib.util.LazyLoader(spec.loader)
+            spec.loader = cls(spec.loader)
         return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self.loader
+        module.__class__ = _Unused
+
+
+class _Unused(ModuleType):
+    """A module that has its name and place, and nothing else yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        loader = self.__loader__
+        if name.startswith("__") or not isinstance(loader, Loader):
+            raise AttributeError(name)
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        loader.exec_module(self)
+        return getattr(self, name)
 
 
 @contextlib.contextmanager
