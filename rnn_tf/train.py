@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rnn_tf.progress import ProgressBar
     from rnn_tf.record import Fitted
+    from rnn_tf.scores import Scores
 
 
 def train(
@@ -77,33 +78,23 @@ def train(
 def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
     import keras
 
-    from rnn_tf.scores import score
-
     runtime.seed_everything(run.config)
-    with ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as at_the_end:
-        way = (_in_torch if run.config.backend == "torch" else _in_keras)(run, data)
+    way = (_in_torch if run.config.backend == "torch" else _in_keras)(run, data)
+    with ThreadPoolExecutor(1) as beside:
 
         def import_plots(epoch: int, logs: dict[str, float]) -> None:
             # Python is idle while an epoch runs, but not in the first one, which it compiles.
             beside.submit(importlib.import_module, "rnn_tf.plots")
 
         callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=import_plots)]
-        if progress:
-            bar = _progress(run, way)
-            # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
-            callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
-        fitted = way.fit(callbacks)
-    from rnn_tf import plots
-
-    splits = {"train": data.train, "valid": data.valid, "test": data.test}
-    scores = {
-        name: score(way.probabilities(fitted.model, split), split.y)
-        for name, split in splits.items()
-    }
-    test = scores["test"]
-    run.save_model(fitted.model)
-    plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
-    plots.plot_confusion(test.confusion, data.spec.labels, test.accuracy, run.confusion_file)
+        with contextlib.ExitStack() as at_the_end:
+            if progress:
+                bar = _progress(run, way)
+                # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
+                callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
+            fitted = way.fit(callbacks)
+        run.save_model(fitted.model)
+        scores = _score_and_draw(run, data, way, fitted, beside)
     run.save_metrics(
         {
             "parameters": fitted.model.count_params(),
@@ -116,6 +107,29 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
     )
     programs.seal()
     return run
+
+
+def _score_and_draw(
+    run: Run, data: SequenceData, way: Way, fitted: Fitted, beside: ThreadPoolExecutor
+) -> dict[str, Scores]:
+    """Score the splits while `beside` draws: scoring leaves Python, which drawing needs, idle."""
+    from rnn_tf import plots
+    from rnn_tf.scores import score
+
+    def scored(split: Split) -> Scores:
+        return score(way.probabilities(fitted.model, split), split.y)
+
+    def draw_confusion() -> None:
+        labels, path = data.spec.labels, run.confusion_file
+        plots.plot_confusion(test.confusion, labels, test.accuracy, path)
+
+    curves = beside.submit(plots.plot_curves, fitted.history, fitted.best_epoch, run.curves_file)
+    test = scored(data.test)
+    confusion = beside.submit(draw_confusion)
+    scores = {"train": scored(data.train), "valid": scored(data.valid), "test": test}
+    for picture in (curves, confusion):
+        picture.result()  # raises what drawing raised
+    return scores
 
 
 class Way(NamedTuple):
