@@ -20,11 +20,16 @@ from rnn_tf.config import TrainConfig
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Parts of Keras that import scikit-learn and pyplot, a second's work, for what few programs use.
-SELDOM_USED = tuple(
-    f"{package}.{part}"
-    for package in ("keras", "keras._tf_keras.keras", "keras.src")
-    for part in ("wrappers", "visualization")
+# Parts of TensorFlow and Keras that take long to import, for what few programs use: the interface
+# of TensorFlow 1, and what in Keras imports scikit-learn and pyplot.
+SELDOM_USED = (
+    "tensorflow._api.v2.compat.v1",
+    "tensorflow._api.v2.compat.v2",
+    *(
+        f"{package}.{part}"
+        for package in ("keras", "keras._tf_keras.keras", "keras.src")
+        for part in ("wrappers", "visualization")
+    ),
 )
 
 
@@ -42,6 +47,7 @@ def start(*, verbose: bool = False) -> None:
     with contextlib.ExitStack() as meanwhile:
         meanwhile.enter_context(_nothing_collected())
         meanwhile.enter_context(_seldom_used_later())
+        meanwhile.enter_context(_without_jax())
         if not verbose:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             meanwhile.enter_context(silent_stderr())
@@ -108,12 +114,28 @@ def _nothing_collected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _seldom_used_later() -> Iterator[None]:
-    """Have the parts of Keras in `SELDOM_USED` imported when something in them is first used."""
+    """Have the modules in `SELDOM_USED` imported when something in them is first used."""
     sys.meta_path.insert(0, _WhenUsed)
     try:
         yield
     finally:
         sys.meta_path.remove(_WhenUsed)
+
+
+@contextlib.contextmanager
+def _without_jax() -> Iterator[None]:
+    """Let TensorFlow and Keras find no JAX: they import it where they do, half a second's work.
+
+    What for, nothing here uses: TensorFlow Lite's converter of it, and a name that old ones lack.
+    """
+    if "jax" in sys.modules:
+        yield
+        return
+    sys.modules["jax"] = None  # type: ignore[assignment] # what Python knows as: cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules["jax"]
 
 
 class _WhenUsed(Loader):

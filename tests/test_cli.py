@@ -78,6 +78,29 @@ def test_what_keras_seldom_needs_is_imported_when_it_is_used() -> None:
     assert python(f"{started}{used}\nprint({slow})") == "['matplotlib.pyplot', 'sklearn']\n"
 
 
+def test_the_interfaces_of_tensorflow_1_and_2_are_imported_when_they_are_used() -> None:
+    started = "import sys\nfrom rnn_tf import runtime\nruntime.start()\nimport tensorflow as tf\n"
+    count = "print(sum(name.startswith('tensorflow._api.v2.compat.v') for name in sys.modules))\n"
+    used = "tf.compat.v1.Session, tf.compat.v2.constant, tf.compat.v1.lite.TFLiteConverter\n"
+    before, after = python(f"{started}{count}{used}{count}").split()
+    assert int(before) == 2  # names without contents
+    assert int(after) > 100
+    again = (
+        "import tensorflow.compat.v1 as tf1\nprint(tf1 is tf.compat.v1, tf1.placeholder.__name__)"
+    )
+    assert python(f"{started}{again}").startswith("True <function placeholder")
+
+
+def test_jax_is_not_imported_beside_tensorflow_and_can_be_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "jax.py").write_text("here = True")
+    out = python(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "from rnn_tf import runtime\nruntime.start()\nprint('jax' in sys.modules)\n"
+        "import jax\nprint(jax.here)"
+    )
+    assert out == "False\nTrue\n"
+
+
 def test_train_is_the_function_whatever_was_imported_before() -> None:
     assert python(
         "import rnn_tf\n"
