@@ -30,7 +30,7 @@ def whole_epochs(
     # Gathering on the host is a memory copy; the compiled program would do it number by number.
     dataset = dataset.map(_gather(split), num_parallel_calls=1)
     # The next epoch is gathered while this one trains; more would only hold memory.
-    return dataset.prefetch(1)
+    return dataset.prefetch(1).with_options(_untuned())
 
 
 def batches(
@@ -64,10 +64,19 @@ def evaluation_batches(split: Split, spec: SequenceSpec) -> tf.data.Dataset:
     dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y))
     bytes_each = 4 * spec.timesteps * spec.features
     dataset = dataset.batch(max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // bytes_each)))
-    # After batching, so that scaling is vectorised. Not parallel: an autotuned pipeline starts a
-    # thread for each of its iterators, one an epoch here, and Keras joins them all at the end of
-    # training, half a second each.
-    return dataset.map(lambda x, y: (scale(x), y)).prefetch(1)
+    # After batching, so that scaling is vectorised.
+    return dataset.map(lambda x, y: (scale(x), y)).prefetch(1).with_options(_untuned())
+
+
+def _untuned() -> tf.data.Options:
+    """Options of a pipeline in which there is nothing to tune.
+
+    TensorFlow starts a tuning thread for each iterator, one an epoch, even so, and often waits for
+    all of them at the end of training, up to half a second each.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _order(examples: int, batch_size: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
