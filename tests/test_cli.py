@@ -88,7 +88,7 @@ def test_the_interfaces_of_tensorflow_1_and_2_are_imported_when_they_are_used() 
     again = (
         "import tensorflow.compat.v1 as tf1\nprint(tf1 is tf.compat.v1, tf1.placeholder.__name__)"
     )
-    assert python(f"{started}{again}").startswith("True <function placeholder")
+    assert python(f"{started}{again}") == "True placeholder\n"
 
 
 def test_jax_is_not_imported_beside_tensorflow_and_can_be_afterwards(tmp_path: Path) -> None:
