@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rnn_tf import xla_flags
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
 from rnn_tf.data.spec import SequenceData
@@ -17,10 +18,12 @@ from rnn_tf.model import build_model
 from rnn_tf.optimizer import build_optimizer, learning_rate
 from rnn_tf.record import Fitted, Recorder
 from rnn_tf.run import Run
+from rnn_tf.time_loop import loop_over_time
 
-# Written out, the steps of a simple cell run 1.5 times as fast as in a loop, but compile time grows
-# with length: sequences longer than this are looped over. So are gated cells, whose many small
-# operations XLA compiles badly when written out (GRU on MNIST: 12 s an epoch, looped 1.4 s).
+# Written out, the steps of a simple cell run 1.5 times as fast as in a loop that XLA does not
+# compile whole, but compile time grows with length: sequences longer than this are looped over. So
+# are gated cells, whose many small operations XLA compiles badly when written out (GRU on MNIST:
+# 12 s an epoch, looped 1.4 s).
 UNROLL_TIMESTEPS = 64
 # A fused epoch holds the training split three times: as loaded, this epoch, the next. Bytes.
 FUSED_BYTES = 2 * 2**30
@@ -70,7 +73,8 @@ class FusedSequential(keras.Sequential):
 
     Keras compiles the training step; when that is one batch, most of the time goes into
     starting it. Here the loop over batches is inside what is compiled. An element of its
-    training data is `(x, y, weight)` with a leading axis of steps, x raw.
+    training data is `(x, y, weight)` with a leading axis of steps, one of its validation data
+    `(x, y)`; x is raw.
     """
 
     def __init__(self, layers: list[keras.Layer], scale: float) -> None:
@@ -83,7 +87,7 @@ class FusedSequential(keras.Sequential):
 
         def step(i: tf.Tensor) -> tuple[tf.Tensor]:
             # One batch is scaled at a time: the epoch stays uint8 where the data is.
-            batch_step((tf.cast(x[i], tf.float32) * self.scale, y[i], weight[i]))
+            batch_step((self._scaled(x[i]), y[i], weight[i]))
             return (i + 1,)
 
         tf.while_loop(lambda i: i < x.shape[0], step, (tf.constant(0),))
@@ -91,14 +95,18 @@ class FusedSequential(keras.Sequential):
         return result
 
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        x, y = data
         # Thousands of sequences are evaluated at a time: a loop is as fast, and sooner compiled.
         recurrent = self.layers[0]
         written_out, recurrent.unroll = recurrent.unroll, False
         try:
-            result: dict[str, tf.Tensor] = super().test_step(data)
+            result: dict[str, tf.Tensor] = super().test_step((self._scaled(x), y))
         finally:
             recurrent.unroll = written_out
         return result
+
+    def _scaled(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(x, tf.float32) * self.scale
 
 
 def why_not_fused(
@@ -153,7 +161,7 @@ def fit(
             initial_epoch=first,
             epochs=config.epochs,
             steps_per_epoch=1 if fused else None,
-            validation_data=evaluation_batches(data.valid, data.spec),
+            validation_data=evaluation_batches(data.valid, data.spec, raw=fused),
             shuffle=False,
             verbose=0,
             callbacks=[clock, keep, *(callbacks or [])],
@@ -164,10 +172,7 @@ def fit(
 def _compiled(
     config: TrainConfig, data: SequenceData, precision: str, *, fused: bool, steps: int
 ) -> keras.Sequential:
-    unroll = config.cell == "simple_rnn" and data.spec.timesteps <= UNROLL_TIMESTEPS
-    model = build_model(config, data.spec, precision=precision, unroll=unroll)
-    if unroll and not (config.dropout or config.recurrent_dropout):
-        _trace_once(model.layers[0].cell)
+    model = _quick_to_train(config, data, precision)
     if fused:
         model = FusedSequential(model.layers, data.spec.scale)
     optimizer = build_optimizer(config, steps)
@@ -187,6 +192,21 @@ def _compiled(
         steps_per_execution=1 if fused else PLAIN_STEPS,
     )
     _build_variables(model, data.spec.classes)
+    return model
+
+
+def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> keras.Sequential:
+    """The model, its time steps in the form that XLA makes the fastest program of."""
+    gpu = tf.config.list_physical_devices("GPU")
+    whole_loops = xla_flags.are_set() and _may_compile(config) and not gpu
+    short = config.cell == "simple_rnn" and data.spec.timesteps <= UNROLL_TIMESTEPS
+    unroll = short and not (whole_loops and xla_flags.is_small(config))
+    model = build_model(config, data.spec, precision=precision, unroll=unroll)
+    (recurrent, _) = model.layers
+    if whole_loops and not unroll:
+        loop_over_time(recurrent)
+    elif unroll and not (config.dropout or config.recurrent_dropout):
+        _trace_once(recurrent.cell)
     return model
 
 

@@ -17,6 +17,7 @@ import shutil
 import time
 from pathlib import Path
 
+from rnn_tf import xla_flags
 from rnn_tf.cache import cache_folder
 from rnn_tf.errors import InputError
 from rnn_tf.run import write_text
@@ -76,8 +77,10 @@ def _drop_unsealed(folder: Path) -> None:
 
 def _folder() -> Path:
     # One for each TensorFlow and processor: a program is machine code, and a home directory may
-    # be shared by machines that differ.
-    made_by = f"{importlib.metadata.version('tensorflow')} {_processor()}"
+    # be shared by machines that differ. And for each set of flags, which XLA leaves out of the
+    # name of a program: another's would round otherwise.
+    flags = os.environ.get(xla_flags.VARIABLE, "")
+    made_by = f"{importlib.metadata.version('tensorflow')} {flags} {_processor()}"
     return cache_folder("xla") / hashlib.sha256(made_by.encode()).hexdigest()[:16]
 
 

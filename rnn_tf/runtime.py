@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rnn_tf import programs
+from rnn_tf import programs, xla_flags
 from rnn_tf.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -33,16 +33,19 @@ SELDOM_USED = (
 )
 
 
-def start(*, verbose: bool = False) -> None:
+def start(config: TrainConfig | None = None, *, verbose: bool = False) -> None:
     """Import TensorFlow: quietly, its memory growing on demand, its compiled programs cached.
 
     What is set here holds for the process and only where the user has not set it already.
+    `config` says what the process will train, if anything, so that XLA compiles it well.
     `verbose` lets TensorFlow's own messages through.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "tensorflow" in sys.modules:
         return
+    if config is not None:
+        xla_flags.suit(config)
     programs.reuse()
     with contextlib.ExitStack() as meanwhile:
         meanwhile.enter_context(_nothing_collected())

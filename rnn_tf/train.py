@@ -59,7 +59,7 @@ def train(
     # Reading the data is native code for the most part, and importing TensorFlow is not.
     with ThreadPoolExecutor(1) as beside:
         loading = beside.submit(lambda: data or load(config.dataset))
-        runtime.start(verbose=verbose)
+        runtime.start(config, verbose=verbose)
         data = loading.result()
     from rnn_tf.model import build_model
 

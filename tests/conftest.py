@@ -23,8 +23,9 @@ settings.load_profile("patient")
 # Tests neither use nor fill the caches of the person who runs them; commands inherit this.
 _CACHE = tempfile.TemporaryDirectory(prefix="rnn-tf-tests-")
 os.environ["RNN_TF_CACHE"] = _CACHE.name
-# Before a test module imports Keras, and TensorFlow with it, in its own way.
-runtime.start()
+# Before a test module imports Keras, and TensorFlow with it, in its own way. As the command
+# starts it, so that the same training gives the same bits here and there.
+runtime.start(TrainConfig())
 
 
 def pytest_unconfigure() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf import Run, TrainConfig, build_model, train, xla_flags
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.data.order import epoch_order
 from rnn_tf.data.pipeline import batches, evaluation_batches, whole_epochs
@@ -102,12 +102,25 @@ def test_a_model_of_another_program_is_not_taken(
     assert len(kept._models) == 1, "only the last ones are kept"
 
 
+@pytest.mark.parametrize("whole_loops", [True, False])
+@pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 def test_training_is_what_a_loop_over_the_batches_gives(
-    small: SequenceData, tmp_path: Path
+    cell: str,
+    whole_loops: bool,
+    small: SequenceData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against Keras's own `train_on_batch`, the last batch handed over short, not filled up."""
+    monkeypatch.setattr(xla_flags, "are_set", lambda: whole_loops)
     config = dataclasses.replace(
-        CONFIG, optimizer="adam", schedule="constant", warmup=0.0, clip_norm=0.0, epochs=2
+        CONFIG,
+        cell=cell,
+        optimizer="adam",
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=0.0,
+        epochs=2,
     )
     found = fitted(config, small, tmp_path)
     seed_everything(config)

@@ -58,14 +58,23 @@ def batches(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(split: Split, spec: SequenceSpec) -> tf.data.Dataset:
-    """The split once, in order, every example: scaled float32 `(batch, timesteps, features)`, y."""
-    scale = _scale(spec)
-    dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y))
+def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -> tf.data.Dataset:
+    """The split once, in order, every example: `(x, y)`, y int32.
+
+    `x` is scaled float32 `(batch, timesteps, features)`, or as it was loaded if `raw`.
+    """
     bytes_each = 4 * spec.timesteps * spec.features
-    dataset = dataset.batch(max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // bytes_each)))
-    # After batching, so that scaling is vectorised.
-    return dataset.map(lambda x, y: (scale(x), y)).prefetch(1).with_options(_untuned())
+    most = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // bytes_each))
+    if len(split.y) <= most:
+        # As a whole: cutting it up and putting it together takes longer than evaluating it.
+        dataset = tf.data.Dataset.from_tensors((split.x, split.y))
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y)).batch(most)
+    if not raw:
+        scale = _scale(spec)
+        # After batching, so that scaling is vectorised.
+        dataset = dataset.map(lambda x, y: (scale(x), y)).prefetch(1)
+    return dataset.with_options(_untuned())
 
 
 def _untuned() -> tf.data.Options:
