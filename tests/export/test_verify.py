@@ -488,8 +488,8 @@ def test_input_beyond_the_data_is_as_large_as_float32_allows(case: Case) -> None
 
 
 # --- the command ---
-def test_a_good_bundle_is_shown_as_a_table(small_bundle: Bundle, capsys: Capture) -> None:
-    assert main([str(small_bundle.path)]) == 0
+def test_a_good_bundle_is_shown_as_a_table(copy: Bundle, capsys: Capture) -> None:
+    assert main([str(copy.path)]) == 0
     out, err = capsys.readouterr()
     formulas = "verifying: the formulas in float64"
     assert err.splitlines() == [formulas, *(f"verifying: {name}" for name in FORMATS)]
