@@ -15,9 +15,9 @@ from rnn_tf.config import TrainConfig
 
 # XLA ends a process that gives it a flag it does not know: only these versions are told anything.
 VERSIONS = ("2.21.",)
-# What is small: up to here one core, told so, is faster than two that are not.
-UNITS = 32
-BATCH = 128
+# Multiplications of states in a time step up to which one core, told so, is faster than two that
+# are not, for every cell: those of 64 units and 64 examples, or of 32 and 256.
+SMALL = 2**18
 
 VARIABLE = "XLA_FLAGS"
 _EXTRA = ",".join(
@@ -26,8 +26,8 @@ _EXTRA = ",".join(
         f"xla_cpu_small_while_loop_byte_threshold={2**40}",
         # In such a function, products that are written out are only made of small matrices ...
         "xla_force_enable_experimental_llvm_ir_gemm",
-        # ... and in pieces of 11 rows, 9 terms and one vector of columns, which keeps fewer
-        # numbers in registers.
+        # ... and in pieces of 11 rows, 9 terms and one vector of columns. Two vectors wide, each
+        # number of a row is read half as often, and fewer rows leave room for that in registers.
         "xla_llvm_ir_gemm_tile_size=6:8:2*vectwidth",
         # LLVM unrolls short loops before it looks for vectors in them, and then finds none.
         "xla_cpu_disable_loop_unrolling",
@@ -62,4 +62,4 @@ def are_set() -> bool:
 
 def is_small(config: TrainConfig) -> bool:
     """Whether loops compiled whole suit this layer and these batches."""
-    return config.units <= UNITS and config.batch_size <= BATCH
+    return config.batch_size * config.units**2 <= SMALL

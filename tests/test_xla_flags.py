@@ -14,12 +14,13 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(xla_flags.VARIABLE, raising=False)
 
 
-def test_a_small_layer_gets_the_flags() -> None:
-    xla_flags.suit(TrainConfig())
+@pytest.mark.parametrize("small", [{}, {"units": 64}, {"batch_size": 256}])
+def test_a_small_layer_gets_the_flags(small: dict[str, int]) -> None:
+    xla_flags.suit(TrainConfig(**small))  # type: ignore[arg-type]
     assert xla_flags.are_set()
 
 
-@pytest.mark.parametrize("large", [{"units": xla_flags.UNITS + 1}, {"batch_size": 512}])
+@pytest.mark.parametrize("large", [{"units": 65}, {"batch_size": 257}])
 def test_a_large_one_does_not(large: dict[str, int]) -> None:
     xla_flags.suit(TrainConfig(**large))  # type: ignore[arg-type]
     assert xla_flags.VARIABLE not in os.environ
