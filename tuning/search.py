@@ -22,7 +22,7 @@ from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import TEMPORARY, Run, holds_run, said_plainly, write_text
 from rnn_tf.train import train
 from tuning import report
-from tuning.space import Space, hyperparameters, read_space
+from tuning.space import Space, hyperparameters, largest, read_space
 
 if TYPE_CHECKING:
     from tuning.oracles import Durable
@@ -102,7 +102,9 @@ def search(
     space = read_space(settings.space)
     data = data or load(settings.dataset)
     begin(directory, settings, space, resume=resume)
-    runtime.start(verbose=verbose)
+    # Workers inherit what this sets.
+    most = largest(space, settings.base(), data.spec, settings.max_parameters)
+    runtime.start(most, verbose=verbose)
     oracle = build(settings, space, data, directory)
     if max_minutes is not None:
         oracle.until = time.monotonic() + 60 * max_minutes

@@ -210,6 +210,24 @@ def within(
     return fitting
 
 
+def largest(
+    space: Space, base: TrainConfig, spec: SequenceSpec, limit: int | None = None
+) -> TrainConfig:
+    """What takes most to train: as many units and as large batches as any trial may have.
+
+    `limit` is that on parameters. Raises `InputError` when no model is within it.
+    """
+    units = [space.get("units", Choice((base.units,)))]
+    if limit is not None:
+        units = list(within(space, base, spec, limit).values())
+    batches = space.get("batch_size", Choice((base.batch_size,)))
+    return dataclasses.replace(base, units=max(map(_most, units)), batch_size=_most(batches))
+
+
+def _most(bounds: Choice | Range) -> int:
+    return int(max(bounds.values) if isinstance(bounds, Choice) else bounds.high)
+
+
 def _each(units: Choice | Range) -> list[int]:
     if isinstance(units, Choice):
         return list(units.values)

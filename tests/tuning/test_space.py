@@ -22,6 +22,7 @@ from tuning.space import (
     Space,
     configure,
     hyperparameters,
+    largest,
     parameters,
     read_space,
     within,
@@ -97,6 +98,26 @@ def test_the_limit_takes_nothing_away_that_would_fit(limit: int) -> None:
 def test_a_limit_below_every_model_is_refused() -> None:
     with pytest.raises(InputError, match="within --max-parameters; expected at least 2,282"):
         hyperparameters(SMALL, BASE, MNIST, 2281)
+
+
+@pytest.mark.parametrize(
+    ("space", "limit", "units", "batch_size"),
+    [
+        (SMALL, None, 32, 128),
+        (FULL, None, 128, 128),
+        (FULL, 2282, 32, 128),
+        ({"units": Choice((8, 64, 16)), "batch_size": Range(16, 48)}, None, 64, 48),
+        ({"activation": Choice(("elu", "relu"))}, None, 32, 64),
+    ],
+)
+def test_the_largest_is_no_smaller_than_any_draw(
+    space: Space, limit: int | None, units: int, batch_size: int
+) -> None:
+    found = largest(space, BASE, MNIST, limit)
+    assert (found.units, found.batch_size) == (units, batch_size)
+    for drawn in draws(space, limit):
+        assert drawn.units <= found.units
+        assert drawn.batch_size <= found.batch_size
 
 
 def test_numbers_keep_the_digits_that_survive_single_precision() -> None:
