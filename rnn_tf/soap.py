@@ -21,6 +21,10 @@ EARLY_STEPS = 100
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 BETA_SHAMPOO = 0.95
 BASIS_EVERY = 10
+# In a basis that stays, no step of Adam is longer than 7.3 in any direction (Cauchy-Schwarz, from
+# the two betas). When the basis turns, a direction can come to stand on a velocity of almost
+# nothing, that of another direction, and one step thousands long ends the training.
+LONGEST = 50.0
 
 
 class Soap(keras.optimizers.Optimizer):
@@ -117,6 +121,7 @@ class Soap(keras.optimizers.Optimizer):
         step = ops.cast(self.iterations + 1, "float32")
         correction = ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
         turned = correction * turn(momentum) / (ops.sqrt(velocity) + self.epsilon)
+        turned = ops.clip(turned, -LONGEST, LONGEST)
         return ops.matmul(ops.matmul(q_left, turned), ops.transpose(q_right))
 
     def _is_refresh(self, step: Any) -> Any:

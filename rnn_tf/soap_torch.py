@@ -64,7 +64,8 @@ class Soap(torch.optim.Optimizer):
         # Both averages start at zero; Adam's correction for that.
         correction = (1 - soap.BETA_2 ** (done + 1)) ** 0.5 / (1 - soap.BETA_1 ** (done + 1))
         step = (q_left.t() @ momentum @ q_right).div_(velocity.sqrt().add_(soap.EPSILON))
-        return q_left @ step.mul_(correction) @ q_right.t()
+        step = step.mul_(correction).clamp_(-soap.LONGEST, soap.LONGEST)
+        return q_left @ step @ q_right.t()
 
     def _start(self, grad: torch.Tensor, key: torch.nn.Parameter) -> dict[str, torch.Tensor]:
         rows, inputs = grad.shape

@@ -222,6 +222,22 @@ def test_soap_takes_the_steps_of_the_paper(
             np.testing.assert_allclose(actual, weight, atol=1e-5)
 
 
+def test_soap_takes_no_giant_step_where_a_direction_stands_on_no_velocity() -> None:
+    """As after a turn of the basis: without a limit, a network that learns well is lost at once."""
+    (layer,) = dense_layers((3, 4))
+    optimizer = Soap(0.01)
+    optimizer.build(layer.trainable_variables)
+    (state,) = optimizer._states
+    for name in ("left", "right"):
+        state[name].assign(np.eye(4))
+    state["momentum"].assign(np.full((4, 4), 0.1))
+    before = layer.get_weights()
+    zeros = [keras.ops.zeros_like(variable) for variable in layer.trainable_variables]
+    optimizer.apply(zeros, layer.trainable_variables)
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_allclose(new, old - 0.01 * rnn_tf.soap.LONGEST, rtol=1e-5)
+
+
 def test_soap_clips_the_whole_gradient_and_nothing_below_the_limit() -> None:
     # Adam's first step does not depend on the gradient's length; the averages do.
     averages = {}

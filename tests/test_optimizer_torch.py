@@ -85,3 +85,14 @@ def test_steps_are_those_of_keras(
     for actual, weight in zip(found, expected, strict=True):
         # 15 steps of at most 0.05 in float32, whose rounding a basis multiplies.
         np.testing.assert_allclose(actual, weight, atol=2e-5)
+
+
+def test_neither_takes_a_giant_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit that every step exceeds, as only a turning basis makes them: they stay equal."""
+    monkeypatch.setattr(rnn_tf.soap, "LONGEST", 0.1)
+    config = dataclasses.replace(CONFIG, cell="lstm", optimizer="soap", clip_norm=0.0)
+    spec = SequenceSpec(timesteps=4, features=SQUARE["lstm"], classes=3, labels=("a", "b", "c"))
+    model = build_model(config, spec)
+    found = trained_in_torch(model, config)
+    for actual, weight in zip(found, trained_in_keras(model, config), strict=True):
+        np.testing.assert_allclose(actual, weight, atol=2e-5)
