@@ -36,7 +36,10 @@ def reuse() -> None:
     Does nothing where the user has said otherwise in `TF_XLA_FLAGS`, or where the folder cannot
     be written: compiling again is slower, not wrong.
     """
-    flags = os.environ.get("TF_XLA_FLAGS", "")
+    # What a parent process has set is chosen anew: its programs may be made with other flags.
+    inherited = f"{FLAG}={cache_folder('xla')}"
+    said = os.environ.get("TF_XLA_FLAGS", "").split()
+    flags = " ".join(flag for flag in said if not flag.startswith(inherited))
     if FLAG in flags:
         return
     folder = _folder()

@@ -46,12 +46,18 @@ FLAGS = " ".join(
 
 
 def suit(config: TrainConfig) -> None:
-    """Set the flags if the layer that `config` describes is small and the user has set none.
+    """Tell XLA if the layer that `config` describes is small."""
+    if is_small(config):
+        tell()
+
+
+def tell() -> None:
+    """Set the flags, unless the user has set some or TensorFlow may not know them.
 
     They hold for the process: what else it trains, large layers too, is compiled with them.
     """
     version = importlib.metadata.version("tensorflow")
-    if is_small(config) and version.startswith(VERSIONS) and VARIABLE not in os.environ:
+    if version.startswith(VERSIONS) and VARIABLE not in os.environ:
         os.environ[VARIABLE] = FLAGS
 
 

@@ -33,6 +33,19 @@ def test_sealed_programs_stay_and_others_go(folder: Path) -> None:
     assert sorted(path.name for path in folder.glob("*.pb")) == ["whole.pb"]
 
 
+def test_a_child_told_otherwise_has_a_folder_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XLA does not tell programs of other flags apart."""
+    monkeypatch.setenv("TF_XLA_FLAGS", f"--mine=1 {programs.FLAG}={folder}")
+    monkeypatch.setenv("XLA_FLAGS", "--another=1")
+    programs.reuse()
+    mine, other = os.environ["TF_XLA_FLAGS"].split()
+    assert mine == "--mine=1"
+    assert other.startswith(f"{programs.FLAG}={folder.parent}")
+    assert other != f"{programs.FLAG}={folder}"
+
+
 def test_programs_that_nobody_made_again_go(folder: Path) -> None:
     (folder / "old.pb").write_bytes(b"program")
     programs.seal()

@@ -20,6 +20,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine import trial as trials
 
+from rnn_tf import xla_flags
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.run import write_text
@@ -31,8 +32,9 @@ OBJECTIVE = "val_accuracy"
 # A worker says with this value of its trial why it failed: KerasTuner's messages to the chief
 # have no place for a reason, and values of this kind are how it passes notes itself.
 REASON = "tuner/reason"
-# What a worker asks the chief: which search is this? And what it says: I am alive.
-SETTINGS, ALIVE = "settings", "alive"
+# What a worker asks the chief: which search is this, and is XLA told how to compile small layers?
+# And what it says: I am alive.
+SETTINGS, ALIVE, XLA_TOLD = "settings", "alive", "xla told"
 
 
 # One call at a time, from whatever thread.
@@ -110,6 +112,7 @@ class Durable(keras_tuner.Oracle):
             return found
         answer = keras_tuner.HyperParameters()
         answer.values[SETTINGS] = self.settings
+        answer.values[XLA_TOLD] = xla_flags.are_set()
         return trials.Trial(answer, trial_id=trial_id)
 
     @contextlib.contextmanager

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnn_tf import programs, runtime
+from rnn_tf import programs, runtime, xla_flags
 from rnn_tf.data import load
 from rnn_tf.errors import CheckFailed, InputError
 
@@ -284,10 +284,12 @@ def join(address: str, workers: int, directory: Path) -> None:
     _point_at(address, me)
     from keras_tuner.src.distribute.oracle_client import OracleClient
 
-    from tuning.oracles import SETTINGS
+    from tuning.oracles import SETTINGS, XLA_TOLD
     from tuning.tuner import no_oracle
 
-    told = OracleClient(no_oracle()).get_trial(SETTINGS).hyperparameters.values[SETTINGS]
+    told = OracleClient(no_oracle()).get_trial(SETTINGS).hyperparameters.values
+    if told[XLA_TOLD]:
+        xla_flags.tell()  # for the workers, which inherit it
     names = [f"{me}-{i}" for i in range(workers)]
     with _terminated_like_interrupted():
-        Crew(address, directory, told, names).work()
+        Crew(address, directory, told[SETTINGS], names).work()

@@ -153,8 +153,15 @@ def test_others_join(unbroken: list[dict[str, Any]], small_npz: Path, tmp_path: 
         address = f"127.0.0.1:{free.getsockname()[1]}"
     directory = tmp_path / "d"
     with start(*arguments(small_npz, directory, "--listen", address)) as process:
-        wait((directory / "oracle.json").exists)
+        wait(lambda: training(directory, "0"))
+        # Or these would have ended before the others have begun.
+        own = family(process)
+        for each in own:
+            each.suspend()
         with start("--chief", address, "--dir", str(tmp_path / "elsewhere")) as other:
+            wait(lambda: any((tmp_path / "elsewhere").glob("trial_*")))
+            for each in own:
+                each.resume()
             _, complaint = process.communicate(timeout=300)
             other.communicate(timeout=90)
     assert process.returncode == 0, complaint
