@@ -105,6 +105,7 @@ def simple_rnn(
 
 def _matmul_gradient(operation: tf.Operation, of_product: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     left, right = operation.inputs
+    # No cell of Keras has one; with one, the lines below would be wrong without a word.
     if operation.get_attr("transpose_a") or operation.get_attr("transpose_b"):
         raise NotImplementedError("the gradient of a product of transposed matrices")
     return of_product @ tf.transpose(right), tf.transpose(left) @ of_product

@@ -11,13 +11,8 @@ import pytest
 import tensorflow as tf
 
 from rnn_tf import xla_flags
+from rnn_tf.model import CELLS
 from rnn_tf.time_loop import SLOPES, loop_over_time
-
-CELLS = {
-    "simple_rnn": keras.layers.SimpleRNN,
-    "lstm": keras.layers.LSTM,
-    "gru": keras.layers.GRU,
-}
 
 
 def layer(cell: str, features: int = 3, **settings: Any) -> keras.layers.RNN:
@@ -32,7 +27,9 @@ def sequences(examples: int, timesteps: int, features: int = 3) -> tf.Tensor:
     return tf.constant(random.normal(size=(examples, timesteps, features)), tf.float32)
 
 
-def state_and_gradients(layer: keras.layers.RNN, x: tf.Tensor) -> list[tf.Tensor]:
+def state_and_gradients(layer: keras.layers.RNN) -> Any:
+    """A compiled function of sequences."""
+
     def compute(x: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             state = layer(x, training=True)
@@ -40,8 +37,7 @@ def state_and_gradients(layer: keras.layers.RNN, x: tf.Tensor) -> list[tf.Tensor
             total = tf.reduce_sum(tf.cast(state, tf.float32) ** 2)
         return [state, *tape.gradient(total, [v.value for v in layer.trainable_variables])]
 
-    result: list[tf.Tensor] = tf.function(compute, jit_compile=True)(x)
-    return result
+    return tf.function(compute, jit_compile=True)
 
 
 @pytest.mark.parametrize("examples", [1, 7])
@@ -56,7 +52,7 @@ def test_states_and_gradients_are_those_of_keras(
     x = sequences(examples, timesteps)
     plain, looped = (layer(cell, activation=activation) for _ in range(2))
     loop_over_time(looped)
-    expected, found = state_and_gradients(plain, x), state_and_gradients(looped, x)
+    expected, found = state_and_gradients(plain)(x), state_and_gradients(looped)(x)
     assert len(found) == 4
     for one, other in zip(expected, found, strict=True):
         # float32 rounding: 3e-6 seen, where the largest gradient is about 30.
@@ -70,7 +66,7 @@ def test_dropout_and_other_precisions_are_left_to_keras() -> None:
     assert not np.allclose(dropping(x, training=True), dropping(x, training=False))
     half = layer("simple_rnn", dtype="mixed_float16")
     loop_over_time(half)
-    assert state_and_gradients(half, x)[0].dtype == tf.float16
+    assert state_and_gradients(half)(x)[0].dtype == tf.float16
 
 
 def test_a_layer_that_loops_keeps_its_variables() -> None:
@@ -90,22 +86,10 @@ def test_xla_compiles_the_loops_whole_and_their_products_well(cell: str, activat
     """Thirteen times slower is what a product read the other way round would be."""
     looped = layer(cell, activation=activation)
     loop_over_time(looped)
-    program = compiled(looped, sequences(16, 6))
+    function = state_and_gradients(looped)
+    program = function.experimental_get_compiler_ir(sequences(16, 6))(stage="optimized_hlo")
     assert program.count("xla_cpu_small_call") >= 2, "the loops forward and backward"
     in_loops = [line for line in re.findall(r"= .* dot\(.*", program) if "while" in line]
     assert in_loops
     for product in in_loops:
         assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in product
-
-
-def compiled(layer: keras.layers.RNN, x: tf.Tensor) -> str:
-    """The program of a layer's gradients, as XLA has optimized it."""
-
-    def gradients(x: tf.Tensor) -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
-            total = tf.reduce_sum(layer(x, training=True))
-        grads: list[tf.Tensor] = tape.gradient(total, layer.trainable_variables)
-        return grads
-
-    function = tf.function(gradients, jit_compile=True)
-    return str(function.experimental_get_compiler_ir(x)(stage="optimized_hlo"))
