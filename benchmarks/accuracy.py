@@ -20,7 +20,8 @@ from rnn_tf import load, train
 from rnn_tf.command import arguments, parse
 from rnn_tf.config import TrainConfig, preset
 from rnn_tf.errors import one_line_errors
-from rnn_tf.run import Run, write_text
+from rnn_tf.files.writing import write_text
+from rnn_tf.run import Run
 
 RECIPES: dict[str, TrainConfig] = {
     "best": preset("best"),

@@ -24,8 +24,8 @@ from export.bundle import Bundle, find_bundle, load_test
 from rnn_tf.command import arguments, parse
 from rnn_tf.config import PRESETS
 from rnn_tf.errors import InputError, one_line_errors
-from rnn_tf.run import write_text
-from rnn_tf.runtime import silent_stderr
+from rnn_tf.files.writing import write_text
+from rnn_tf.startup.process import silent_stderr
 
 # What is trained, for one epoch, when no bundle is named: speed does not depend on the weights.
 MODELS = {

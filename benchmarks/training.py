@@ -22,7 +22,8 @@ import numpy as np
 
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import CheckFailed, one_line_errors
-from rnn_tf.run import Run, write_text
+from rnn_tf.files.writing import write_text
+from rnn_tf.run import Run
 
 # MNIST without its validation split, read row by row by SimpleRNN(32) and a softmax of 10.
 EXAMPLES, STEPS, FEATURES, UNITS, CLASSES = 55_000, 28, 28, 32, 10

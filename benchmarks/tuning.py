@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.training import _call
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import InputError, one_line_errors
-from rnn_tf.run import write_text
+from rnn_tf.files.writing import write_text
 
 # What benchmarks/plain_tuner.py declares in Python.
 SPACE = {

@@ -30,8 +30,8 @@ from export.runtimes import Runtime, open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
-from rnn_tf.run import write_text
-from rnn_tf.runtime import silent_stderr
+from rnn_tf.files.writing import write_text
+from rnn_tf.startup.process import silent_stderr
 
 BATCHES = (1, 64, 1024)
 # Different inputs in turn, so that no cache holds an answer or one lucky input decides.

@@ -18,7 +18,8 @@ import psutil
 from rnn_tf.data import SequenceSpec, Split, load
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
-from rnn_tf.run import Run, holds_run, said_plainly, write_text
+from rnn_tf.files.writing import said_plainly, write_text
+from rnn_tf.run import Run, holds_run
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
 LAYOUT = 1

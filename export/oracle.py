@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from export.graph import Twin
+from export.network import Twin
 
 Activation = Callable[[np.ndarray], np.ndarray]
 
@@ -53,7 +53,7 @@ def sparse_plus(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1, np.square(np.maximum(x + 1, 0)) / 4, x)
 
 
-# Every activation that `rnn_tf.model.build_model` takes, as keras.activations documents it.
+# Every activation that `build_model` takes, as keras.activations documents it.
 ACTIVATIONS: dict[str, Activation] = {
     "celu": elu,
     "elu": elu,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from export.bundle import Bundle
-from export.graph import read_model
+from export.network import read_model
 from export.runtimes import OnnxRuntime, Runtime, as_input, load_keras
 
 
@@ -78,7 +78,7 @@ class Tf2Onnx:
         # Not above: the memory of a format that needs no onnx should not hold it.
         import onnx
 
-        from export.onnx import by_tf2onnx
+        from export.formats.onnx import by_tf2onnx
 
         twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
         with tempfile.TemporaryDirectory() as folder:
@@ -91,13 +91,13 @@ class Tf2Onnx:
 
 
 class TorchEager:
-    """`torch.nn.RNN`, `LSTM` or `GRU` and `nn.Linear` with the same weights (`rnn_tf.pytorch`)."""
+    """`torch.nn.RNN`, `LSTM` or `GRU` and `nn.Linear` with the same weights."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         model = load_keras(bundle.artefact("keras"))
         import torch
 
-        from rnn_tf.pytorch import to_torch
+        from rnn_tf.training.torch.module import to_torch
 
         torch.set_num_threads(threads)
         self.torch, self.spec = torch, bundle.spec

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from export import onnx, readme, saved_model, tflite
+from export import readme
 from export.bundle import (
     ARTEFACTS,
     QUANTIZED,
@@ -20,14 +20,18 @@ from export.bundle import (
     publishing,
     write_manifest,
 )  # fmt: skip
-from export.graph import INPUT, OUTPUT, Twin, read_model
+from export.check.compare import Report
+from export.formats import onnx, saved_model, tflite
+from export.network import INPUT, OUTPUT, Twin, read_model
 from export.runtimes import RUNTIMES, OracleRuntime
-from export.verify import Report, Say, named, verify
-from rnn_tf import __version__, runtime
+from export.verify import Say, named, verify
+from rnn_tf import __version__
 from rnn_tf.data import SequenceData, load
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import check_fits
-from rnn_tf.run import Run, write_text
+from rnn_tf.files.writing import write_text
+from rnn_tf.run import Run
+from rnn_tf.startup import process
 
 Quantize = Literal["none", "int8", "float16"]
 FORMATS = ("saved_model", "tflite", "onnx", "torch")
@@ -62,7 +66,7 @@ def export_run(
     check_place(out.resolve())
     data = load(run.config.dataset)
     check_fits(run.spec, data.spec, run.config.dataset)
-    runtime.start()
+    process.start()
     twin = read_model(run.load_model(), run.spec)
     wanted = {*formats, f"tflite_{quantize}" if "tflite" in formats else ""}
     names = [name for name in ARTEFACTS if name in wanted]
@@ -118,7 +122,7 @@ def _check_choices(formats: Sequence[str], quantize: str, opset: int) -> None:
 
 def _check_torch() -> None:
     try:
-        import export.pytorch  # noqa: F401 - only to see whether it can be
+        import export.formats.pytorch  # noqa: F401 - only to see whether it can be
     except ModuleNotFoundError as error:
         raise InputError(
             f"the format torch needs {error.name}", fix='Install it: pip install "rnn-tf[torch]"'
@@ -130,7 +134,7 @@ def _write_reference(run: Run, path: Path) -> None:
 
     Raises `InputError` when the model file is not of the sizes that `config.json` says.
     """
-    from rnn_tf.model import build_model
+    from rnn_tf.model.classifier import build_model
 
     model = build_model(run.config, run.spec)
     try:
@@ -163,7 +167,7 @@ def _convert(name: str, twin: Twin, data: SequenceData, path: Path, opset: int) 
 
 
 def _write_torch(twin: Twin, path: Path) -> dict[str, Any]:
-    from export import pytorch  # optional, and slow to import
+    from export.formats import pytorch  # optional, and slow to import
 
     return pytorch.write(twin, path)
 

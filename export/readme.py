@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from export import readme_torch
 from export.bundle import ARTEFACTS, SERVING_VERSION
-from export.graph import INPUT, OUTPUT
-from export.verify import MOST_DIFFERENCE, Report
+from export.check.compare import Report
+from export.check.limits import MOST_DIFFERENCE
+from export.formats import pytorch_readme
+from export.network import INPUT, OUTPUT
 
 
 def text(manifest: dict[str, Any], report: Report) -> str:
@@ -202,7 +203,7 @@ def _serving(manifest: dict[str, Any]) -> str:
 def _torch(manifest: dict[str, Any]) -> str:
     return (
         "## PyTorch\n\n`pip install torch safetensors`. The scaling of raw values is in "
-        "`recurrent.weight_ih_l0`.\n\n" + _code("python", *readme_torch.code(manifest))
+        "`recurrent.weight_ih_l0`.\n\n" + _code("python", *pytorch_readme.code(manifest))
     )
 
 

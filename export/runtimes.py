@@ -16,10 +16,10 @@ import numpy as np
 
 from export import oracle
 from export.bundle import SERVING_VERSION, Bundle
-from export.graph import INPUT, OUTPUT, Twin
-from rnn_tf import runtime
+from export.network import INPUT, OUTPUT, Twin
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
+from rnn_tf.startup import process
 
 
 class Runtime(Protocol):
@@ -110,7 +110,7 @@ class LiteRuntime:
         from ai_edge_litert.interpreter import Interpreter
 
         # It says on stderr that it uses its own kernels, and nothing turns that off.
-        with runtime.silent_stderr():
+        with process.silent_stderr():
             self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]
@@ -155,7 +155,7 @@ class TorchRuntime:
     def __init__(self, path: Path, spec: SequenceSpec, threads: int = 1) -> None:
         import torch
 
-        from export import pytorch
+        from export.formats import pytorch
 
         torch.set_num_threads(threads)
         self.torch, self.module, self.spec = torch, pytorch.load(path), spec
@@ -171,14 +171,14 @@ class TorchRuntime:
 
 def load_keras(path: Path) -> Any:
     """A Keras model from a file that holds no code, TensorFlow started quietly before."""
-    runtime.start()
+    process.start()
     import keras
 
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def _tensorflow(threads: int) -> Any:
-    runtime.start()
+    process.start()
     import tensorflow as tf
 
     return tf

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnn_tf.config import TrainConfig as TrainConfig
     from rnn_tf.data import load as load
-    from rnn_tf.model import build_model as build_model
+    from rnn_tf.model.classifier import build_model as build_model
     from rnn_tf.run import Run as Run
     from rnn_tf.train import train as train
 
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "TrainConfig": "rnn_tf.config",
     "load": "rnn_tf.data",
-    "build_model": "rnn_tf.model",
+    "build_model": "rnn_tf.model.classifier",
     "Run": "rnn_tf.run",
 }
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tyro
 
-from rnn_tf import runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import SequenceSpec, Split, load
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
+from rnn_tf.startup import process
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
     """The model's probabilities for every example of a split: float32 `(n, classes)`."""
-    from rnn_tf.data.pipeline import evaluation_batches
+    from rnn_tf.training.keras.batches import evaluation_batches
 
     result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
     return result
@@ -38,7 +38,7 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     run.require_finished()
     data = load(source or run.config.dataset)
     check_fits(run.spec, data.spec, source or run.config.dataset)
-    runtime.start()
+    process.start()
     return score(probabilities(run.load_model(), data.test, data.spec), data.test.y)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rnn_tf.run import writing
+from rnn_tf.files.writing import writing
 
 # One colour for what is trained on, one for what is not; told apart also in grey.
 TRAIN, VALID = "#4c78a8", "#e45756"

@@ -15,12 +15,12 @@ import numpy as np
 import tyro
 from PIL import Image, ImageOps
 
-from rnn_tf import runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import SequenceSpec
-from rnn_tf.data.npz import UNREADABLE, read_arrays
 from rnn_tf.errors import InputError, one_line_errors
+from rnn_tf.files.arrays import UNREADABLE, read_arrays
 from rnn_tf.run import Run
+from rnn_tf.startup import process
 
 PICTURES = (".png", ".jpg", ".jpeg")
 ARRAYS = (".npy", ".npz")
@@ -51,7 +51,7 @@ class Prediction:
 def predict(run: Run, sequences: list[Sequences]) -> list[Prediction]:
     """The run's best model applied to each sequence. Raises `InputError` for an unfinished run."""
     run.require_finished()
-    runtime.start()
+    process.start()
     x = np.concatenate([file.x for file in sequences]) * np.float32(run.spec.scale)
     return named(run.load_model().predict(x, verbose=0), sequences, run.spec)
 
@@ -74,7 +74,7 @@ def named(
 
 def draw_reading(run: Run, x: np.ndarray, path: Path) -> None:
     """Draw how the run's model reads one raw sequence `(timesteps, features)` as a PNG."""
-    from rnn_tf.model import read_along
+    from rnn_tf.model.classifier import read_along
     from rnn_tf.plots import plot_reading
 
     states, probabilities = read_along(run.load_model(), x * np.float32(run.spec.scale))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
-import os
-import re
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnn_tf.config import TrainConfig
-from rnn_tf.data.npz import UNREADABLE, read_arrays
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
+from rnn_tf.files.arrays import UNREADABLE, read_arrays
+from rnn_tf.files.writing import TEMPORARY, said_plainly, write_text, writing
 
 if TYPE_CHECKING:
     import keras
@@ -29,8 +27,6 @@ FILES = (
     "config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl", "curves.png",
     "confusion.png",
 )  # fmt: skip
-# What `writing` calls a file until it is whole; a kill can leave one behind.
-TEMPORARY = re.compile(r"\..+\.\d+\.\w+")
 
 # What `config.json` says about the layout of the directory. Raised when it changes.
 FORMAT = 1
@@ -233,31 +229,6 @@ def new_path(config: TrainConfig, now: datetime | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Write a file so that `path` is always the old or the new one, whole, also after a kill.
-
-    Gives a temporary name in the same folder, and renames it when the block ends well. Raises
-    `InputError` when the disk is full, read-only or gone.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    with said_plainly(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
     """Name the file of a run that is missing, damaged, or edited into something else."""
     try:
@@ -265,15 +236,3 @@ def _readable(file: Path) -> Iterator[None]:
     except (*UNREADABLE, RecursionError, AttributeError) as error:
         what = str(error) or type(error).__name__
         raise InputError(f"cannot read {file}", got=what[:300]) from error
-
-
-@contextlib.contextmanager
-def said_plainly(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}",
-            fix="Free some space, or choose another folder." if full else "Choose another folder.",
-        ) from error

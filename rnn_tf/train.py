@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tyro
 
-from rnn_tf import programs, runtime
 from rnn_tf.command import arguments, option, parse
 from rnn_tf.config import TrainConfig, preset
 from rnn_tf.data import SequenceData, Split, load
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import Run, holds_run, new_path
+from rnn_tf.startup import compile_cache, process
+from rnn_tf.training.keras import devices
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from rnn_tf.progress import ProgressBar
-    from rnn_tf.record import Fitted
     from rnn_tf.scores import Scores
+    from rnn_tf.training.progress import ProgressBar
+    from rnn_tf.training.recorder import Fitted
 
 
 def train(
@@ -59,14 +60,14 @@ def train(
     # Reading the data is native code for the most part, and importing TensorFlow is not.
     with ThreadPoolExecutor(1) as beside:
         loading = beside.submit(lambda: data or load(config.dataset))
-        runtime.start(config, verbose=verbose)
+        process.start(config, verbose=verbose)
         data = loading.result()
-    from rnn_tf.model import build_model
+    from rnn_tf.model.classifier import build_model
 
     # What cannot be built is found out before anything on disk is touched.
     build_model(config, data.spec)
     if config.backend == "torch":
-        importlib.import_module("rnn_tf.fit_torch")
+        importlib.import_module("rnn_tf.training.torch.fit")
     if run is None:
         run = Run.create(path, config, data.spec)
     elif run.spec != data.spec:
@@ -78,7 +79,7 @@ def train(
 def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
     import keras
 
-    runtime.seed_everything(run.config)
+    devices.seed_everything(run.config)
     way = (_in_torch if run.config.backend == "torch" else _in_keras)(run, data)
     with ThreadPoolExecutor(1) as beside:
 
@@ -105,7 +106,7 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
             **{name: split.summary() for name, split in scores.items()},
         }
     )
-    programs.seal()
+    compile_cache.seal()
     return run
 
 
@@ -144,11 +145,11 @@ class Way(NamedTuple):
 
 def _in_keras(run: Run, data: SequenceData) -> Way:
     from rnn_tf.evaluate import probabilities
-    from rnn_tf.fit import fit, why_not_fused
+    from rnn_tf.training.keras.fit import fit, why_not_fused
 
     config = run.config
-    precision = runtime.choose_precision(config.precision)
-    strategy = runtime.choose_strategy(config)
+    precision = devices.choose_precision(config.precision)
+    strategy = devices.choose_strategy(config)
     reason = why_not_fused(config, data, strategy)
     return Way(
         how="each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}",
@@ -162,7 +163,7 @@ def _in_keras(run: Run, data: SequenceData) -> Way:
 
 
 def _in_torch(run: Run, data: SequenceData) -> Way:
-    from rnn_tf import fit_torch
+    from rnn_tf.training.torch import fit as fit_torch
 
     config = run.config
     precision = fit_torch.choose_precision(config.precision)
@@ -182,7 +183,7 @@ def _in_torch(run: Run, data: SequenceData) -> Way:
 
 def _progress(run: Run, way: Way) -> ProgressBar:
     """Say which way training goes; the bar that shows how far it is."""
-    from rnn_tf.progress import ProgressBar
+    from rnn_tf.training.progress import ProgressBar
 
     print(f"training on {run.config.dataset} ({way.how}, {way.precision})", file=sys.stderr)
     return ProgressBar(run.config.epochs, finished=len(run.history), waiting=way.waiting)

@@ -13,8 +13,9 @@ import pytest
 from commands import Command
 from hypothesis import settings
 
-from rnn_tf import Run, TrainConfig, load, runtime, train
+from rnn_tf import Run, TrainConfig, load, train
 from rnn_tf.data import SequenceData
+from rnn_tf.startup import process
 
 # No time limit for one example of a property: a busy machine must not fail a test.
 settings.register_profile("patient", deadline=None)
@@ -25,7 +26,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="rnn-tf-tests-")
 os.environ["RNN_TF_CACHE"] = _CACHE.name
 # Before a test module imports Keras, and TensorFlow with it, in its own way. As the command
 # starts it, so that the same training gives the same bits here and there.
-runtime.start(TrainConfig())
+process.start(TrainConfig())
 
 
 def pytest_unconfigure() -> None:

@@ -70,7 +70,7 @@ def test_what_keras_seldom_needs_is_imported_when_it_is_used() -> None:
     slow = "sorted({'sklearn', 'matplotlib.pyplot'} & set(sys.modules))"
     # TensorFlow asks each module for its file.
     started = (
-        "import gc, sys\nfrom rnn_tf import runtime\nruntime.start()\nimport keras\n"
+        "import gc, sys\nfrom rnn_tf.startup import process\nprocess.start()\nimport keras\n"
         "[getattr(module, '__file__', None) for module in list(sys.modules.values())]\n"
     )
     assert python(f"{started}print({slow}, gc.isenabled())") == "[] True\n"
@@ -79,7 +79,9 @@ def test_what_keras_seldom_needs_is_imported_when_it_is_used() -> None:
 
 
 def test_the_interfaces_of_tensorflow_1_and_2_are_imported_when_they_are_used() -> None:
-    started = "import sys\nfrom rnn_tf import runtime\nruntime.start()\nimport tensorflow as tf\n"
+    started = (
+        "import sys\nfrom rnn_tf.startup import process\nprocess.start()\nimport tensorflow as tf\n"
+    )
     count = "print(sum(name.startswith('tensorflow._api.v2.compat.v') for name in sys.modules))\n"
     used = "tf.compat.v1.Session, tf.compat.v2.constant, tf.compat.v1.lite.TFLiteConverter\n"
     before, after = python(f"{started}{count}{used}{count}").split()
@@ -95,7 +97,7 @@ def test_jax_is_not_imported_beside_tensorflow_and_can_be_afterwards(tmp_path: P
     (tmp_path / "jax.py").write_text("here = True")
     out = python(
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
-        "from rnn_tf import runtime\nruntime.start()\nprint('jax' in sys.modules)\n"
+        "from rnn_tf.startup import process\nprocess.start()\nprint('jax' in sys.modules)\n"
         "import jax\nprint(jax.here)"
     )
     assert out == "False\nTrue\n"
@@ -273,7 +275,7 @@ def test_without_pytorch_train_says_how_to_install_it_and_leaves_nothing_behind(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("rnn_tf.fit_torch", "rnn_tf.pytorch"):
+    for name in ("rnn_tf.training.torch.fit", "rnn_tf.training.torch.module"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert train_main(["--backend", "torch", "--run-dir", str(tmp_path / "run")]) == 2
     line = refused(capsys)

@@ -20,7 +20,8 @@ import pytest
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
-from rnn_tf.run import FORMAT, holds_run, new_path, write_text, writing
+from rnn_tf.files.writing import write_text, writing
+from rnn_tf.run import FORMAT, holds_run, new_path
 
 SPEC = SequenceSpec(timesteps=5, features=2, classes=3, labels=("a", "b", "c"), scale=0.5)
 CONFIG = TrainConfig(units=4, seed=9)
@@ -353,10 +354,10 @@ def test_a_full_disk_costs_nothing_that_was_there(begun: Run) -> None:
 
 TRAINING_ON_A_FULL_DISK = """
 import resource, sys
-from rnn_tf import runtime
+from rnn_tf.startup import process
 from rnn_tf.train import main
 
-runtime.start()
+process.start()
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 sys.exit(main(sys.argv[1:]))
 """

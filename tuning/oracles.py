@@ -20,10 +20,10 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine import trial as trials
 
-from rnn_tf import xla_flags
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
-from rnn_tf.run import write_text
+from rnn_tf.files.writing import write_text
+from rnn_tf.startup import xla_flags
 
 Tuner = Literal["bayesian", "hyperband", "random", "grid"]
 F = TypeVar("F", bound=Callable[..., Any])

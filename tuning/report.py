@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnn_tf.config import TrainConfig
-from rnn_tf.run import Run, write_text
+from rnn_tf.files.writing import write_text
+from rnn_tf.run import Run
 from tuning.space import FOR, configure, parameters
 
 if TYPE_CHECKING:

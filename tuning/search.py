@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from rnn_tf import programs, runtime
 from rnn_tf.command import arguments, parse
-from rnn_tf.config import Precision, TrainConfig, preset
 from rnn_tf.data import SequenceData, load
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
-from rnn_tf.run import TEMPORARY, Run, holds_run, said_plainly, write_text
+from rnn_tf.files.writing import TEMPORARY, said_plainly, write_text
+from rnn_tf.run import Run, holds_run
+from rnn_tf.startup import compile_cache, process
 from rnn_tf.train import train
 from tuning import report
+from tuning.settings import Settings
 from tuning.space import Space, hyperparameters, largest, read_space
 
 if TYPE_CHECKING:
@@ -29,51 +30,6 @@ if TYPE_CHECKING:
 
 # What `search.json` says about the layout of the directory. Raised when it changes.
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What determines the trials of a search and their scores.
-
-    Raises `InputError` for a value outside its range, naming it.
-    """
-
-    dataset: str = "mnist"
-    """Where examples come from: mnist, tfds:<name> or <file>.npz."""
-    tuner: Literal["bayesian", "hyperband", "random", "grid"] = "bayesian"
-    """How the next trial is chosen."""
-    space: str = "small"
-    """What varies: small (how SimpleRNN(32) is trained), full (cell and units too), or your own
-    .yaml or .json file."""
-    trials: int = 20
-    """Models to train, at most."""
-    epochs: int = 10
-    """Passes over the training split of each trial; hyperband: of the longest."""
-    max_parameters: int | None = None
-    """No model larger than this is trained."""
-    preset: str = "best"
-    """Where settings that do not vary come from: best or tutorial."""
-    precision: Precision = "auto"
-    """Arithmetic of the recurrent layer."""
-    seed: int = 1
-    """Start of every random choice, of the search and of each training. 0 to 4294967295."""
-
-    def __post_init__(self) -> None:
-        for name in ("trials", "epochs", "max_parameters"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"bad {name}", expected="a whole number >= 1", got=value)
-        self.base()  # refuses a bad preset, precision or seed
-
-    def base(self) -> TrainConfig:
-        """What a trial is where the space does not say otherwise."""
-        return dataclasses.replace(
-            preset(self.preset),
-            dataset=self.dataset,
-            epochs=self.epochs,
-            precision=self.precision,
-            seed=self.seed,
-        )
 
 
 def search(
@@ -104,7 +60,7 @@ def search(
     begin(directory, settings, space, resume=resume)
     # Workers inherit what this sets.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)
-    runtime.start(most, verbose=verbose)
+    process.start(most, verbose=verbose)
     oracle = build(settings, space, data, directory)
     if max_minutes is not None:
         oracle.until = time.monotonic() + 60 * max_minutes
@@ -193,7 +149,7 @@ def build(settings: Settings, space: Space, data: SequenceData, directory: Path)
 
     Raises `InputError` for a space without a model in it, and for damaged files.
     """
-    from rnn_tf.model import build_model
+    from rnn_tf.model.classifier import build_model
     from tuning.oracles import build_oracle
     from tuning.space import Choice
     from tuning.trial import check_trials
@@ -258,7 +214,7 @@ def finish(oracle: Durable, settings: Settings, data: SequenceData, directory: P
     if not rows or rows[0]["score"] is None:
         reasons = sorted({row["status"] for row in rows})
         raise CheckFailed(f"no trial gave a model: {'; '.join(reasons) or 'none was begun'}")
-    programs.seal()
+    compile_cache.seal()
     report.write_report(rows, oracle, directory)
     config = report.config_of(oracle, rows[0]["trial"], settings.base())
     path = directory / "best"

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from rnn_tf import runtime
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.run import Run, holds_run
+from rnn_tf.training.keras import devices
 
 if TYPE_CHECKING:
-    from rnn_tf.fit import CompiledModels
+    from rnn_tf.training.keras.fit import CompiledModels
 
 # Models that stay on disk, the best ones.
 KEEP = 3
@@ -57,13 +57,13 @@ def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
 def _train(run: Run, data: SequenceData, began: float, kept: CompiledModels | None) -> None:
     import keras
 
-    from rnn_tf.fit import fit
+    from rnn_tf.training.keras.fit import fit
 
     config = run.config
     run.tidy()
-    runtime.seed_everything(config)
-    precision = runtime.choose_precision(config.precision)
-    strategy = runtime.choose_strategy(config)
+    devices.seed_everything(config)
+    precision = devices.choose_precision(config.precision)
+    strategy = devices.choose_strategy(config)
     try:
         fitted = fit(config, data, run, precision=precision, strategy=strategy, kept=kept)
         if fitted.stopped:

@@ -13,10 +13,10 @@ from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trials
 from keras_tuner.src import config as keras_tuner_config
 
-from rnn_tf import programs
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
+from rnn_tf.startup import compile_cache
 from tuning.oracles import ALIVE, OBJECTIVE, REASON
 from tuning.space import configure
 from tuning.trial import train_trial, without_test
@@ -37,7 +37,7 @@ class TrialTuner(base_tuner.BaseTuner):
     ) -> None:
         import tensorflow as tf
 
-        from rnn_tf.fit import CompiledModels
+        from rnn_tf.training.keras.fit import CompiledModels
 
         super().__init__(oracle, directory=str(directory.parent), project_name=directory.name)
         self.base = base
@@ -93,7 +93,7 @@ class RemoteTuner(TrialTuner):
         resident = psutil.Process().memory_info().rss
         self.smallest = self.smallest or resident
         if resident > self.smallest + GROWTH:
-            programs.seal()
+            compile_cache.seal()
             raise SystemExit(GROWN)
 
     def say_alive(self) -> None:

@@ -19,9 +19,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnn_tf import programs, runtime, xla_flags
 from rnn_tf.data import load
 from rnn_tf.errors import CheckFailed, InputError
+from rnn_tf.startup import compile_cache, process, xla_flags
 
 if TYPE_CHECKING:
     from tuning.oracles import Durable
@@ -60,7 +60,7 @@ def served(oracle: Durable, listen: str | None) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(1), options=(("grpc.so_reuseport", 0),))
     protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
     try:
-        with runtime.silent_stderr():
+        with process.silent_stderr():
             port = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
         raise InputError(
@@ -156,10 +156,10 @@ class Crew:
 
     def _end(self) -> None:
         """At once: the state is on disk, and a trial goes on from its last epoch."""
-        for process in self.processes.values():
-            process.kill()
-        for process in self.processes.values():
-            process.join()
+        for worker in self.processes.values():
+            worker.kill()
+        for worker in self.processes.values():
+            worker.join()
         self.processes.clear()
 
 
@@ -239,19 +239,19 @@ def _die_with_parent() -> None:
 
 def work_for(name: str, address: str, directory: Path, settings: str) -> None:
     """Train trials of the chief at `address` until it has no more; their files in `directory`."""
-    from tuning.search import Settings
+    from tuning.settings import Settings
 
     known = Settings(**json.loads(settings))
     data = load(known.dataset)
-    runtime.start()
-    with runtime.silent_stderr():
+    process.start()
+    with process.silent_stderr():
         from tuning.tuner import RemoteTuner
     _send_quietly()
     _point_at(address, name)
     tuner = RemoteTuner(known.base(), data, directory)
     threading.Thread(target=tuner.say_alive, daemon=True).start()
     tuner.search()
-    programs.seal()
+    compile_cache.seal()
 
 
 def _point_at(address: str, name: str) -> None:
@@ -280,7 +280,7 @@ def join(address: str, workers: int, directory: Path) -> None:
             fix="Is it running, with --listen?",
         ) from error  # fmt: skip
     me = f"{socket.gethostname()}-{os.getpid()}"
-    runtime.start()
+    process.start()
     _point_at(address, me)
     from keras_tuner.src.distribute.oracle_client import OracleClient
 

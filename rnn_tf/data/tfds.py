@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rnn_tf.cache import cache_folder
 from rnn_tf.data import mnist
-from rnn_tf.data.npz import read_arrays
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split, hold_out_tenth, raw_values
 from rnn_tf.errors import InputError
+from rnn_tf.files.arrays import read_arrays
+from rnn_tf.files.cache import cache_folder
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -104,9 +104,9 @@ def _data_dir() -> Path:
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
     """Import TFDS; progress bars on a terminal only, no log lines, quick to give up a download."""
-    from rnn_tf import runtime
+    from rnn_tf.startup import process
 
-    runtime.start()
+    process.start()
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 

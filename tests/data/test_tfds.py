@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from rnn_tf import runtime
 from rnn_tf.data import load as load_source
 from rnn_tf.data import mnist
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.data.tfds import load
 from rnn_tf.errors import InputError
+from rnn_tf.startup import process
 
 LABELS = ["cold", "mild", "warm"]
 
@@ -169,7 +169,7 @@ class RnnByHand(RnnGrey):
 @pytest.fixture(autouse=True)
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepared sets and cached arrays of a test are its own."""
-    runtime.start()  # before the cache moves: compiled programs are shared by all tests
+    process.start()  # before the cache moves: compiled programs are shared by all tests
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("RNN_TF_CACHE", str(tmp_path / "cache"))
 

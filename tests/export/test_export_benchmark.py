@@ -25,7 +25,7 @@ from rnn_tf import TrainConfig
 from rnn_tf.config import Cell
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed, InputError
-from rnn_tf.model import build_model
+from rnn_tf.model.classifier import build_model
 
 ARRAYS = ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias")
 

@@ -10,10 +10,10 @@ import pytest
 from twins import SPEC, UNITS, random_twin, raw_input
 
 from export import oracle
-from export.graph import GATES, Twin, read_model
+from export.network import GATES, Twin, read_model
 from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
-from rnn_tf.model import CELLS, build_model, read_along
+from rnn_tf.model.classifier import CELLS, build_model, read_along
 
 # Fine where activations bend, and out to where careless formulas overflow or cancel.
 FAR = np.logspace(-6, 4, 401)

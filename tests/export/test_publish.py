@@ -16,10 +16,11 @@ import pytest
 from commands import Capture, Command, failure, refusal
 
 from export import __main__ as command_line
-from export import onnx as onnx_export
-from export import tflite, verify
+from export import verify
 from export.bundle import ARTEFACTS, Bundle
-from export.graph import Twin, read_model
+from export.formats import onnx as onnx_export
+from export.formats import tflite
+from export.network import Twin, read_model
 from export.publish import Quantize, export_run
 from export.runtimes import OracleRuntime, load_keras, open_runtime
 from export.verify import verify_bundle
@@ -281,10 +282,10 @@ def explode(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        ("export.tflite.write", "tflite"),
-        ("export.tflite.write_int8", "tflite_int8"),
-        ("export.onnx.by_tf2onnx", "onnx"),
-        ("export.saved_model._write_warmup", "saved_model"),
+        ("export.formats.tflite.write", "tflite"),
+        ("export.formats.tflite.write_int8", "tflite_int8"),
+        ("export.formats.onnx.by_tf2onnx", "onnx"),
+        ("export.formats.saved_model._write_warmup", "saved_model"),
     ],
 )
 def test_a_converter_that_dies_is_named_and_the_old_bundle_stays(
@@ -300,7 +301,7 @@ def test_a_converter_that_dies_is_named_and_the_old_bundle_stays(
 def test_a_converter_that_dies_is_one_line_and_exit_code_1(
     small_run: Run, old: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("export.tflite.write", explode)
+    monkeypatch.setattr("export.formats.tflite.write", explode)
     line = failure(main, [small_run.path, "--out", old.path], capsys)
     assert line == "failed: the tflite converter failed: boom: at a place"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from export.bundle import Bundle
-from export.graph import read_model
+from export.network import read_model
 from export.runtimes import OracleRuntime, load_keras
 from rnn_tf import Run
 

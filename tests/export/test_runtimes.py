@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from twins import SPEC, random_twin, raw_input
 
-from export import onnx, oracle, saved_model, tflite
+from export import oracle
 from export.bundle import ARTEFACTS, Bundle
+from export.formats import onnx, saved_model, tflite
 from export.runtimes import RUNTIMES, LiteRuntime, OracleRuntime, as_input, open_runtime
 from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
-from rnn_tf.model import build_model
+from rnn_tf.model.classifier import build_model
 
 TWIN = random_twin("gru")
 SHAPE = (2, SPEC.timesteps, SPEC.features)
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tflite.write_float16(TWIN, folder / ARTEFACTS["tflite_float16"])
     onnx.write(TWIN, folder / ARTEFACTS["onnx"], raw_input(10))
     if WITH_TORCH:
-        from export import pytorch
+        from export.formats import pytorch
 
         pytorch.write(TWIN, folder / ARTEFACTS["torch"])
     return folder

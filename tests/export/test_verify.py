@@ -16,32 +16,21 @@ import pytest
 from commands import Capture, Command, failure, refusal
 from twins import random_twin
 
-from export import onnx_graph, saved_model, tflite
 from export import verify as verify_module
 from export.bundle import ARTEFACTS, QUANTIZED, SERVING_VERSION, Bundle, find_bundle, write_manifest
-from export.graph import GATES, INPUT, OUTPUT, Twin, inference_function, read_model
+from export.check.compare import Report, Row, compare, failures
+from export.check.limits import LEAST_AGREEMENT, MOST_ACCURACY_LOSS, MOST_DIFFERENCE
+from export.check.questions import Family, families
+from export.formats import onnx_graph, saved_model, tflite
+from export.formats.tf_function import inference_function
+from export.network import GATES, INPUT, OUTPUT, Twin, read_model
 from export.runtimes import RUNTIMES, KerasRuntime, OracleRuntime, Runtime, load_keras, open_runtime
-from export.verify import (
-    LEAST_AGREEMENT,
-    MOST_ACCURACY_LOSS,
-    MOST_DIFFERENCE,
-    WITNESS,
-    Family,
-    Report,
-    Row,
-    compare,
-    failures,
-    families,
-    main,
-    table,
-    verify,
-    verify_bundle,
-)
+from export.verify import WITNESS, main, table, verify, verify_bundle
 from rnn_tf import Run, TrainConfig
 from rnn_tf.config import Cell
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
-from rnn_tf.model import build_model
+from rnn_tf.model.classifier import build_model
 
 WITH_TORCH = all(map(find_spec, ("torch", "safetensors")))
 # PyTorch answers too where it is installed, though the bundle has no file for it.
@@ -140,7 +129,7 @@ def build(name: str, twin: Twin, folder: Path) -> Runtime:
     elif name == "tflite":
         tflite.write(twin, path)
     elif name == "torch":
-        from export import pytorch
+        from export.formats import pytorch
 
         pytorch.write(twin, path)
     else:
@@ -558,7 +547,7 @@ def test_pytorch_is_a_witness_that_can_disagree(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Really built, of other weights than the bundle has."""
-    from export import pytorch
+    from export.formats import pytorch
 
     def write(twin: Twin, path: Path) -> None:
         real(perturbed(twin, "dense_bias"), path)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.graph import GATES, Twin
+from export.network import GATES, Twin
 from rnn_tf.config import Cell
 from rnn_tf.data.spec import SequenceSpec
 

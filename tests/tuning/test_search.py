@@ -20,7 +20,8 @@ from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import evaluate
 from tuning import report, trial
 from tuning.oracles import build_oracle
-from tuning.search import Settings, main, search
+from tuning.search import main, search
+from tuning.settings import Settings
 from tuning.space import Range, hyperparameters
 
 SPEC = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)

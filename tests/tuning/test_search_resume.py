@@ -16,7 +16,8 @@ import pytest
 
 import rnn_tf.run
 from rnn_tf.errors import InputError
-from tuning.search import Settings, main, read_search, search
+from tuning.search import main, read_search, search
+from tuning.settings import Settings
 
 TUNERS = ("bayesian", "hyperband", "random", "grid")
 SPACE = "learning_rate: {low: 0.001, high: 0.02, sampling: log}\n"

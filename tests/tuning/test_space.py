@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
-from rnn_tf.model import CELLS, build_model
+from rnn_tf.model.classifier import CELLS, build_model
 from tuning.space import (
     FULL,
     SMALL,

@@ -20,7 +20,7 @@ from keras_tuner.src.distribute.oracle_client import OracleClient
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 from tuning.oracles import Durable, build_oracle
-from tuning.search import Settings
+from tuning.settings import Settings
 from tuning.space import Choice, Range, hyperparameters
 from tuning.tuner import no_oracle
 from tuning.workers import ChiefCrew, address_of, served

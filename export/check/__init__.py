@@ -1,0 +1,1 @@
+"""What a format is asked, and how its answers are compared."""

@@ -1,0 +1,142 @@
+"""How answers are held against the formulas and the trained model, and when that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from export.check import limits
+from export.check.questions import Family
+from rnn_tf.errors import CheckFailed
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one format answered one family. Differences are of probabilities, absolute."""
+
+    format: str
+    family: str
+    examples: int
+    max_difference: float  # from the oracle
+    mean_difference: float
+    max_difference_from_keras: float
+    max_difference_from_itself: float  # asked the same in the test split, in other batches
+    agreement: float  # share of examples with the oracle's most probable class, 0 to 1
+    disagreements: int  # examples with another one though the oracle's two best are not tied
+    accuracy: float | None  # share of right answers, 0 to 1, where labels are known
+    failures: tuple[str, ...] = ()  # figure and limit of each rule that does not hold
+
+
+@dataclass(frozen=True)
+class Report:
+    rows: list[Row]
+
+    def failures(self, name: str | None = None) -> list[str]:
+        """One line for each rule that does not hold, of one format or all."""
+        return [
+            f"{row.format}, {row.family}: {failure}"
+            for row in self.rows
+            if name in (None, row.format)
+            for failure in row.failures
+        ]
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "passed": not self.failures(),
+                "limits": {
+                    "max_difference": limits.MOST_DIFFERENCE,
+                    "accuracy_loss": limits.MOST_ACCURACY_LOSS,
+                    "agreement": limits.LEAST_AGREEMENT,
+                },
+                "rows": [_finite(asdict(row)) for row in self.rows],
+            },
+            indent=2,
+            allow_nan=False,
+        )
+
+    def without(self, names: Sequence[str]) -> Report:
+        return Report([row for row in self.rows if row.format not in names])
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: null stands for them."""
+    wrong = {key for key, value in row.items() if isinstance(value, float) and not isfinite(value)}
+    return {key: None if key in wrong else value for key, value in row.items()}
+
+
+def compare(
+    name: str,
+    family: Family,
+    got: np.ndarray,
+    exact: np.ndarray,
+    reference: np.ndarray,
+    itself: np.ndarray,
+) -> Row:
+    """Hold `got` against the oracle's `exact`, Keras's `reference` and `itself` on the test split.
+
+    All are probabilities `(n, classes)`. Raises `CheckFailed` when a format gives another shape.
+    """
+    if got.shape != exact.shape:
+        raise CheckFailed(f"{name}, {family.name}: shape {got.shape}, expected {exact.shape}")
+    difference = _difference(got, exact)
+    best = got.argmax(axis=1)
+    second, first = np.sort(exact, axis=1)[:, -2:].T
+    other = best != exact.argmax(axis=1)
+    before = got if family.asked_before is None else itself[family.asked_before]
+    return Row(
+        format=name,
+        family=family.name,
+        examples=len(exact),
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        max_difference_from_keras=float(_difference(got, reference).max()),
+        max_difference_from_itself=float(_difference(got, before).max()),
+        agreement=float(1 - other.mean()),
+        disagreements=int((other & (first - second > limits.MOST_DIFFERENCE)).sum()),
+        accuracy=None if family.y is None else float((best == family.y).mean()),
+    )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Element by element; NaN, silently, where both are infinite."""
+    with np.errstate(invalid="ignore"):
+        result: np.ndarray = np.abs(a - b)
+    return result
+
+
+def failures(row: Row, exact: Row, *, quantized: bool) -> tuple[str, ...]:
+    """The rules that `row` breaks, each with its figure and its limit; `exact` is the oracle's."""
+    itself = row.max_difference_from_itself
+    most = [("|dp| from itself in other batches", itself, limits.MOST_DIFFERENCE)]
+    least = []
+    if not quantized:
+        most += [
+            ("|dp| from the oracle", row.max_difference, limits.MOST_DIFFERENCE),
+            ("|dp| from Keras", row.max_difference_from_keras, limits.MOST_DIFFERENCE),
+            ("other answers", row.disagreements, 0),
+        ]
+    else:
+        # How far a probability may be off is not said, but a number it must be.
+        most.append(("|dp| from the oracle", row.max_difference, 1))
+        if row.accuracy is not None and exact.accuracy is not None:
+            most.append(("accuracy lost", exact.accuracy - row.accuracy, limits.MOST_ACCURACY_LOSS))
+            least.append(("agreement", row.agreement, limits.LEAST_AGREEMENT))
+    # NaN is neither above nor below a limit: it breaks every rule that says what must hold.
+    return tuple(
+        [
+            f"{what} {figure:.3g}, limit {limit:g}"
+            for what, figure, limit in most
+            if not figure <= limit
+        ]
+        + [
+            f"{what} {figure:.3g}, at least {limit:g}"
+            for what, figure, limit in least
+            if not figure >= limit
+        ]
+    )

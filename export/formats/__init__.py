@@ -1,0 +1,1 @@
+"""One module a format, and what formats are made of."""

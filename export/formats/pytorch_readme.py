@@ -1,0 +1,127 @@
+"""The part of a bundle's README that is about PyTorch: a module for this very model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.bundle import ARTEFACTS
+from export.network import GATES
+
+# Expressions of `x`, where the name is not that of a function in torch.nn.functional.
+ACTIVATIONS = {
+    "exponential": "torch.exp(x)",
+    "hard_shrink": "functional.hardshrink(x)",
+    "hard_sigmoid": "functional.hardsigmoid(x)",
+    "hard_silu": "functional.hardswish(x)",
+    "hard_tanh": "functional.hardtanh(x)",
+    "leaky_relu": "functional.leaky_relu(x, 0.2)",
+    "linear": "x",
+    "log_sigmoid": "functional.logsigmoid(x)",
+    "sigmoid": "torch.sigmoid(x)",
+    "soft_shrink": "functional.softshrink(x)",
+    "sparse_plus": "torch.where(x < 1, (x + 1).clamp(min=0) ** 2 / 4, x)",
+    "sparse_sigmoid": "((x + 1) / 2).clamp(0, 1)",
+    "squareplus": "(x + (x * x + 4).sqrt()) / 2",
+    "tanh": "torch.tanh(x)",
+    "tanh_shrink": "functional.tanhshrink(x)",
+}
+# The time steps of `sequence`, where PyTorch has no layer with this activation.
+STEPS = {
+    "simple_rnn": (
+        "        for step in functional.linear(sequence, w, b + c).unbind(1):",
+        "            h = activation(torch.addmm(step, h, u))",
+    ),
+    "lstm": (
+        "        memory = torch.zeros_like(h)",
+        "        for step in functional.linear(sequence, w, b + c).unbind(1):",
+        "            i, f, g, o = torch.addmm(step, h, u).chunk(4, 1)",
+        "            memory = gate(f) * memory + gate(i) * activation(g)",
+        "            h = gate(o) * activation(memory)",
+    ),
+    "gru": (
+        "        for step in functional.linear(sequence, w, b).unbind(1):",
+        "            r, z, g = step.chunk(3, 1)",
+        "            hr, hz, hg = torch.addmm(c, h, u).chunk(3, 1)",
+        "            z = gate(z + hz)",
+        "            h = z * h + (1 - z) * activation(g + gate(r + hr) * hg)",
+    ),
+}
+
+
+def code(manifest: dict[str, Any]) -> list[str]:
+    """Python that loads the file and asks it, with PyTorch and safetensors only."""
+    own_layer = manifest["formats"]["torch"]["layer"] is not None
+    spec, file = manifest["spec"], ARTEFACTS["torch"]
+    module = _with_layer(manifest) if own_layer else _written_out(manifest)
+    shape = f"1, {spec['timesteps']}, {spec['features']}"
+    return [
+        "import json",
+        "",
+        "import torch",
+        "from safetensors import safe_open",
+        "from torch import nn",
+        *([] if own_layer else ["from torch.nn import functional"]),
+        "",
+        "",
+        *module,
+        "",
+        "",
+        "model = Classifier().eval()",
+        f'with safe_open("{file}", framework="pt") as file:',
+        "    model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})",
+        '    labels = json.loads(file.metadata()["labels"])',
+        "with torch.inference_mode():",
+        f"    probabilities = model(torch.zeros({shape}))  # raw values, any batch",
+        "print(labels[int(probabilities[0].argmax())], float(probabilities[0].max()))",
+    ]
+
+
+def _with_layer(manifest: dict[str, Any]) -> list[str]:
+    spec, model = manifest["spec"], manifest["model"]
+    layer = f"nn.{manifest['formats']['torch']['layer']}({spec['features']}, {model['units']}"
+    option = ', nonlinearity="relu"' if model["activation"] == "relu" else ""
+    return [
+        "class Classifier(nn.Module):",
+        "    def __init__(self):",
+        "        super().__init__()",
+        f"        self.recurrent = {layer}, batch_first=True{option})",
+        f"        self.dense = nn.Linear({model['units']}, {spec['classes']})",
+        "",
+        "    def forward(self, sequence):",
+        "        states, _ = self.recurrent(sequence)",
+        "        return torch.softmax(self.dense(states[:, -1]), 1)",
+    ]
+
+
+def _written_out(manifest: dict[str, Any]) -> list[str]:
+    spec, model = manifest["spec"], manifest["model"]
+    units, gates = model["units"], manifest["formats"]["torch"]["recurrent_activation"]
+    rows = units * GATES[model["cell"]]
+    functions = {"activation": model["activation"]}
+    if model["cell"] != "simple_rnn":
+        functions["gate"] = gates
+    return [
+        *(line for name in functions for line in _function(name, functions[name])),
+        "class Classifier(nn.Module):",
+        "    def __init__(self):",
+        "        super().__init__()",
+        f'        kernels = {{"weight_ih_l0": ({rows}, {spec["features"]}), '
+        f'"weight_hh_l0": ({rows}, {units})}}',
+        f'        shapes = {{**kernels, "bias_ih_l0": ({rows},), "bias_hh_l0": ({rows},)}}',
+        "        empty = {name: torch.empty(shape) for name, shape in shapes.items()}",
+        "        self.recurrent = nn.ParameterDict(empty)",
+        f"        self.dense = nn.Linear({units}, {spec['classes']})",
+        "",
+        "    def forward(self, sequence):",
+        "        weights = self.recurrent",
+        '        w, b = weights["weight_ih_l0"], weights["bias_ih_l0"]',
+        '        u, c = weights["weight_hh_l0"].t(), weights["bias_hh_l0"]',
+        f"        h = sequence.new_zeros(len(sequence), {units})",
+        *STEPS[model["cell"]],
+        "        return torch.softmax(self.dense(h), 1)",
+    ]
+
+
+def _function(name: str, activation: str) -> list[str]:
+    expression = ACTIVATIONS.get(activation, f"functional.{activation}(x)")
+    return [f"def {name}(x):", f"    return {expression}", "", ""]

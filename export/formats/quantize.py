@@ -1,0 +1,109 @@
+"""Weights rounded to int8 so that what they compute on training data changes least.
+
+GPTQ (Frantar et al., 2022; the update is that of Hassibi and Stork's optimal brain surgeon, 1993),
+in float64 NumPy, with one addition: the bias, which stays float, takes up what rounding leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from export import oracle
+from export.network import Twin
+
+LARGEST = 127  # of int8, the same below and above zero
+# Time steps of training data that the rounding looks at; more change nothing.
+CALIBRATION_STEPS = 20_000
+# Added to the diagonal, as a share of its mean: inputs that are always zero make it singular.
+DAMPING = 0.01
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A matrix as int8 `values` `(rows, columns)` times a float32 `scale` `(columns,)`."""
+
+    values: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """What it stands for: float32 `(rows, columns)`."""
+        result: np.ndarray = (self.values * self.scale).astype(np.float32)
+        return result
+
+
+def round_to_int8(twin: Twin, x: np.ndarray) -> tuple[Twin, list[Rounded]]:
+    """Round the three matrices of a twin, calibrated on raw `x` `(n, timesteps, features)`.
+
+    Returns a twin that computes with the rounded matrices and takes raw input (its scale is 1),
+    and the matrices themselves: kernel, recurrent kernel, dense kernel.
+    """
+    spec = replace(twin.spec, scale=1.0)
+    raw = replace(twin, kernel=twin.raw_kernel, spec=spec)
+    x = x[: -(-CALIBRATION_STEPS // spec.timesteps)].astype(np.float64)
+    states = list(oracle.states(raw, x))
+    before = np.concatenate([np.zeros_like(states[0]), *states[:-1]])
+    inputs = x.swapaxes(0, 1).reshape(-1, spec.features)  # in the order of `before`
+    if twin.cell == "gru":
+        # Its reset gate stands between the two products, so that neither can mend the other.
+        (kernel,), input_bias = _round([raw.kernel], [inputs], raw.bias[0])
+        (recurrent,), state_bias = _round([raw.recurrent_kernel], [before], raw.bias[1])
+        bias = np.stack([input_bias, state_bias])
+    else:
+        matrices = [raw.kernel, raw.recurrent_kernel]
+        (kernel, recurrent), bias = _round(matrices, [inputs, before], raw.bias)
+    (dense,), dense_bias = _round([raw.dense_kernel], [states[-1]], raw.dense_bias)
+    rounded = replace(
+        raw,
+        kernel=kernel.matrix,
+        recurrent_kernel=recurrent.matrix,
+        bias=bias,
+        dense_kernel=dense.matrix,
+        dense_bias=dense_bias,
+    )
+    return rounded, [kernel, recurrent, dense]
+
+
+def _round(
+    matrices: list[np.ndarray], inputs: list[np.ndarray], bias: np.ndarray
+) -> tuple[list[Rounded], np.ndarray]:
+    """Round `matrices` for the least change of `sum(inputs @ matrices) + bias`.
+
+    Row by row, the one with the largest input first. The rows that are still to come make up for
+    its error as far as their inputs go with it, and at last the bias does. Returns the rounded
+    matrices and the new bias.
+    """
+    # In units in which every input is about 1: damping would drown those that are small.
+    sizes = [float(np.sqrt(np.mean(np.square(values)))) or 1.0 for values in inputs]
+    scales = [
+        (np.maximum(np.abs(matrix).max(axis=0), 1e-30) / LARGEST).astype(np.float32)
+        for matrix in matrices
+    ]
+    step = np.concatenate(
+        [
+            np.broadcast_to(scale.astype(np.float64) * size, matrix.shape)
+            for matrix, scale, size in zip(matrices, scales, sizes, strict=True)
+        ]
+    )
+    rows = len(step)
+    whole = [values / size for values, size in zip(inputs, sizes, strict=True)]
+    design = np.concatenate([*whole, np.ones((len(inputs[0]), 1))], axis=1)
+    hessian = design.T @ design / len(design)
+    energy = hessian.diagonal()[:rows].copy()
+    # If all inputs are zero any rounding will do.
+    hessian[np.diag_indices(rows)] += DAMPING * (energy.mean() or 1.0)
+    order = np.append(np.argsort(-energy, kind="stable"), rows)  # the bias last
+    inverse = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T
+    sized = [matrix * size for matrix, size in zip(matrices, sizes, strict=True)]
+    left = np.concatenate([*sized, bias[None]]).astype(np.float64)[order]
+    values = np.empty((rows, left.shape[1]), np.int8)
+    for k, row in enumerate(order[:-1]):
+        values[row] = np.clip(np.rint(left[k] / step[row]), -LARGEST, LARGEST)
+        error = (left[k] - values[row] * step[row]) / inverse[k, k]
+        left[k + 1 :] -= np.outer(inverse[k, k + 1 :], error)
+    ends = np.cumsum([len(matrix) for matrix in matrices])[:-1]
+    parts = np.split(values, ends)
+    rounded = [Rounded(part, scale) for part, scale in zip(parts, scales, strict=True)]
+    return rounded, left[-1].astype(np.float32)

@@ -1,0 +1,1 @@
+"""Files written whole, arrays read safely, and the folder of caches."""

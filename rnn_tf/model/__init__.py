@@ -1,0 +1,1 @@
+"""What the classifier is: its cells, its activations, its Keras form."""

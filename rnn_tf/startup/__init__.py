@@ -1,0 +1,1 @@
+"""What a process needs before TensorFlow is imported."""

@@ -1,0 +1,1 @@
+"""How a classifier is trained: the whole job, and what every backend shares."""

@@ -1,0 +1,1 @@
+"""Training in Keras on TensorFlow."""

@@ -1,0 +1,118 @@
+"""Arrays to tf.data: the only module that knows the order of the steps, and why it is so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from rnn_tf.data.spec import SequenceSpec, Split
+from rnn_tf.training.order import epoch_order
+
+# Examples per evaluation batch: many, since each batch has a fixed cost, and a divisor of MNIST's
+# splits, so that one compiled shape serves all three. Fewer when sequences are large.
+EVALUATION_BATCH = 5000
+EVALUATION_BYTES = 16 * 2**20
+
+
+def whole_epochs(
+    split: Split, batch_size: int, seed: int, first: int, last: int
+) -> tf.data.Dataset:
+    """Epochs `first` to `last - 1`, one element each, for a program that runs a whole epoch.
+
+    An element is `(x, y, weight)`: raw `(steps, batch_size, timesteps, features)`, int32 and
+    float32 `(steps, batch_size)`. Weight 0 marks what fills the last batch.
+    """
+    order = _order(len(split.y), batch_size, seed)
+    dataset = tf.data.Dataset.range(first, last)
+    dataset = dataset.map(order)
+    # Gathering on the host is a memory copy; the compiled program would do it number by number.
+    dataset = dataset.map(_gather(split), num_parallel_calls=1)
+    # The next epoch is gathered while this one trains; more would only hold memory.
+    return dataset.prefetch(1).with_options(_untuned())
+
+
+def batches(
+    split: Split, spec: SequenceSpec, batch_size: int, seed: int, epoch: Callable[[], np.ndarray]
+) -> tf.data.Dataset:
+    """One epoch in batches, the one that `epoch()`, int64, says when an iteration begins.
+
+    An element is `(x, y, weight)`: scaled float32 `(batch_size, timesteps, features)`, int32 and
+    float32 `(batch_size,)`. Weight 0 marks what fills the last batch.
+    """
+    order = _order(len(split.y), batch_size, seed)
+    now = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(epoch, [], tf.int64))
+    # Shuffling indices before anything is touched shuffles the whole split at no cost.
+    dataset = now.map(order).unbatch()
+    # Whole batches, so that one vectorised call gathers and scales 64 examples, not one.
+    scale = _scale(spec)
+    gather = _gather(split)
+
+    def example_batch(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        x, y, weight = gather(order)
+        return scale(x), y, weight
+
+    dataset = dataset.map(example_batch, num_parallel_calls=tf.data.AUTOTUNE)
+    # Last, so that everything above overlaps with training.
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -> tf.data.Dataset:
+    """The split once, in order, every example: `(x, y)`, y int32.
+
+    `x` is scaled float32 `(batch, timesteps, features)`, or as it was loaded if `raw`.
+    """
+    bytes_each = 4 * spec.timesteps * spec.features
+    most = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // bytes_each))
+    if len(split.y) <= most:
+        # As a whole: cutting it up and putting it together takes longer than evaluating it.
+        dataset = tf.data.Dataset.from_tensors((split.x, split.y))
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y)).batch(most)
+    if not raw:
+        scale = _scale(spec)
+        # After batching, so that scaling is vectorised.
+        dataset = dataset.map(lambda x, y: (scale(x), y)).prefetch(1)
+    return dataset.with_options(_untuned())
+
+
+def _untuned() -> tf.data.Options:
+    """Options of a pipeline in which there is nothing to tune.
+
+    TensorFlow starts a tuning thread for each iterator, one an epoch, even so, and often waits for
+    all of them at the end of training, up to half a second each.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
+
+
+def _order(examples: int, batch_size: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    shape = (-(-examples // batch_size), batch_size)
+
+    def order(epoch: tf.Tensor) -> tf.Tensor:
+        rows = tf.numpy_function(
+            lambda number: epoch_order(examples, batch_size, seed, int(number)), [epoch], tf.int32
+        )
+        # Python functions lose the static shape that a compiler needs.
+        return tf.ensure_shape(rows, shape)
+
+    return order
+
+
+def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    x, y = tf.constant(split.x), tf.constant(split.y)
+
+    def gather(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        weight = tf.cast(order >= 0, tf.float32)
+        # Example 0 fills the last batch: any finite numbers do, since their weight is 0.
+        index = tf.maximum(order, 0)
+        return tf.gather(x, index), tf.gather(y, index), weight
+
+    return gather
+
+
+def _scale(spec: SequenceSpec) -> Callable[[tf.Tensor], tf.Tensor]:
+    factor = np.float32(spec.scale)
+    return lambda x: tf.cast(x, tf.float32) * factor

@@ -1,0 +1,47 @@
+"""What a training in TensorFlow runs on: its random numbers, its precision, its devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rnn_tf.config import TrainConfig
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def seed_everything(config: TrainConfig) -> None:
+    """Seed Python, NumPy, Keras and TensorFlow; allow only repeatable operations if asked to."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def choose_precision(precision: str) -> str:
+    """The Keras dtype policy for `--precision`: `auto` becomes what suits the hardware.
+
+    `mixed_float16` where a GPU has tensor cores (compute capability 7.0 or later, see NVIDIA's
+    "Train With Mixed Precision"), else `float32`.
+    """
+    if precision != "auto":
+        return precision
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    capable = [d.get("compute_capability", (0, 0)) >= (7, 0) for d in details]
+    return "mixed_float16" if capable and all(capable) else "float32"
+
+
+def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
+    """`MirroredStrategy` over all devices of the fastest kind, or None for a single one."""
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    single = len(devices) < 2 or config.optimizer == "soap"
+    if config.strategy == "none" or (config.strategy == "auto" and single):
+        return None
+    return tf.distribute.MirroredStrategy([device.name for device in devices])

@@ -1,0 +1,309 @@
+"""The training loop: Keras `fit`, a whole epoch as one compiled program where possible."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rnn_tf.config import TrainConfig
+from rnn_tf.data.spec import SequenceData
+from rnn_tf.errors import InputError
+from rnn_tf.model.classifier import build_model
+from rnn_tf.run import Run
+from rnn_tf.startup import xla_flags
+from rnn_tf.training.keras.batches import batches, evaluation_batches, whole_epochs
+from rnn_tf.training.keras.layers import loop_over_time
+from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
+from rnn_tf.training.recorder import Fitted, Recorder
+
+# Written out, the steps of a simple cell run 1.5 times as fast as in a loop that XLA does not
+# compile whole, but compile time grows with length: sequences longer than this are looped over. So
+# are gated cells, whose many small operations XLA compiles badly when written out (GRU on MNIST:
+# 12 s an epoch, looped 1.4 s).
+UNROLL_TIMESTEPS = 64
+# A fused epoch holds the training split three times: as loaded, this epoch, the next. Bytes.
+FUSED_BYTES = 2 * 2**30
+# Plain fit: weight updates between two returns to Python.
+PLAIN_STEPS = 32
+
+
+class CompiledModels:
+    """Models kept with their compiled programs, for many runs of the same shapes in one process.
+
+    What a program reads from variables may differ from run to run: weights, learning rate,
+    schedule, clipping. A run with a kept model gives what it would have given with one of its own.
+    """
+
+    # Settings that change values of variables or the data, but no program.
+    FREE = ("dataset", "recurrent_initializer", "epochs", "learning_rate", "schedule", "warmup",
+            "clip_norm", "seed")  # fmt: skip
+
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
+        self._models: dict[Any, keras.Sequential] = {}  # the one used last comes last
+
+    def exchange(self, model: keras.Sequential, config: TrainConfig, *shapes: Any) -> Any:
+        """A kept model that now has the variables of `model`; `model` itself if there is none."""
+        settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in self.FREE}
+        soap = config.optimizer == "soap"
+        clip = config.clip_norm > 0 if soap else config.clip_norm
+        a_number = isinstance(learning_rate(config, 1), float)  # and no schedule's numbers
+        key = (*settings.items(), clip, a_number, *shapes)
+        kept = self._models.pop(key, model)
+        if kept is not model:
+            for old, new in zip(_variables(kept), _variables(model), strict=True):
+                old.assign(new)
+            kept.reset_metrics()
+        self._models[key] = kept
+        while len(self._models) > self.most:
+            del self._models[next(iter(self._models))]
+        return kept
+
+
+def _variables(model: keras.Sequential) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+class FusedSequential(keras.Sequential):
+    """A Sequential whose training step is a whole epoch: a loop of ordinary Keras steps.
+
+    Keras compiles the training step; when that is one batch, most of the time goes into
+    starting it. Here the loop over batches is inside what is compiled. An element of its
+    training data is `(x, y, weight)` with a leading axis of steps, one of its validation data
+    `(x, y)`; x is raw.
+    """
+
+    def __init__(self, layers: list[keras.Layer], scale: float) -> None:
+        super().__init__(layers)
+        self.scale = np.float32(scale)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        x, y, weight = data
+        batch_step = super().train_step
+
+        def step(i: tf.Tensor) -> tuple[tf.Tensor]:
+            # One batch is scaled at a time: the epoch stays uint8 where the data is.
+            batch_step((self._scaled(x[i]), y[i], weight[i]))
+            return (i + 1,)
+
+        tf.while_loop(lambda i: i < x.shape[0], step, (tf.constant(0),))
+        result: dict[str, tf.Tensor] = self.get_metrics_result()
+        return result
+
+    def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        x, y = data
+        # Thousands of sequences are evaluated at a time: a loop is as fast, and sooner compiled.
+        recurrent = self.layers[0]
+        written_out, recurrent.unroll = recurrent.unroll, False
+        try:
+            result: dict[str, tf.Tensor] = super().test_step((self._scaled(x), y))
+        finally:
+            recurrent.unroll = written_out
+        return result
+
+    def _scaled(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(x, tf.float32) * self.scale
+
+
+def why_not_fused(
+    config: TrainConfig, data: SequenceData, strategy: tf.distribute.Strategy | None
+) -> str | None:
+    """Why epochs cannot run as one compiled program; None when they can."""
+    if not config.fused:
+        return "--no-fused"
+    if strategy is not None:
+        return f"{strategy.num_replicas_in_sync} devices"
+    if config.deterministic and tf.config.list_physical_devices("GPU"):
+        return "--deterministic on a GPU"
+    if data.train.x.nbytes > FUSED_BYTES:
+        return f"{data.train.x.nbytes / 2**30:.1f} GiB of training data"
+    return None
+
+
+def fit(
+    config: TrainConfig,
+    data: SequenceData,
+    run: Run,
+    *,
+    precision: str = "float32",
+    strategy: tf.distribute.Strategy | None = None,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+    kept: CompiledModels | None = None,
+) -> Fitted:
+    """Train, keeping a checkpoint and the history in `run` after every epoch.
+
+    Goes on from the checkpoint when the run has one, and then ends with the weights and the
+    history that it would have had without the break. `kept` saves compiling again when the same
+    process trains models of the same shapes. Raises `CheckFailed` when the loss is NaN
+    in the very first epoch, `InputError` when the run cannot be written.
+    """
+    fused = why_not_fused(config, data, strategy) is None
+    steps = -(-len(data.train.y) // config.batch_size)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = _compiled(config, data, precision, fused=fused, steps=steps * config.epochs)
+        if kept is not None:
+            model = kept.exchange(model, config, data.spec, data.train.x.shape, precision, fused)
+    recorder = Recorder(run)
+    keep = Keep(recorder, model)
+    first = keep.restore()
+    clock = EpochClock(first)
+    if fused:
+        train = whole_epochs(data.train, config.batch_size, config.seed, first, config.epochs)
+    else:
+        train = batches(data.train, data.spec, config.batch_size, config.seed, clock.now)
+    if first < config.epochs:
+        model.fit(
+            train,
+            initial_epoch=first,
+            epochs=config.epochs,
+            steps_per_epoch=1 if fused else None,
+            validation_data=evaluation_batches(data.valid, data.spec, raw=fused),
+            shuffle=False,
+            verbose=0,
+            callbacks=[clock, keep, *(callbacks or [])],
+        )
+    return recorder.best(build_model(config, data.spec, precision=precision))
+
+
+def _compiled(
+    config: TrainConfig, data: SequenceData, precision: str, *, fused: bool, steps: int
+) -> keras.Sequential:
+    model = _quick_to_train(config, data, precision)
+    if fused:
+        model = FusedSequential(model.layers, data.spec.scale)
+    optimizer = build_optimizer(config, steps)
+    if precision == "mixed_float16":
+        # Small gradients are zero in float16 unless the loss is scaled up first.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(
+        optimizer=optimizer,
+        # The mean over the examples that count: what fills the last batch has weight 0.
+        loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        # Keras's own "loss" weighs the last batch like a full one; this one weighs examples.
+        weighted_metrics=[
+            "accuracy",
+            keras.metrics.SparseCategoricalCrossentropy(name="crossentropy"),
+        ],
+        jit_compile=_may_compile(config),
+        steps_per_execution=1 if fused else PLAIN_STEPS,
+    )
+    _build_variables(model, data.spec.classes)
+    return model
+
+
+def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> keras.Sequential:
+    """The model, its time steps in the form that XLA makes the fastest program of."""
+    gpu = tf.config.list_physical_devices("GPU")
+    whole_loops = xla_flags.are_set() and _may_compile(config) and not gpu
+    short = config.cell == "simple_rnn" and data.spec.timesteps <= UNROLL_TIMESTEPS
+    unroll = short and not (whole_loops and xla_flags.is_small(config))
+    model = build_model(config, data.spec, precision=precision, unroll=unroll)
+    (recurrent, _) = model.layers
+    if whole_loops and not unroll:
+        loop_over_time(recurrent)
+    elif unroll and not (config.dropout or config.recurrent_dropout):
+        _trace_once(recurrent.cell)
+    return model
+
+
+def _trace_once(cell: keras.Layer) -> None:
+    """Make each time step written out a call of one traced function, and not a trace of its own.
+
+    A compiler puts the function's body back where it is called. Not for dropout: its masks are
+    tensors of one program, which a function that serves several cannot hold.
+    """
+    cell.call = tf.function(cell.call, autograph=False)
+
+
+def _may_compile(config: TrainConfig) -> bool:
+    """Whether XLA may compile a training step: on one device, unless a GPU must repeat exactly.
+
+    Also without fusing: TensorFlow's own graph rewrites break on `elu`.
+    """
+    exact = config.deterministic and tf.config.list_physical_devices("GPU")
+    return not (tf.distribute.has_strategy() or exact)
+
+
+def _build_variables(model: keras.Sequential, classes: int) -> None:
+    """Make the variables of optimizer and metrics: a program that makes some is traced twice."""
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(
+        x=None,
+        y=np.zeros(1, np.int32),
+        y_pred=np.full((1, classes), 1 / classes, np.float32),
+        sample_weight=np.ones(1, np.float32),
+    )
+    model.reset_metrics()
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Tells the plain pipeline which epoch it is shuffling."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epoch = epoch
+
+    def now(self) -> np.ndarray:
+        return np.array(self.epoch, np.int64)
+
+
+class Keep(keras.callbacks.Callback):
+    """Hands each epoch to the recorder, and stops when that says so."""
+
+    def __init__(self, recorder: Recorder, model: keras.Sequential) -> None:
+        super().__init__()
+        self.recorder = recorder
+        self.set_model(model)
+
+    def restore(self) -> int:
+        """Take over the checkpoint of the run, if any; the number of epochs it has behind it."""
+        state = self.recorder.restore()
+        if state is not None:
+            for kind, variables in self._variables().items():
+                for i, variable in enumerate(variables):
+                    variable.assign(state[f"{kind}/{i}"])
+        return len(self.recorder.history)
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.recorder.begin()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.recorder.begin_epoch()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if not logs or "crossentropy" not in logs:
+            # Keras takes some errors for the end of the data, XLA's full disk among them.
+            raise InputError(
+                f"epoch {epoch + 1} ended before it began",
+                fix="Is the disk of the cache full? Set RNN_TF_CACHE to another folder.",
+            )
+        scores = {
+            "loss": float(logs["crossentropy"]),
+            "accuracy": float(logs["accuracy"]),
+            "val_loss": float(logs["val_crossentropy"]),
+            "val_accuracy": float(logs["val_accuracy"]),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+        }
+        self.recorder.end_epoch(scores, self.model.get_weights, self._state)
+        if self.recorder.stopped:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self.recorder.end()
+
+    def _variables(self) -> dict[str, list[keras.Variable]]:
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return {
+            f"{kind}/{i}": variable.numpy()
+            for kind, variables in self._variables().items()
+            for i, variable in enumerate(variables)
+        }

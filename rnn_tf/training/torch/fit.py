@@ -1,0 +1,304 @@
+"""The training loop in PyTorch: the same training as that in Keras, an independent witness of it.
+
+The same initial weights, order of examples, schedule and rules; the arithmetic, the gradients and
+the scores are PyTorch's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from rnn_tf.training.torch.module import (  # says if PyTorch is missing
+    SequenceClassifier,
+    from_torch,
+    to_torch,
+)
+
+# isort: split
+import torch
+from torch.nn import functional
+
+from rnn_tf.config import TrainConfig
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.model.classifier import build_model
+from rnn_tf.run import Run
+from rnn_tf.training.order import epoch_order
+from rnn_tf.training.recorder import Fitted, Recorder
+from rnn_tf.training.torch.gradients import WrittenOut
+from rnn_tf.training.torch.optimizer import Updates
+
+# Examples scored at a time: what all their time steps need fits into a processor's cache.
+EVALUATION_BATCH = 500
+# Multiplications of one time step below which a second thread costs more than it takes over.
+THREADS_PAY = 2**22
+
+DTYPES = {"mixed_float16": torch.float16, "mixed_bfloat16": torch.bfloat16}
+
+
+def choose_device() -> torch.device:
+    """The GPU that CUDA has, or that of an Apple machine, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_precision(precision: str) -> str:
+    """What `--precision` means here: `auto` is `mixed_float16` on a GPU with tensor cores."""
+    if precision != "auto":
+        return precision
+    capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 0)
+    return "mixed_float16" if capable else "float32"
+
+
+def writes_out(config: TrainConfig, precision: str) -> bool:
+    """Whether gradients are written out rather than left to autograd.
+
+    On a GPU the kernels of cuDNN are faster, and only autograd knows mixed precision.
+    """
+    plain = config.cell == "simple_rnn" and precision == "float32"
+    return config.fused and plain and choose_device().type == "cpu"
+
+
+def fit(
+    config: TrainConfig,
+    data: SequenceData,
+    run: Run,
+    *,
+    precision: str = "float32",
+    callbacks: list[keras.callbacks.Callback] | None = None,
+) -> Fitted:
+    """Train, keeping a checkpoint and the history in `run` after every epoch, as `fit.fit` does.
+
+    Weights start as Keras starts them, so seed that first. `callbacks` are told when training
+    begins and when an epoch ends, with the scores named as Keras names them. Raises `CheckFailed`
+    when the loss is NaN in the very first epoch, `InputError` when the run cannot be written.
+    """
+    with _set_up(config):
+        training = Training(config, data, precision)
+        recorder = Recorder(run)
+        state = recorder.restore()
+        if state is not None:
+            training.restore(state)
+        recorder.begin()
+        for callback in callbacks or []:
+            callback.on_train_begin()
+        try:
+            for epoch in range(len(recorder.history), config.epochs):
+                recorder.begin_epoch()
+                scores = training.epoch(epoch)
+                recorder.end_epoch(scores, training.weights, training.state)
+                for callback in callbacks or []:
+                    callback.on_epoch_end(epoch, _as_keras_names(scores))
+                if recorder.stopped:
+                    break
+        finally:
+            recorder.end()
+    return recorder.best(build_model(config, data.spec, precision=precision))
+
+
+def probabilities(
+    model: keras.Sequential, split: Split, spec: SequenceSpec, *, precision: str = "float32"
+) -> np.ndarray:
+    """What PyTorch says for every example of a split with the weights of `model`.
+
+    float32 `(n, classes)`.
+    """
+    device = choose_device()
+    module = to_torch(model).to(device)
+    x, _ = _on(device, split)
+    with _one_thread():
+        logits = _logits(module, x, spec.scale, precision)
+    result: np.ndarray = torch.softmax(logits, 1).cpu().numpy()
+    return result
+
+
+class Training:
+    """One training: the module, its optimizer and the data, all on the device."""
+
+    def __init__(self, config: TrainConfig, data: SequenceData, precision: str) -> None:
+        self.config = config
+        self.spec = data.spec
+        self.precision = precision
+        self.device = choose_device()
+        # The data stay as they came, uint8 for the most part, and are scaled batch by batch.
+        self.x, self.y = _on(self.device, data.train)
+        self.valid = _on(self.device, data.valid)
+        self.module = to_torch(build_model(config, data.spec)).to(self.device)
+        if config.cell != "gru":
+            # These cells have one bias in Keras and two here, of which only the sum counts.
+            # Trained both, the sum would take steps of twice the length.
+            self.module.recurrent.bias_hh_l0.requires_grad_(False)
+        for parameter in self.module.parameters():
+            # Also of a weight that nothing depends on: with one time step no state is multiplied.
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        self.steps = -(-len(self.y) // config.batch_size)
+        self.updates = Updates(config, self.module, self.steps * config.epochs)
+        # Small gradients are zero in float16 unless the loss is scaled up first.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "mixed_float16")
+        self._written_out: dict[int, WrittenOut] = {}  # by the number of examples in a batch
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """Train for one epoch, counted from 0; its scores and those on the validation split."""
+        rows = epoch_order(len(self.y), self.config.batch_size, self.config.seed, number)
+        order = torch.from_numpy(rows[rows >= 0].astype(np.int64)).to(self.device)
+        logits = torch.empty(len(order), self.spec.classes, device=self.device)
+        masks = self._masks(number)
+        batches = zip(order.split(rows.shape[1]), logits.split(rows.shape[1]), strict=True)
+        by_hand = writes_out(self.config, self.precision)
+        gradients = self._written_out_gradients if by_hand else self._autograd_gradients
+        for done, (index, said) in enumerate(batches, number * self.steps):
+            gradients(index, said, next(masks))
+            self.updates.step(done, self.scaler)
+        loss, accuracy = _scores(logits, self.y[order])
+        x, y = self.valid
+        val_loss, val_accuracy = _scores(
+            _logits(self.module, x, self.spec.scale, self.precision), y
+        )
+        return {
+            "loss": loss,
+            "accuracy": accuracy,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "learning_rate": self.updates.rates[(number + 1) * self.steps],
+        }
+
+    def _written_out_gradients(
+        self, index: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None
+    ) -> None:
+        examples = len(index)
+        if examples not in self._written_out:
+            self._written_out[examples] = WrittenOut(
+                self.module, self.config.cell_activation, self.spec.timesteps, examples
+            )
+        gradients = self._written_out[examples]
+        gradients.x.copy_(self.x.index_select(0, index).transpose(0, 1)).mul_(self.spec.scale)
+        if mask is not None:
+            gradients.x.mul_(mask[:examples])
+        gradients(self.y.index_select(0, index), logits)
+
+    def _autograd_gradients(
+        self, index: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None
+    ) -> None:
+        self.updates.optimizer.zero_grad(set_to_none=False)
+        x = self.x.index_select(0, index).float() * self.spec.scale
+        if mask is not None:
+            x *= mask[: len(index), None]
+        said = _say(self.module, x, self.precision)
+        logits.copy_(said.detach())
+        loss = functional.cross_entropy(said, self.y.index_select(0, index))
+        self.scaler.scale(loss).backward()
+
+    def _masks(self, epoch: int) -> Iterator[torch.Tensor | None]:
+        """What dropout does to the inputs of each batch: `(batch_size, features)`, or nothing.
+
+        One mask for all time steps of an example, as in Keras. Each epoch has its own start of
+        chance, so that an epoch needs none of the epochs before it.
+        """
+        keep = 1 - self.config.dropout
+        chance = torch.Generator(self.device)
+        (start,) = np.random.SeedSequence([self.config.seed, epoch]).generate_state(1, np.uint64)
+        chance.manual_seed(int(start))
+        shape = (self.config.batch_size, self.spec.features)
+        while True:
+            if keep == 1:
+                yield None
+            else:
+                mask = torch.empty(shape, device=self.device).bernoulli_(keep, generator=chance)
+                yield mask / keep
+
+    # --- what is kept of it ---
+    def weights(self) -> list[np.ndarray]:
+        """The weights as `keras.Model.set_weights` takes them."""
+        return from_torch(self.module)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that the next epoch depends on, but for the settings and the data."""
+        state = {f"module/{name}": value for name, value in self.module.state_dict().items()}
+        for i, values in self.updates.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer/{i}/{name}": value for name, value in values.items()}
+        found = {name: value.cpu().numpy() for name, value in state.items()}
+        scaler = {f"scaler/{k}": np.array(v) for k, v in self.scaler.state_dict().items()}
+        return found | scaler
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what `state` gave."""
+        module, scaler = {}, {}
+        optimizer: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in state.items():
+            kind, _, rest = name.partition("/")
+            if kind == "module":
+                module[rest] = torch.from_numpy(value)
+            elif kind == "optimizer":
+                i, _, rest = rest.partition("/")
+                optimizer.setdefault(int(i), {})[rest] = torch.from_numpy(value)
+            else:
+                scaler[rest] = value.item()
+        self.module.load_state_dict(module)
+        now = self.updates.optimizer.state_dict()
+        self.updates.optimizer.load_state_dict({**now, "state": optimizer})
+        if scaler:
+            self.scaler.load_state_dict(scaler)
+
+
+def _on(device: torch.device, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+    """A split on the device: raw `x`, int64 `y`."""
+    # PyTorch warns of arrays that may not be written to; only those are copied.
+    x, y = (np.require(array, requirements=["C", "W"]) for array in split)
+    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device).long()
+
+
+def _say(module: SequenceClassifier, x: torch.Tensor, precision: str) -> torch.Tensor:
+    """The logits of scaled `x` `(examples, timesteps, features)`, float32 in any precision."""
+    dtype = DTYPES.get(precision)
+    with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
+        states, _ = module.recurrent(x)
+    logits: torch.Tensor = module.dense(states[:, -1].float())
+    return logits
+
+
+def _logits(
+    module: SequenceClassifier, x: torch.Tensor, scale: float, precision: str
+) -> torch.Tensor:
+    """The logits `(n, classes)` of raw `x`, every example."""
+    parts = x.split(EVALUATION_BATCH)
+    with torch.no_grad():
+        return torch.cat([_say(module, part.float() * scale, precision) for part in parts])
+
+
+def _scores(logits: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy, 0 to 1."""
+    losses = functional.cross_entropy(logits, y, reduction="none")
+    right = logits.argmax(1) == y
+    # Sums of many float32 numbers lose digits in float32; Apple's GPUs have nothing longer.
+    return float(losses.cpu().double().mean()), float(right.cpu().double().mean())
+
+
+def _as_keras_names(scores: dict[str, float]) -> dict[str, float]:
+    return {name.replace("loss", "crossentropy"): value for name, value in scores.items()}
+
+
+@contextlib.contextmanager
+def _set_up(config: TrainConfig) -> Iterator[None]:
+    """As many threads as pay, and only repeatable operations if asked to."""
+    if config.deterministic:
+        # What cuBLAS needs to repeat itself; it is read when CUDA is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    products = config.batch_size * config.units**2
+    with contextlib.nullcontext() if products >= THREADS_PAY else _one_thread():
+        yield
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

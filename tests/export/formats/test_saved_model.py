@@ -1,0 +1,106 @@
+"""The SavedModel is whole without this package: plain TensorFlow loads, runs and explains it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from twins import LONG, SPEC, random_twin, raw_input
+
+from export import oracle
+from export.formats import saved_model
+from export.network import GATES
+from export.runtimes import SavedModelRuntime
+from rnn_tf.config import Cell
+from rnn_tf.data.spec import SequenceSpec
+
+# float32 rounding, as in test_tflite.py: 1e-7 seen.
+ROUNDING = 1e-6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "saved_model"
+    saved_model.write(random_twin("gru"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Any:
+    return tf.saved_model.load(str(folder / "1"))
+
+
+def test_it_is_laid_out_for_tensorflow_serving(tmp_path: Path) -> None:
+    details = saved_model.write(random_twin("lstm"), tmp_path / "saved_model")
+    assert details == {"version": "1", "signatures": ["serving_default", "metadata"]}
+    assert [entry.name for entry in (tmp_path / "saved_model").iterdir()] == ["1"]
+    assert (tmp_path / "saved_model" / "1" / "saved_model.pb").is_file()
+
+
+def test_the_signature_says_what_it_takes_and_gives(loaded: Any) -> None:
+    signature = loaded.signatures["serving_default"]
+    _, inputs = signature.structured_input_signature
+    assert inputs == {
+        "sequence": tf.TensorSpec((None, SPEC.timesteps, SPEC.features), tf.float32, "sequence")
+    }
+    (name,) = signature.structured_outputs
+    assert name == "probabilities"
+    probabilities = signature.structured_outputs[name]
+    assert probabilities.shape.as_list() == [None, SPEC.classes]
+    assert probabilities.dtype == tf.float32
+
+
+@pytest.mark.parametrize("spec", [SPEC, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("cell", GATES)
+def test_it_answers_as_the_oracle_does_at_any_batch(
+    cell: Cell, spec: SequenceSpec, tmp_path: Path
+) -> None:
+    twin = random_twin(cell, spec=spec)
+    saved_model.write(twin, tmp_path)
+    runtime = SavedModelRuntime(tmp_path, spec)
+    x = raw_input(64, spec)
+    exact = oracle.probabilities(twin, x)
+    for batch in (1, 2, 7, 64, 1):
+        got = runtime.predict(x[:batch])
+        assert (got.shape, got.dtype) == ((batch, spec.classes), np.float32)
+        np.testing.assert_allclose(got, exact[:batch], rtol=0, atol=ROUNDING)
+
+
+def test_it_holds_no_variable(folder: Path, loaded: Any) -> None:
+    signature = loaded.signatures["serving_default"]
+    assert list(signature.variables) == []
+    assert [op for op in signature.graph.get_operations() if "Var" in op.type] == []
+    # Nothing but the description of the objects themselves.
+    stored = tf.train.list_variables(str(folder / "1" / "variables" / "variables"))
+    assert [name for name, _ in stored] == ["_CHECKPOINTABLE_OBJECT_GRAPH"]
+
+
+def test_it_says_its_labels_and_specification(loaded: Any) -> None:
+    answer = loaded.signatures["metadata"]()
+    assert sorted(answer) == ["labels", "spec"]
+    assert tuple(label.decode() for label in answer["labels"].numpy()) == SPEC.labels
+    text = answer["spec"].numpy().decode()
+    assert SequenceSpec.from_json(text) == SPEC
+    assert "läuft" in text  # to be read by people too
+
+
+def test_the_warm_up_is_a_request_that_it_can_answer(folder: Path, loaded: Any) -> None:
+    file = folder / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    (record,) = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    log = PredictionLog.FromString(record)
+    assert log.WhichOneof("log_type") == "predict_log"
+    request = log.predict_log.request
+    assert (request.model_spec.name, request.model_spec.signature_name) == (
+        "rnn_tf", "serving_default",
+    )  # fmt: skip
+    assert list(request.inputs) == ["sequence"]
+    x = tf.make_ndarray(request.inputs["sequence"])
+    assert (x.shape, x.dtype) == ((1, SPEC.timesteps, SPEC.features), np.float32)
+    signature = loaded.signatures[request.model_spec.signature_name]
+    got = signature(sequence=tf.constant(x))["probabilities"].numpy()
+    exact = oracle.probabilities(random_twin("gru"), x)
+    np.testing.assert_allclose(got, exact, rtol=0, atol=ROUNDING)

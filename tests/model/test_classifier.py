@@ -1,0 +1,136 @@
+"""The classifier: exactly two layers, of the sizes, weights and arithmetic that were asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from rnn_tf.config import TrainConfig, preset
+from rnn_tf.data import SequenceSpec
+from rnn_tf.errors import InputError
+from rnn_tf.model.classifier import CELLS, build_model
+
+SPEC = SequenceSpec(timesteps=6, features=3, classes=4, labels=tuple("abcd"))
+ROWS = SequenceSpec(timesteps=28, features=28, classes=10, labels=tuple("0123456789"))
+
+
+def sequences(spec: SequenceSpec = SPEC, examples: int = 5) -> np.ndarray:
+    shape = (examples, spec.timesteps, spec.features)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("cell", "parameters"),
+    [
+        # Gates * (28 * 32 + 32 * 32 + bias), and 32 * 10 + 10 for the softmax; the GRU of Keras
+        # has two biases for each gate.
+        ("simple_rnn", 1 * (28 * 32 + 32 * 32 + 32) + 330),
+        ("lstm", 4 * (28 * 32 + 32 * 32 + 32) + 330),
+        ("gru", 3 * (28 * 32 + 32 * 32 + 64) + 330),
+    ],
+)
+def test_a_recurrent_layer_and_a_softmax_and_nothing_else(cell: str, parameters: int) -> None:
+    model = build_model(TrainConfig.from_dict({"cell": cell}), ROWS)
+    recurrent, softmax = model.layers
+    assert type(model) is keras.Sequential
+    assert type(recurrent) is CELLS[cell]
+    assert type(softmax) is keras.layers.Dense
+    assert softmax.activation is keras.activations.softmax
+    assert (recurrent.units, recurrent.return_sequences) == (32, False)
+    assert model.count_params() == parameters
+
+
+def test_the_classic_model_has_2282_parameters() -> None:
+    assert build_model(preset("tutorial"), ROWS).count_params() == 2_282
+    assert build_model(preset("best"), ROWS).count_params() == 2_282
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_probabilities_are_float32_and_sum_to_one(cell: str, precision: str) -> None:
+    model = build_model(TrainConfig.from_dict({"cell": cell}), SPEC, precision=precision)
+    probabilities = np.asarray(model(sequences()))
+    assert probabilities.shape == (5, 4)
+    assert probabilities.dtype == np.float32
+    # A float32 softmax: the sum of 4 numbers rounded to 24 bits.
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=5e-7)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_is_for_the_recurrent_layer_only(precision: str) -> None:
+    recurrent, softmax = build_model(TrainConfig(), SPEC, precision=precision).layers
+    assert recurrent.compute_dtype == precision.removeprefix("mixed_")
+    assert softmax.compute_dtype == "float32"
+    assert {weight.dtype for weight in recurrent.weights + softmax.weights} == {"float32"}
+
+
+def test_simple_rnn_is_the_textbook_recurrence() -> None:
+    model = build_model(preset("tutorial"), SPEC)
+    kernel, recurrent, bias, out, out_bias = (
+        weight.astype(float) for weight in model.get_weights()
+    )
+    state = np.zeros((5, 32))
+    for step in range(SPEC.timesteps):
+        state = np.tanh(sequences()[:, step] @ kernel + state @ recurrent + bias)
+    logits = np.exp(state @ out + out_bias)
+    expected = logits / logits.sum(axis=1, keepdims=True)
+    # float32 against float64 over 6 steps: 6e-8 seen.
+    np.testing.assert_allclose(np.asarray(model(sequences())), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_unrolling_changes_neither_weights_nor_outputs(cell: str) -> None:
+    config = TrainConfig.from_dict({"cell": cell, "units": 8})
+    rolled, unrolled = (build_model(config, SPEC, unroll=unroll) for unroll in (False, True))
+    unrolled.set_weights(rolled.get_weights())
+    # The same float32 operations, fused in another order: 1e-7 seen.
+    np.testing.assert_allclose(
+        np.asarray(unrolled(sequences())), np.asarray(rolled(sequences())), atol=1e-6
+    )
+
+
+def test_identity_starts_the_state_as_its_own_memory() -> None:
+    recurrent = build_model(TrainConfig(units=8), SPEC).layers[0]
+    np.testing.assert_array_equal(recurrent.cell.recurrent_kernel.numpy(), np.eye(8))
+
+
+def test_orthogonal_starts_with_a_rotation() -> None:
+    config = TrainConfig(units=8, recurrent_initializer="orthogonal")
+    start = build_model(config, SPEC).layers[0].cell.recurrent_kernel.numpy()
+    # float32 rounding of sums of 8 products.
+    np.testing.assert_allclose(start.T @ start, np.eye(8), atol=1e-6)
+
+
+def test_dropout_is_for_training_only() -> None:
+    model = build_model(TrainConfig(dropout=0.5, recurrent_dropout=0.5), SPEC)
+    quiet, quiet_again = (np.asarray(model(sequences(), training=False)) for _ in range(2))
+    noisy, noisy_again = (np.asarray(model(sequences(), training=True)) for _ in range(2))
+    np.testing.assert_array_equal(quiet, quiet_again)
+    assert not np.array_equal(noisy, noisy_again)
+
+
+def test_a_saved_model_comes_back_without_custom_code(tmp_path: Path) -> None:
+    model = build_model(TrainConfig(), SPEC)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    np.testing.assert_array_equal(np.asarray(again(sequences())), np.asarray(model(sequences())))
+
+
+def test_an_unknown_activation_is_named_beside_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"^unknown activation 'rely'; expected one of .*\brelu\b"):
+        build_model(TrainConfig(activation="rely"), SPEC)
+
+
+@pytest.mark.parametrize("name", ["deserialize", "serialize", "get"])
+def test_what_is_no_activation_is_not_taken_for_one(name: str) -> None:
+    with pytest.raises(InputError, match=rf"^unknown activation '{name}'; (?!.*\b{name}\b)"):
+        build_model(TrainConfig(activation=name), SPEC)
+
+
+def test_an_unknown_initializer_is_named() -> None:
+    message = r"^unknown recurrent_initializer 'eye'; expected .*orthogonal, identity"
+    with pytest.raises(InputError, match=message):
+        build_model(TrainConfig(recurrent_initializer="eye"), SPEC)

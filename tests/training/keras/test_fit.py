@@ -1,0 +1,289 @@
+"""Training itself: the compiled epoch is the same training, and every batch counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf.data import SequenceData, Split
+from rnn_tf.errors import CheckFailed
+from rnn_tf.startup import xla_flags
+from rnn_tf.training.keras.batches import batches, evaluation_batches, whole_epochs
+from rnn_tf.training.keras.devices import seed_everything
+from rnn_tf.training.keras.fit import CompiledModels, fit
+from rnn_tf.training.keras.optimizer import build_optimizer
+from rnn_tf.training.order import epoch_order
+from rnn_tf.training.recorder import Fitted
+
+# 203 examples in batches of 16: the last batch has 11.
+CONFIG = TrainConfig(units=7, epochs=3, batch_size=16, learning_rate=0.01)
+
+
+def fitted(config: TrainConfig, data: SequenceData, path: Path, **options: object) -> Fitted:
+    seed_everything(config)
+    return fit(config, data, Run.create(path, config, data.spec), **options)  # type: ignore[arg-type]
+
+
+def weights(model: keras.Model) -> np.ndarray:
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+# --- the compiled epoch ---
+@pytest.mark.parametrize(
+    ("cell", "optimizer"),
+    [("simple_rnn", "soap"), ("simple_rnn", "adam"), ("lstm", "adam"), ("gru", "adam")],
+)
+def test_fused_and_plain_training_give_the_same_weights(
+    cell: str, optimizer: str, small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, cell=cell, optimizer=optimizer, clip_norm=1.0)
+    fused = fitted(config, small, tmp_path / "fused")
+    plain = fitted(dataclasses.replace(config, fused=False), small, tmp_path / "plain")
+    # float32 rounding in another order, over 39 updates: 2e-6 seen; weights are near 1.
+    np.testing.assert_allclose(weights(fused.model), weights(plain.model), atol=5e-5)
+    for a, b in zip(fused.history, plain.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["val_accuracy"] == b["val_accuracy"]
+
+
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_kept_model_trains_as_a_new_one_does(
+    optimizer: str, fused: bool, small: SequenceData, tmp_path: Path
+) -> None:
+    """Every setting that a compiled program reads from variables, all changed at once."""
+    first = dataclasses.replace(CONFIG, optimizer=optimizer, fused=fused, dropout=0.1, epochs=2)
+    second = dataclasses.replace(
+        first, learning_rate=0.003, schedule="linear", warmup=0.3, seed=7, epochs=3,
+        recurrent_initializer="orthogonal",
+        # Keras's own clipping is a part of the program.
+        clip_norm=0.2 if optimizer == "soap" else first.clip_norm,
+    )  # fmt: skip
+    kept = CompiledModels()
+    fitted(first, small, tmp_path / "first", kept=kept)
+    (model,) = kept._models.values()
+    program = model.train_function
+    found = fitted(second, small, tmp_path / "second", kept=kept)
+    assert list(kept._models.values()) == [model]
+    assert model.train_function is program
+    fresh = fitted(second, small, tmp_path / "fresh")
+    np.testing.assert_array_equal(weights(found.model), weights(fresh.model))
+    again = fitted(first, small, tmp_path / "again", kept=kept)
+    assert [{**record, "seconds": 0} for record in again.history] == [
+        {**record, "seconds": 0} for record in Run.open(tmp_path / "first").history
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"units": 6}, {"cell": "gru"}, {"batch_size": 8}, {"dropout": 0.3}, {"activation": "tanh"},
+        {"clip_norm": 0.0}, {"schedule": "constant", "warmup": 0.0}, {"weight_decay": 0.1},
+    ],
+)  # fmt: skip
+def test_a_model_of_another_program_is_not_taken(
+    change: dict[str, object], small: SequenceData, tmp_path: Path
+) -> None:
+    kept = CompiledModels(most=1)
+    other = dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
+    models = []
+    for config in (CONFIG, other, CONFIG):
+        model = build_model(config, small.spec)
+        model.compile(optimizer=build_optimizer(config, 10))
+        models.append(kept.exchange(model, config, small.spec))
+        assert models[-1] is model
+    assert len(kept._models) == 1, "only the last ones are kept"
+
+
+@pytest.mark.parametrize("whole_loops", [True, False])
+@pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
+def test_training_is_what_a_loop_over_the_batches_gives(
+    cell: str,
+    whole_loops: bool,
+    small: SequenceData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against Keras's own `train_on_batch`, the last batch handed over short, not filled up."""
+    monkeypatch.setattr(xla_flags, "are_set", lambda: whole_loops)
+    config = dataclasses.replace(
+        CONFIG,
+        cell=cell,
+        optimizer="adam",
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=0.0,
+        epochs=2,
+    )
+    found = fitted(config, small, tmp_path)
+    seed_everything(config)
+    model = build_model(config, small.spec)
+    model.compile(keras.optimizers.Adam(config.learning_rate), "sparse_categorical_crossentropy")
+    losses = []
+    for epoch in range(config.epochs):
+        total = 0.0
+        for row in epoch_order(203, 16, config.seed, epoch):
+            index = row[row >= 0]
+            loss = model.train_on_batch(small.train.x[index], small.train.y[index])
+            model.reset_metrics()
+            total += float(loss) * len(index)
+        losses.append(total / 203)
+    # float32 rounding over 26 updates: 1e-6 seen.
+    np.testing.assert_allclose(weights(model), weights(found.model), atol=2e-5)
+    assert [record["loss"] for record in found.history] == pytest.approx(losses, rel=1e-4)
+
+
+def test_the_best_epoch_is_the_one_that_is_kept(small: SequenceData, tmp_path: Path) -> None:
+    found = fitted(dataclasses.replace(CONFIG, epochs=6), small, tmp_path)
+    best = found.history[found.best_epoch - 1]
+    assert best["val_accuracy"] == max(record["val_accuracy"] for record in found.history)
+    probabilities = found.model.predict(small.valid.x, verbose=0)
+    assert (probabilities.argmax(1) == small.valid.y).mean() == pytest.approx(best["val_accuracy"])
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_with_a_float32_softmax(
+    precision: str, small: SequenceData, tmp_path: Path
+) -> None:
+    found = fitted(dataclasses.replace(CONFIG, epochs=8), small, tmp_path, precision=precision)
+    assert found.history[-1]["loss"] < 0.5 * found.history[0]["loss"]
+    recurrent, softmax = found.model.layers
+    assert recurrent.dtype_policy.name == precision
+    assert softmax.dtype_policy.name == "float32"
+    assert all(weight.dtype == np.float32 for weight in found.model.get_weights())
+
+
+def test_dropout_trains_and_does_nothing_afterwards(small: SequenceData, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, optimizer="adam", dropout=0.2, recurrent_dropout=0.1)
+    model = fitted(config, small, tmp_path).model
+    once, twice = (model.predict(small.test.x, verbose=0) for _ in range(2))
+    np.testing.assert_array_equal(once, twice)
+
+
+def test_several_devices_train_plainly_and_alike(small: SequenceData, tmp_path: Path) -> None:
+    """MirroredStrategy over one CPU device: the code that several GPUs would run."""
+    config = dataclasses.replace(CONFIG, optimizer="adam", fused=False)
+    alone = fitted(config, small, tmp_path / "alone")
+    mirrored = fitted(
+        config, small, tmp_path / "mirrored", strategy=tf.distribute.MirroredStrategy(["CPU:0"])
+    )
+    np.testing.assert_allclose(weights(alone.model), weights(mirrored.model), atol=2e-5)
+
+
+# --- loss that is not a number ---
+# Linear units, a rate that rises from almost nothing to far too much: first it learns, then the
+# weights grow until the recurrence overflows.
+DIVERGING = dataclasses.replace(
+    CONFIG, activation="linear", optimizer="adam", learning_rate=20.0, warmup=0.9,
+    schedule="constant", clip_norm=0.0, epochs=60,
+)  # fmt: skip
+
+
+def test_a_loss_that_becomes_nan_stops_and_keeps_the_best(
+    small: SequenceData, tmp_path: Path
+) -> None:
+    run = train(DIVERGING, tmp_path / "run", data=small, progress=False)
+    metrics = run.metrics
+    assert re.fullmatch(r"the loss became NaN or infinite in epoch \d+", metrics["stopped"])
+    assert 1 <= metrics["best_epoch"] <= len(run.history) < DIVERGING.epochs
+    best = run.history[metrics["best_epoch"] - 1]
+    assert metrics["valid"]["accuracy"] == pytest.approx(best["val_accuracy"])
+    assert all(np.isfinite(weight).all() for weight in run.load_model().get_weights())
+
+
+def test_a_loss_that_is_nan_at_once_says_what_to_change(
+    small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(DIVERGING, learning_rate=1e30)
+    with pytest.raises(CheckFailed, match=r"NaN or infinite in epoch 1\. Lower --learning-rate"):
+        fitted(config, small, tmp_path)
+
+
+# --- order ---
+def test_every_example_is_in_every_epoch_once_and_the_order_differs() -> None:
+    first, second = (epoch_order(203, 16, seed=1, epoch=epoch) for epoch in (0, 1))
+    assert sorted(first[first >= 0]) == list(range(203))
+    assert first.shape == (13, 16)
+    assert (first[-1] == -1).sum() == 13 * 16 - 203
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, epoch_order(203, 16, seed=2, epoch=0))
+    np.testing.assert_array_equal(first, epoch_order(203, 16, seed=1, epoch=0))
+
+
+def test_both_pipelines_give_the_same_batches(small: SequenceData) -> None:
+    x, y, weight = next(iter(whole_epochs(small.train, 16, 5, first=3, last=4)))
+    plain = list(batches(small.train, small.spec, 16, 5, lambda: np.array(3, np.int64)))
+    np.testing.assert_array_equal(x, [batch[0] for batch in plain])
+    np.testing.assert_array_equal(y, [batch[1] for batch in plain])
+    np.testing.assert_array_equal(weight, [batch[2] for batch in plain])
+    assert float(tf.reduce_sum(weight)) == 203
+
+
+def test_evaluation_drops_no_example(mnist: SequenceData) -> None:
+    split = Split(mnist.test.x[:1203], mnist.test.y[:1203])
+    parts = list(evaluation_batches(split, mnist.spec))
+    np.testing.assert_array_equal(np.concatenate([y for _, y in parts]), split.y)
+    np.testing.assert_allclose(
+        np.concatenate([x for x, _ in parts]), split.x / np.float32(255), rtol=1e-6
+    )
+
+
+# --- a run from end to end ---
+def test_one_epoch_on_mnist_reads_digits(run: Run) -> None:
+    metrics = run.metrics
+    assert metrics["parameters"] == 2282
+    assert metrics["test"]["examples"] == 10_000
+    assert metrics["valid"]["examples"] == 5_000
+    assert metrics["train"]["examples"] == 55_000
+    # 93.5-95 % seen over seeds; chance is 10 %.
+    assert metrics["test"]["accuracy"] > 0.90
+    assert metrics["best_epoch"] == 1
+    assert metrics["stopped"] is None
+
+
+def test_a_run_holds_all_its_files_and_no_others(run: Run) -> None:
+    assert {path.name for path in run.path.iterdir()} == {
+        "config.json", "spec.json", "model.keras", "history.jsonl", "metrics.json",
+        "curves.png", "confusion.png", "tensorboard",
+    }  # fmt: skip
+    (record,) = run.history
+    assert list(record) == [
+        "epoch", "seconds", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate",
+    ]  # fmt: skip
+    assert list(run.tensorboard_folder.glob("events.*"))
+
+
+def test_the_saved_model_is_plain_keras_and_scores_the_same(run: Run, mnist: SequenceData) -> None:
+    model = keras.saving.load_model(run.model_file, safe_mode=True)
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    x = mnist.test.x.astype(np.float32) / 255
+    loss, accuracy = model.evaluate(x, mnist.test.y, batch_size=1000, verbose=0)
+    # Both metrics are float32 sums over 10,000 examples.
+    assert accuracy == pytest.approx(run.metrics["test"]["accuracy"], abs=1e-6)
+    assert loss == pytest.approx(run.metrics["test"]["loss"], rel=1e-4)
+    assert [type(layer) for layer in model.layers] == [keras.layers.SimpleRNN, keras.layers.Dense]
+
+
+def test_the_same_seed_gives_the_same_bits(small: SequenceData, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, dropout=0.2, optimizer="adam")
+    a, b, other = (
+        train(dataclasses.replace(config, seed=seed), tmp_path / name, data=small, progress=False)
+        for name, seed in (("a", 4), ("b", 4), ("c", 5))
+    )
+    np.testing.assert_array_equal(weights(a.load_model()), weights(b.load_model()))
+    assert not np.array_equal(weights(a.load_model()), weights(other.load_model()))
+
+
+def test_metrics_are_valid_json(run: Run) -> None:
+    def refuse(constant: str) -> float:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(run.metrics_file.read_text(), parse_constant=refuse)

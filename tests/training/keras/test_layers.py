@@ -1,0 +1,95 @@
+"""Layers made to loop over time give the states and gradients of Keras's own, and compile whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rnn_tf.model.classifier import CELLS
+from rnn_tf.startup import xla_flags
+from rnn_tf.training.keras.layers import SLOPES, loop_over_time
+
+
+def layer(cell: str, features: int = 3, **settings: Any) -> keras.layers.RNN:
+    keras.utils.set_random_seed(3)
+    made = CELLS[cell](5, bias_initializer="glorot_normal", **settings)
+    made.build((None, None, features))
+    return made
+
+
+def sequences(examples: int, timesteps: int, features: int = 3) -> tf.Tensor:
+    random = np.random.default_rng(1)
+    return tf.constant(random.normal(size=(examples, timesteps, features)), tf.float32)
+
+
+def state_and_gradients(layer: keras.layers.RNN) -> Any:
+    """A compiled function of sequences."""
+
+    def compute(x: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            state = layer(x, training=True)
+            # Not the plain sum, of which every gradient begins as 1.
+            total = tf.reduce_sum(tf.cast(state, tf.float32) ** 2)
+        return [state, *tape.gradient(total, [v.value for v in layer.trainable_variables])]
+
+    return tf.function(compute, jit_compile=True)
+
+
+@pytest.mark.parametrize("examples", [1, 7])
+@pytest.mark.parametrize("timesteps", [1, 2, 9])
+@pytest.mark.parametrize(
+    ("cell", "activation"),
+    [*(("simple_rnn", name) for name in (*SLOPES, "gelu")), ("lstm", "tanh"), ("gru", "relu")],
+)
+def test_states_and_gradients_are_those_of_keras(
+    cell: str, activation: str, timesteps: int, examples: int
+) -> None:
+    x = sequences(examples, timesteps)
+    plain, looped = (layer(cell, activation=activation) for _ in range(2))
+    loop_over_time(looped)
+    expected, found = state_and_gradients(plain)(x), state_and_gradients(looped)(x)
+    assert len(found) == 4
+    for one, other in zip(expected, found, strict=True):
+        # float32 rounding: 3e-6 seen, where the largest gradient is about 30.
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_and_other_precisions_are_left_to_keras() -> None:
+    x = sequences(64, 4)
+    dropping = layer("simple_rnn", dropout=0.5, seed=1)
+    loop_over_time(dropping)
+    assert not np.allclose(dropping(x, training=True), dropping(x, training=False))
+    half = layer("simple_rnn", dtype="mixed_float16")
+    loop_over_time(half)
+    assert state_and_gradients(half)(x)[0].dtype == tf.float16
+
+
+def test_a_layer_that_loops_keeps_its_variables() -> None:
+    looped = layer("simple_rnn")
+    before = looped.trainable_variables
+    loop_over_time(looped)
+    assert [id(v) for v in looped.trainable_variables] == [id(v) for v in before]
+    looped.set_weights([np.zeros_like(w) for w in looped.get_weights()])
+    np.testing.assert_array_equal(looped(sequences(2, 3)), 0)
+
+
+@pytest.mark.skipif(not xla_flags.are_set(), reason="XLA_FLAGS are set from outside")
+@pytest.mark.parametrize(
+    ("cell", "activation"), [("simple_rnn", "elu"), ("simple_rnn", "gelu"), ("lstm", "tanh")]
+)
+def test_xla_compiles_the_loops_whole_and_their_products_well(cell: str, activation: str) -> None:
+    """Thirteen times slower is what a product read the other way round would be."""
+    looped = layer(cell, activation=activation)
+    loop_over_time(looped)
+    function = state_and_gradients(looped)
+    program = function.experimental_get_compiler_ir(sequences(16, 6))(stage="optimized_hlo")
+    assert program.count("xla_cpu_small_call") >= 2, "the loops forward and backward"
+    in_loops = [line for line in re.findall(r"= .* dot\(.*", program) if "while" in line]
+    assert in_loops
+    for product in in_loops:
+        assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in product

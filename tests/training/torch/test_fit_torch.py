@@ -1,0 +1,312 @@
+"""Training in PyTorch: the training of Keras, by other arithmetic and other gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf.data import SequenceData, SequenceSpec, Split
+from rnn_tf.errors import CheckFailed
+from rnn_tf.evaluate import evaluate
+from rnn_tf.training.keras import fit as in_keras
+from rnn_tf.training.keras.devices import seed_everything
+from rnn_tf.training.recorder import Fitted
+
+torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+
+from rnn_tf.training.torch import fit as fit_torch  # noqa: E402 - needs torch
+from rnn_tf.training.torch.gradients import WrittenOut  # noqa: E402
+from rnn_tf.training.torch.module import to_torch  # noqa: E402
+
+# 203 examples in batches of 16: the last batch has 11.
+CONFIG = TrainConfig(units=7, epochs=3, batch_size=16, learning_rate=0.01, backend="torch")
+
+
+def fitted(config: TrainConfig, data: SequenceData, path: Path, **options: Any) -> Fitted:
+    seed_everything(config)
+    fit = fit_torch.fit if config.backend == "torch" else in_keras.fit
+    return fit(config, data, Run.create(path, config, data.spec), **options)
+
+
+def weights(found: Fitted) -> np.ndarray:
+    return np.concatenate([weight.ravel() for weight in found.model.get_weights()])
+
+
+def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+
+
+# --- the witness ---
+@pytest.mark.parametrize(
+    ("cell", "units", "optimizer", "tolerance"),
+    [
+        # float32 rounding in another order, over 39 updates: 2e-6 seen; weights are near 1.
+        ("simple_rnn", 7, "adam", 2e-5),
+        ("lstm", 7, "adam", 2e-5),
+        ("gru", 7, "adam", 2e-5),
+        # SOAP's preconditioners begin with the rank of one gradient. Where that is less than
+        # their size, rounding chooses the rest of the basis, and no two programs agree. These
+        # sizes are square: 4x4 and 6x6. Adam's step for directions of almost no gradient
+        # magnifies rounding: 5e-4 seen. In another order of gates they differ by 6e-3.
+        ("lstm", 1, "soap", 2e-3),
+        ("gru", 2, "soap", 2e-3),
+    ],
+)
+def test_it_is_the_training_of_keras(
+    cell: str, units: int, optimizer: str, tolerance: float, small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, cell=cell, units=units, optimizer=optimizer)
+    witness = fitted(config, small, tmp_path / "torch")
+    keras = fitted(dataclasses.replace(config, backend="keras"), small, tmp_path / "keras")
+    np.testing.assert_allclose(weights(witness), weights(keras), atol=tolerance)
+    assert witness.best_epoch == keras.best_epoch
+    for a, b in zip(witness.history, keras.history, strict=True):
+        assert list(a) == list(b)
+        for name in ("accuracy", "val_accuracy"):
+            assert a[name] == pytest.approx(b[name], abs=1e-6)
+        # 4e-5 of the loss seen, where it has become small.
+        for name in ("loss", "val_loss", "learning_rate"):
+            assert a[name] == pytest.approx(b[name], rel=3e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
+def test_a_bias_that_keras_does_not_have_is_not_trained(
+    cell: str, small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, cell=cell, epochs=1)
+    training = fit_torch.Training(config, small, "float32")
+    training.epoch(0)
+    recurrent = training.module.recurrent
+    assert not recurrent.bias_hh_l0.any()
+    assert recurrent.bias_ih_l0.any()
+
+
+# --- gradients ---
+@pytest.mark.parametrize("timesteps", [1, 9])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu", "sigmoid"])
+def test_gradients_written_out_are_those_of_autograd(activation: str, timesteps: int) -> None:
+    spec = SequenceSpec(timesteps, features=3, classes=4, labels=("a", "b", "c", "d"))
+    module = to_torch(build_model(TrainConfig(activation=activation, units=5), spec))
+    chance = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=chance)
+        parameter.grad = torch.zeros_like(parameter)
+    module.recurrent.bias_hh_l0.requires_grad_(False)
+    x = torch.randn(11, timesteps, 3, generator=chance)
+    y = torch.randint(0, 4, (11,), generator=chance)
+    logits = torch.empty(11, 4)
+    written_out = WrittenOut(module, activation, timesteps, examples=11)
+    for _ in range(2):  # nothing is left of the batch before
+        written_out.x.copy_(x.transpose(0, 1))
+        written_out(y, logits)
+    found = {name: p.grad.clone() for name, p in module.named_parameters() if p.requires_grad}
+    module.zero_grad(set_to_none=False)
+    said = module(x)
+    torch.nn.functional.cross_entropy(said, y).backward()
+    # float32 rounding of sums over 99 examples and steps: 5e-7 seen.
+    torch.testing.assert_close(logits, said.detach(), rtol=0, atol=5e-6)
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, module.get_parameter(name).grad, rtol=0, atol=5e-6)
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_autograd_trains_to_the_same_weights(
+    activation: str, small: SequenceData, tmp_path: Path
+) -> None:
+    """With dropout: its masks do not depend on who computes the gradients."""
+    config = dataclasses.replace(CONFIG, activation=activation, optimizer="adam", dropout=0.3)
+    assert fit_torch.writes_out(config, "float32") == (not torch.cuda.is_available())
+    written_out = fitted(config, small, tmp_path / "written out")
+    autograd = fitted(dataclasses.replace(config, fused=False), small, tmp_path / "autograd")
+    # float32 rounding over 39 updates: 2e-6 seen.
+    np.testing.assert_allclose(weights(written_out), weights(autograd), atol=2e-5)
+
+
+def test_dropout_drops_features_for_all_time_steps_and_repeats(small: SequenceData) -> None:
+    config = dataclasses.replace(CONFIG, dropout=0.25, batch_size=4000)
+    training = fit_torch.Training(config, small, "float32")
+    batches = [training._masks(epoch) for epoch in (0, 0, 1)]
+    first, again, other = (next(masks) for masks in batches)
+    assert first.shape == (4000, 2)
+    assert first.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert float(first.mean()) == pytest.approx(1, abs=0.03)  # 4 standard deviations
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, next(batches[0]))
+
+
+def test_one_time_step_is_a_sequence(small: SequenceData, tmp_path: Path) -> None:
+    """No state is multiplied, and the state's weights only decay, whoever computes gradients."""
+    splits = {
+        name: Split(getattr(small, name).x[:, -1:], getattr(small, name).y)
+        for name in ("train", "valid", "test")
+    }
+    data = SequenceData(spec=dataclasses.replace(small.spec, timesteps=1), **splits)
+    config = dataclasses.replace(CONFIG, optimizer="adamw")
+    written_out = fitted(config, data, tmp_path / "written out")
+    autograd = fitted(dataclasses.replace(config, fused=False), data, tmp_path / "autograd")
+    np.testing.assert_allclose(weights(written_out), weights(autograd), atol=2e-5)
+
+
+def test_arrays_that_may_not_be_written_to_are_trained_on(small: SequenceData) -> None:
+    x, y = small.train.x.copy(), small.train.y.copy()
+    x.flags.writeable = y.flags.writeable = False
+    data = dataclasses.replace(small, train=Split(x, y))
+    training = fit_torch.Training(CONFIG, data, "float32")
+    training.epoch(0)
+    np.testing.assert_array_equal(x, small.train.x)
+
+
+def test_a_batch_may_be_larger_than_the_data(small: SequenceData, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=1000, epochs=8)
+    history = fitted(config, small, tmp_path).history
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+# --- precision, threads, NaN ---
+@pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains(
+    precision: str, cell: str, small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, cell=cell, epochs=8)
+    found = fitted(config, small, tmp_path, precision=precision)
+    assert found.history[-1]["loss"] < 0.7 * found.history[0]["loss"]
+    recurrent, softmax = found.model.layers
+    assert recurrent.dtype_policy.name == precision
+    assert softmax.dtype_policy.name == "float32"
+    plain = fitted(config, small, tmp_path / "plain")
+    assert not np.array_equal(weights(found), weights(plain)), "arithmetic was not mixed"
+
+
+def test_threads_are_given_back(small: SequenceData, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        fitted(dataclasses.replace(CONFIG, epochs=1), small, tmp_path)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+# First it learns, then the weights grow until the recurrence overflows; float16 does so soon.
+DIVERGING = dataclasses.replace(
+    CONFIG, activation="linear", optimizer="adam", learning_rate=20.0, warmup=0.9,
+    schedule="constant", clip_norm=0.0, epochs=60, precision="mixed_float16",
+)  # fmt: skip
+
+
+def test_a_loss_that_becomes_nan_stops_and_keeps_the_best(
+    small: SequenceData, tmp_path: Path
+) -> None:
+    run = train(DIVERGING, tmp_path / "run", data=small, progress=False)
+    assert re.fullmatch(r"the loss became NaN or infinite in epoch \d+", run.metrics["stopped"])
+    assert 1 <= run.metrics["best_epoch"] <= len(run.history) < DIVERGING.epochs
+    best = run.history[run.metrics["best_epoch"] - 1]
+    assert run.metrics["valid"]["accuracy"] == pytest.approx(best["val_accuracy"])
+
+
+def test_a_loss_that_is_nan_at_once_says_what_to_change(
+    small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(DIVERGING, learning_rate=1e30)
+    with pytest.raises(CheckFailed, match=r"NaN or infinite in epoch 1\. Lower --learning-rate"):
+        fitted(config, small, tmp_path)
+
+
+# --- going on ---
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "precision"),
+    [
+        ({"dropout": 0.2}, "float32"),
+        ({"cell": "gru", "dropout": 0.2}, "float32"),
+        ({"cell": "lstm", "optimizer": "adamw"}, "float32"),
+        ({"optimizer": "adam"}, "mixed_float16"),  # the scale of the loss is kept too
+    ],
+)
+def test_a_broken_run_ends_with_the_same_bits(
+    change: dict[str, Any], precision: str, small: SequenceData, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = dataclasses.replace(CONFIG, epochs=6, **change)
+    unbroken = fitted(config, small, tmp_path / "unbroken", precision=precision)
+    save_state, save_history = Run.save_state, Run.save_history
+
+    def dies_in_state(run: Run, state: dict[str, np.ndarray]) -> None:
+        if len(run.history) == 1:
+            raise Killed
+        save_state(run, state)
+
+    def dies_before_history(run: Run, history: list[dict[str, Any]]) -> None:
+        if len(history) == 4:
+            raise Killed
+        save_history(run, history)
+
+    run = Run.create(tmp_path / "broken", config, small.spec)
+    for name, dies in (("save_state", dies_in_state), ("save_history", dies_before_history)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, name, dies)
+            seed_everything(config)
+            with pytest.raises(Killed):
+                fit_torch.fit(config, small, run, precision=precision)
+    assert len(run.history) == 3
+    resumed = fit_torch.fit(config, small, run, precision=precision)
+    np.testing.assert_array_equal(weights(resumed), weights(unbroken))
+    assert without_times(resumed.history) == without_times(unbroken.history)
+    assert resumed.best_epoch == unbroken.best_epoch
+
+
+# --- a run from end to end ---
+def test_a_run_is_as_any_other(small: SequenceData, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, optimizer="adam", dataset=str(tmp_path / "waves.npz"))
+    witness = train(config, tmp_path / "torch", data=small, progress=False)
+    keras = train(
+        dataclasses.replace(config, backend="keras"), tmp_path / "keras", data=small, progress=False
+    )
+    assert {p.name for p in witness.path.iterdir()} == {p.name for p in keras.path.iterdir()}
+    assert list(witness.tensorboard_folder.glob("events.*"))
+    assert list(witness.metrics) == list(keras.metrics)
+    same = ("parameters", "best_epoch", "precision", "stopped")
+    assert {k: witness.metrics[k] for k in same} == {k: keras.metrics[k] for k in same}
+    for name in ("train", "valid", "test"):
+        told, expected = witness.metrics[name], keras.metrics[name]
+        assert told["examples"] == expected["examples"]
+        assert told["accuracy"] == expected["accuracy"]
+        # As in the history above.
+        assert told["loss"] == pytest.approx(expected["loss"], rel=3e-4)
+
+
+def test_keras_scores_the_run_as_pytorch_did(
+    small_npz: Path, small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, cell="gru", dataset=str(small_npz))
+    run = train(config, tmp_path / "run", data=small, progress=False)
+    scores = evaluate(Run.open(run.path))
+    assert scores.accuracy == run.metrics["test"]["accuracy"]
+    # float32 rounding: 1e-7 seen.
+    assert scores.loss == pytest.approx(run.metrics["test"]["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_one_epoch_on_mnist_reads_digits(mnist: SequenceData, run: Run, tmp_path: Path) -> None:
+    witness = train(
+        TrainConfig(epochs=1, backend="torch"), tmp_path / "run", data=mnist, progress=False
+    )
+    assert witness.metrics["test"]["examples"] == 10_000
+    assert witness.metrics["train"]["examples"] == 55_000
+    # Over 860 updates rounding grows into another training: both reach 93.5-96 %.
+    assert witness.metrics["test"]["accuracy"] > 0.93
+    assert witness.metrics["test"]["accuracy"] == pytest.approx(
+        run.metrics["test"]["accuracy"], abs=0.02
+    )

@@ -1,0 +1,130 @@
+"""The same model in PyTorch: weights carried both ways, and what cannot be carried."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import deque
+
+import keras
+import numpy as np
+import pytest
+
+from export import oracle
+from export.network import read_model
+from rnn_tf import Run, TrainConfig, build_model
+from rnn_tf.data import SequenceData, SequenceSpec
+from rnn_tf.errors import InputError
+
+torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+
+from rnn_tf.training.torch.module import ACTIVATIONS, from_torch, to_torch  # noqa: E402 - needs torch
+
+# No two sizes alike: a transposed matrix does not fit.
+SPEC = SequenceSpec(timesteps=7, features=3, classes=4, labels=("a", "b", "c", "d"))
+
+
+def random_model(cell: str, activation: str = "auto", units: int = 5) -> keras.Sequential:
+    """A model whose biases are random too."""
+    model = build_model(TrainConfig(cell=cell, activation=activation, units=units), SPEC)  # type: ignore[arg-type]
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.4, w.shape) for w in model.get_weights()])
+    return model
+
+
+def logits(model: keras.Sequential, x: np.ndarray) -> np.ndarray:
+    """What the Keras model's softmax is made of."""
+    state = model.layers[0](x)
+    kernel, bias = model.layers[1].get_weights()
+    result: np.ndarray = keras.ops.convert_to_numpy(state) @ kernel + bias
+    return result
+
+
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+@pytest.mark.parametrize("activation", ["tanh", "auto"])
+def test_logits_are_those_of_keras(cell: str, activation: str) -> None:
+    model = random_model(cell, activation)
+    x = np.random.default_rng(1).normal(size=(50, 7, 3)).astype(np.float32)
+    with torch.inference_mode():
+        found = to_torch(model)(torch.from_numpy(x)).numpy()
+    # float32 rounding over 7 steps: 1e-6 seen.
+    np.testing.assert_allclose(found, logits(model, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+def test_weights_come_back_bit_for_bit(cell: str) -> None:
+    model = random_model(cell, units=6)
+    for weight, back in zip(model.get_weights(), from_torch(to_torch(model)), strict=True):
+        np.testing.assert_array_equal(weight, back)
+
+
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+def test_a_module_that_pytorch_has_started_gives_its_logits_in_keras(cell: str) -> None:
+    torch.manual_seed(0)
+    module = to_torch(random_model(cell, "tanh"))
+    for parameter in module.parameters():
+        torch.nn.init.uniform_(parameter, -0.5, 0.5)  # both biases are used
+    model = random_model(cell, "tanh")
+    model.set_weights(from_torch(module))
+    x = np.random.default_rng(1).normal(size=(50, 7, 3)).astype(np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(logits(model, x), expected, atol=1e-5)
+
+
+def test_the_real_model_agrees_on_the_whole_test_split(run: Run, mnist: SequenceData) -> None:
+    model = run.load_model()
+    x = mnist.test.x.astype(np.float32) * np.float32(mnist.spec.scale)
+    with torch.inference_mode():
+        found = torch.softmax(to_torch(model)(torch.from_numpy(x)), 1).numpy()
+    # Logits reach 30 after one epoch, where a float32 has 2e-6; probabilities differ by less.
+    np.testing.assert_allclose(found, model.predict(x, batch_size=5000, verbose=0), atol=1e-5)
+
+
+def test_the_real_model_s_logits_agree_where_rounding_does_not_count(
+    run: Run, mnist: SequenceData
+) -> None:
+    """In float32 two orders of adding differ by some 2e-5 in logits of 30."""
+    model = run.load_model()
+    twin = read_model(model, mnist.spec)
+    (state,) = deque(oracle.states(twin, mnist.test.x), maxlen=1)
+    expected = state @ twin.dense_kernel.astype(np.float64) + twin.dense_bias
+    x = torch.from_numpy(mnist.test.x).double() * mnist.spec.scale
+    with torch.inference_mode():
+        found = to_torch(model).double()(x).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_an_activation_is_that_of_keras(name: str) -> None:
+    x = np.linspace(-8, 8, 1001, dtype=np.float32)
+    expected = keras.ops.convert_to_numpy(keras.activations.get(name)(x))
+    # A few units in the last place of values up to 8 (exponential: 3,000).
+    np.testing.assert_allclose(ACTIVATIONS[name](torch.from_numpy(x)), expected, 1e-5, 2e-6)
+
+
+def test_there_is_every_activation_that_a_model_can_have() -> None:
+    for name in ACTIVATIONS:
+        build_model(TrainConfig(activation=name), SPEC)
+    with pytest.raises(InputError, match="unknown activation") as found:
+        build_model(TrainConfig(activation="none"), SPEC)
+    known = {
+        keras.activations.get(name).__name__
+        for name in str(found.value).split("of ")[1].split(", ")
+    }
+    assert known == set(ACTIVATIONS)
+
+
+def test_what_pytorch_does_not_have_is_said() -> None:
+    with pytest.raises(InputError, match=r"no PyTorch LSTM with this activation; expected tanh"):
+        to_torch(random_model("lstm", "relu"))
+    model = keras.Sequential([keras.Input((7, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    with pytest.raises(InputError, match="no PyTorch cell for Flatten; expected one of SimpleRNN"):
+        to_torch(model)
+
+
+def test_without_pytorch_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "rnn_tf.training.torch.module")
+    with pytest.raises(InputError, match=r"PyTorch is not installed\. pip install .*torch"):
+        importlib.import_module("rnn_tf.training.torch.module")
