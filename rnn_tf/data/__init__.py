@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+
+from rnn_tf.data.likely_mistakes import likely_mistakes
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 
@@ -11,14 +14,21 @@ __all__ = ["SequenceData", "SequenceSpec", "Split", "load"]
 def load(source: str) -> SequenceData:
     """Load a data set by name.
 
-    `mnist` is the embedded default, `tfds:<name>` any image or sequence classification set of
-    TensorFlow Datasets, `<file>.npz` the user's own arrays. Raises `InputError` for any other
-    name, and for a source that cannot be read.
+    `mnist` is the embedded default, `tfds:<name>` a set of TensorFlow Datasets, `<file>.npz` the
+    user's own arrays. Raises `InputError` for any other name, and for a source that cannot be
+    read. Warns (`UserWarning`) of what is probably a mistake in the data.
     """
     if source == "mnist":
         from rnn_tf.data import mnist
 
         return mnist.load()
+    data = _load(source)
+    for line in likely_mistakes(data):
+        warnings.warn(f"{source}: {line}", stacklevel=2)
+    return data
+
+
+def _load(source: str) -> SequenceData:
     if source.startswith("tfds:"):
         from rnn_tf.data import tfds
 
