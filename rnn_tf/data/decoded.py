@@ -57,8 +57,8 @@ def write(file: Path, decoded: Decoded, folder: Path) -> None:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
     except InputError as error:
         warnings.warn(
-            f"cannot keep the decoded arrays in {file.parent}, and the next run will decode them "
-            f"again; set RNN_TF_CACHE to another folder: {error}",
+            f"the decoded arrays are not kept, so the next run will decode them again: {error} "
+            "Set RNN_TF_CACHE to it",
             stacklevel=2,
         )
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from rnn_tf.data import mnist
 from rnn_tf.data.decoded import Decoded
-from rnn_tf.data.pictures import resize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.data.splits import hold_out_test, hold_out_valid
 from rnn_tf.data.tfds_features import Columns
@@ -111,8 +111,19 @@ def _batches(
     for example in tfds.as_numpy(examples):
         x, y = example[columns.x], example[columns.y]
         if columns.size:
-            x, y = resize(x, *columns.size)[np.newaxis], y[np.newaxis]
+            x, y = _resized(x, *columns.size)[np.newaxis], y[np.newaxis]
         yield x, y
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture, uint8 `(any, any, channels)`, stretched to `(height, width, channels)`.
+
+    With the filter of `predict`, so that a picture is the same in training and afterwards.
+    """
+    grey = picture.shape[-1] == 1
+    image = Image.fromarray(picture[..., 0] if grey else picture)
+    resized = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized).reshape(height, width, -1)
 
 
 def _official_mnist(splits: dict[str, Split], prepared: str) -> SequenceData:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from rnn_tf.data.pictures import CHANNELS
 from rnn_tf.errors import InputError
+
+# Channels of a picture: grey levels, RGB, RGBA.
+CHANNELS = (1, 3, 4)
 
 # What pictures of varying size are resized to: (height, width).
 DEFAULT_SIZE = (32, 32)
