@@ -10,25 +10,28 @@ from rnn_tf.errors import InputError
 
 __all__ = ["SequenceData", "SequenceSpec", "Split", "load"]
 
+MNIST = "mnist"
 
-def load(source: str) -> SequenceData:
+
+def load(source: str, *, to_train: bool = False) -> SequenceData:
     """Load a data set by name.
 
     `mnist` is the embedded default, `tfds:<name>` a set of TensorFlow Datasets, `<file>.npz` the
-    user's own arrays. Raises `InputError` for any other name, and for a source that cannot be
-    read. Warns (`UserWarning`) of what is probably a mistake in the data.
+    user's own arrays. With `to_train`, warns (`UserWarning`) of what is probably a mistake in data
+    to train on. Raises `InputError` for any other name, and for a source that cannot be read.
     """
-    if source == "mnist":
-        from rnn_tf.data import mnist
-
-        return mnist.load()
     data = _load(source)
-    for line in likely_mistakes(data):
-        warnings.warn(f"{source}: {line}", stacklevel=2)
+    if to_train and source != MNIST:
+        for line in likely_mistakes(data):
+            warnings.warn(f"{source}: {line}", stacklevel=2)
     return data
 
 
 def _load(source: str) -> SequenceData:
+    if source == MNIST:
+        from rnn_tf.data import mnist
+
+        return mnist.load()
     if source.startswith("tfds:"):
         from rnn_tf.data import tfds
 
