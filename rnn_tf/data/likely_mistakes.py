@@ -9,6 +9,9 @@ from rnn_tf.data.spec import SequenceData
 # A class with more than this share of the training examples makes accuracy say little.
 MOST_OF_ONE_CLASS = 0.9
 
+# What a missing label becomes when it is written as text.
+NO_LABEL = ("", "nan", "none", "null", "<na>")
+
 # How many classes or features a line names.
 MOST_NAMED = 5
 
@@ -20,6 +23,7 @@ def likely_mistakes(data: SequenceData) -> list[str]:
     """
     found = (
         _classes_without_examples(data),
+        _missing_labels(data),
         _one_class(data),
         _constant_features(data),
         _test_examples_in_train(data),
@@ -37,6 +41,13 @@ def _classes_without_examples(data: SequenceData) -> str | None:
     tested = in_test[missing].sum()
     wrong = f", but {tested:,} in test, which will all be wrong" if tested else ""
     return f"no training example of {labels}{wrong}"
+
+
+def _missing_labels(data: SequenceData) -> str | None:
+    missing = [label for label in data.spec.labels if label.strip().lower() in NO_LABEL]
+    if not missing:
+        return None
+    return f"a class is called {missing[0]!r}: are these examples without a label?"
 
 
 def _one_class(data: SequenceData) -> str | None:

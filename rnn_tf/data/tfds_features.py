@@ -26,9 +26,13 @@ PAD = "Bring them to one length yourself, and save them as an .npz file."
 EXPECTED = "a picture, or a numeric tensor of a fixed shape with 1 to 3 axes"
 
 
+# How many features a message names.
+MOST_NAMED = 5
+
+
 @dataclass(frozen=True)
 class Columns:
-    """Which features of a set are read, and what they hold."""
+    """The features of a set that are read, and what they hold."""
 
     x: str  # name of the input feature
     y: str  # name of the class label feature
@@ -77,7 +81,7 @@ def _label(features: Mapping[str, Any], target: Any, source: str) -> str:
         raise InputError(
             f"{source} has no class label",
             expected="one ClassLabel",
-            got=", ".join(_named(features).values()),
+            got=_some(features),
         )
     if target is None:
         # Beside one that is called so, others are mere attributes.
@@ -116,7 +120,7 @@ def _input(features: Mapping[str, Any], supervised: Any, source: str) -> str:
         raise InputError(
             f"{source} has {'several inputs' if arrays else 'no usable input'}",
             expected=EXPECTED,
-            got=", ".join(_named(features).values()),
+            got=_some(features),
         )
     reasons = {key: _why_not(features[key]) for key in candidates}
     usable = [key for key, reason in reasons.items() if reason is None]
@@ -185,6 +189,12 @@ def _columns(feature: Any, x: str, y: str, size: tuple[int, int] | None, source:
 def _named(features: Mapping[str, Any]) -> dict[str, str]:
     """What each feature is, by its name, for a message."""
     return {key: f"{key} ({_described(feature)})" for key, feature in features.items()}
+
+
+def _some(features: Mapping[str, Any]) -> str:
+    named = list(_named(features).values())
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return ", ".join(named[:MOST_NAMED]) + more
 
 
 def _described(feature: Any) -> str:

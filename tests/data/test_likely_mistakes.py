@@ -52,6 +52,12 @@ def test_many_classes_without_examples() -> None:
     assert line == "no training example of '3', '4', '5', '6', '7' and 4 more"
 
 
+@pytest.mark.parametrize("label", ["", "nan", "None", "<NA>"])
+def test_a_class_of_missing_labels(label: str) -> None:
+    found = likely_mistakes(data(spec=SequenceSpec(4, 3, 3, ("cold", label, "warm"))))
+    assert found == [f"a class is called {label!r}: are these examples without a label?"]
+
+
 @pytest.mark.parametrize(("others", "lines"), [(10, 0), (9, 1)])
 def test_one_class_above_nine_tenths(others: int, lines: int) -> None:
     y = [0] * 90 + [1, 2] * (others // 2) + [1] * (others % 2)

@@ -245,18 +245,18 @@ BAD = {
     "no test": ({"x_test": X[:0], "y_test": Y[:0]}, r"bad shape of x_test; .*got \(0, 4, 3\)"),
     "no timesteps": ({"x_train": X[:, :0]}, r"bad shape of x_train; .*got \(20, 0, 3\)"),
     "no features": ({"x_train": X[:, :, :0]}, r"bad shape of x_train; .*got \(20, 4, 0\)"),
-    "other timesteps": ({"x_test": X[:5, 1:]}, r"x_test and x_train have other sequences;"),
+    "other timesteps": ({"x_test": X[:5, 1:]}, r"x_test and x_train have different seq"),
     "other features": ({"x_valid": X[:, :, 1:], "y_valid": Y}, r"x_valid and x_train have"),
-    "lengths": ({"y_train": Y[1:]}, r"y_train does not match x_train; expected one class .*\(19,"),
-    "one-hot": ({"y_test": np.eye(3)[Y[:5]]}, r"y_test does not .*\(5, 3\)\. It is one-hot"),
+    "lengths": ({"y_train": Y[1:]}, r"y_train does not have one class .*\(19,"),
+    "one-hot": ({"y_test": np.eye(3)[Y[:5]]}, r"y_test does not have .*\(5, 3\)\. It is one-hot"),
     "float y": ({"y_train": Y * 1.0}, r"bad dtype of y_train; .*got float64.*y_train\.astype"),
     "bool y": ({"y_train": Y > 1}, r"bad dtype of y_train; expected whole numbers or .*got bool"),
     "text in one": ({"y_test": np.array(list("abcab"))}, r"name classes in different ways; .*<U1"),
     "negative": ({"y_train": Y - 1, "labels": list("abc")}, r"y_train has a class .* got -1"),
-    "from one": ({"y_train": Y + 1, "labels": list("abc")}, r"to 2, .*got 3\. Subtract 1 from"),
-    "beyond labels": ({"labels": np.array(["a", "b"])}, r"y_train has a class .*0 to 1, .* got 2"),
+    "from one": ({"y_train": Y + 1, "labels": list("abc")}, r"0, 1, 2, got 3\. .* subtract 1 in e"),
+    "beyond labels": ({"labels": np.array(["a", "b"])}, r"y_train has a class .*0, 1, got 2\. y h"),
     "y_test beyond": ({"y_test": Y[:5] * 2}, r"y_test has a class .*; expected 0, 1, 2, got 4"),
-    "one class": ({"y_train": Y * 0}, r"y_train gives a bad number of classes; .*got 1: 0\. If on"),
+    "one class": ({"y_train": Y * 0}, r"y_train gives a bad number of classes; .*got 1: 0\. If o"),
     "unknown text": ({"y_train": Y.astype(str), "y_test": Y[:5].astype(str), "labels": list("01")},
                      r"y_train has a class that does not exist; expected 0, 1, got 2\. Add it"),
     "huge y": ({"y_test": Y[:5].astype("u8") + 2**63}, r"y_test has a class .* got 9223372036"),
@@ -285,7 +285,7 @@ def test_bad_arrays(tmp_path: Path, change: dict[str, Any], message: str) -> Non
 def test_identifiers_are_not_classes(tmp_path: Path) -> None:
     x = np.zeros((70_000, 1, 1), np.uint8)
     path = write(tmp_path, x_train=x, y_train=np.arange(70_000), x_test=x, y_test=x[:, 0, 0])
-    message = r"bad number of classes; expected 2 to 65,536 different values, got 70,000: 0, 1, 2"
+    message = r"bad number of classes; expected 2 to 65,536 different values, got 70,000: 0, 1, "
     with pytest.raises(InputError, match=message):
         load(path)
 
@@ -378,7 +378,7 @@ def test_examples_with_nan_are_named_and_can_be_left_out(tmp_path: Path) -> None
             r"To make classes of measurements, give np\.digitize\(y_train",
         ),
         (np.where(Y == 1, np.nan, 1.0), r"Leave out the examples without a class: keep = np\.isfi"),
-        (np.ones((20, 3)), r"y_train does not match x_train; .*got \(20, 3\)$"),
+        (np.ones((20, 3)), r"y_train does not have one class .*got \(20, 3\)$"),
     ],
 )
 def test_other_targets(tmp_path: Path, y: np.ndarray, message: str) -> None:
