@@ -55,17 +55,17 @@ MEMORY_SHARE = 0.5
 
 
 def load(name: str) -> SequenceData:
-    """A set of TensorFlow Datasets: `<name>`, `<name>/<config>`, either with `:<version>`.
+    """Load a set: `<name>`, `<name>/<config>`, either with `:<version>`, all with a size.
 
     A picture `(height, width, channels)` becomes `height` time steps of `width * channels`, uint8
-    with a scale of 1/255. Pictures are resized to 32x32 where they differ in size, and to
-    `<height>x<width>` where `@<height>x<width>` ends the name. A tensor `(timesteps, ...)`
+    with a scale of 1/255. Pictures that differ in size are stretched to 32x32, and any to
+    `height` and `width` where the name ends with `@<height>x<width>`. A tensor `(timesteps, ...)`
     becomes float32 `(timesteps, features)`, with one feature where it has no other axis. `y` is
     int32.
 
-    `train`, `validation` and `test` are the set's own, without examples that bear no label (-1).
-    A set without a test split gets one from train, a fifth of each class and at most 10,000
-    examples; one without a validation split a tenth, at most 5,000.
+    The splits are the set's own `train`, `validation` and `test`, without examples that have no
+    label (-1). Where it has no test split, a fifth of train becomes one, of every class its share
+    and at most 10,000 examples; where it has no validation split, a tenth, at most 5,000.
 
     The first call prepares the set in `$TFDS_DATA_DIR` (`~/tensorflow_datasets`), downloading it
     unless it is `mnist`, which ships with this package; it shows TFDS's progress on a terminal.
@@ -140,11 +140,7 @@ def _builder(match: re.Match[str], data_dir: Path) -> tfds.core.DatasetBuilder:
     except tfds.core.DatasetNotFoundError as error:
         raise _not_found(match["set"]) from error
     except ImportError as error:
-        raise InputError(
-            f"tfds:{name} needs a package that is not installed",
-            got=str(error).partition("\n")[0],
-            fix=f"pip install {error.name}" if error.name else None,
-        ) from error
+        raise _missing_package(name, error) from error
     # How TFDS answers an unknown config (ValueError) and an unknown version (AssertionError), and
     # a set whose description it reads from a file or the network and cannot (the others).
     except (ValueError, AssertionError, OSError, RuntimeError) as error:
@@ -158,6 +154,16 @@ def _builder(match: re.Match[str], data_dir: Path) -> tfds.core.DatasetBuilder:
             ) from error
         reason = str(error).partition('}": ')[2] or str(error)
         raise InputError(f"cannot use tfds:{name}", got=reason) from error
+
+
+def _missing_package(name: str, error: ImportError) -> InputError:
+    # By what it says: TFDS raises it anew, without its `name`.
+    missing = re.search(r"No module named '(\w+)", str(error))
+    return InputError(
+        f"tfds:{name} needs a package that is not installed",
+        got=None if missing else str(error),
+        fix=f"Install it: pip install {missing[1]}" if missing else None,
+    )
 
 
 def _not_found(name: str) -> InputError:
@@ -236,9 +242,11 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str, data_dir: Path) -> No
             got=str(error) if isinstance(error, DownloadError) else type(error).__name__,
             fix=f"Connect once, or put {files or 'its files'} into {manual_dir}.",
         ) from error
-    # A missing file that must be fetched by hand is an AssertionError; a missing package that only
-    # this set needs, an ImportError; a full or read-only disk, an OSError.
-    except (NonMatchingChecksumError, ExtractError, AssertionError, ImportError, OSError) as error:
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+    # A missing file that must be fetched by hand is an AssertionError; a full or read-only disk,
+    # an OSError.
+    except (NonMatchingChecksumError, ExtractError, AssertionError, OSError) as error:
         raise InputError(f"cannot prepare tfds:{name}", got=str(error)) from error
 
 

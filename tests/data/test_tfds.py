@@ -249,6 +249,25 @@ class RnnByHand(RnnGrey):
         return super()._split_generators(dl_manager)
 
 
+class RnnNeedsPackage(RnnGrey):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        import no_such_package  # noqa: F401
+
+        return {}
+
+
+class RnnDescribedByPackage(RnnGrey):
+    def _info(self) -> tfds.core.DatasetInfo:
+        import no_such_package  # noqa: F401
+
+        return super()._info()
+
+
+class RnnDescribedElsewhere(RnnGrey):
+    def _info(self) -> tfds.core.DatasetInfo:
+        raise RuntimeError("cannot reach the server")
+
+
 @pytest.fixture(autouse=True)
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepared sets and cached arrays of a test are its own."""
@@ -584,6 +603,9 @@ def test_cache_that_cannot_be_written_is_a_warning(
             r"NaN or infinity in train; .*got 30 of 30 examples \(0, 1",
         ),
         ("rnn_by_hand", r"cannot prepare tfds:rnn_by_hand; got Manual directory .*Ask the author"),
+        ("rnn_needs_package", r"needs a package that .*Install it: pip install no_such_package$"),
+        ("rnn_described_by_package", r"needs a package that .*: pip install no_such_package$"),
+        ("rnn_described_elsewhere", r"cannot use tfds:rnn_described_elsewhere; got cannot reach"),
         ("fashoin_mnist", r"no 'fashoin_mnist'; .*Did you mean fashion_mnist or"),
         ("xqzzqx", r"no 'xqzzqx'; expected one of its \d+ sets\. They are listed at https"),
         ("mnist:1.0.0", r"cannot use tfds:mnist:1\.0\.0; got .*1\.0\.0, only: 3\.0\.1"),
