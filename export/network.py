@@ -63,14 +63,18 @@ class Twin:
 
     @functools.cached_property
     def raw_kernel(self) -> np.ndarray:
-        """`kernel` for raw input: (x * scale) W = x (scale * W), one operation less."""
-        return (self.kernel.astype(np.float64) * self.spec.scale).astype(np.float32)
+        """`kernel` for raw input: (x * scale + shift) W + b = x (scale W) + (b + shift W)."""
+        scale = np.reshape(self.spec.normalization.scale, (-1, 1))
+        raw: np.ndarray = (self.kernel.astype(np.float64) * scale).astype(np.float32)
+        return raw
 
     @property
     def input_bias(self) -> np.ndarray:
-        """`(g*u,)`: what is added to the product of input and kernel."""
-        row: np.ndarray = self.bias[0] if self.cell == "gru" else self.bias
-        return row
+        """`(g*u,)`: what is added to the product of raw input and `raw_kernel`."""
+        row = self.bias[0] if self.cell == "gru" else self.bias
+        shift = np.broadcast_to(self.spec.normalization.shift, self.spec.features)
+        bias: np.ndarray = (row + shift @ self.kernel.astype(np.float64)).astype(np.float32)
+        return bias
 
 
 def read_model(model: keras.Sequential, spec: SequenceSpec) -> Twin:

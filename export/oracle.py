@@ -98,11 +98,12 @@ def states(twin: Twin, x: np.ndarray) -> Iterator[np.ndarray]:
     cells: dict[str, Callable[..., list[np.ndarray]]] = {
         "simple_rnn": simple_rnn, "lstm": lstm, "gru": gru,
     }  # fmt: skip
-    step = cells[twin.cell]
+    step, normalize = cells[twin.cell], twin.spec.normalization
     state = [np.zeros((len(x), twin.units))] * (2 if twin.cell == "lstm" else 1)
+    scale, shift = np.array(normalize.scale), np.array(normalize.shift)
     for t in range(x.shape[1]):
         with _no_warnings():
-            state = step(twin, x[:, t].astype(np.float64) * twin.spec.scale, *state)
+            state = step(twin, x[:, t].astype(np.float64) * scale + shift, *state)
         yield state[0]
 
 

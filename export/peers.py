@@ -28,7 +28,7 @@ class KerasPredict:
         self.spec = bundle.spec
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         return np.asarray(self.model.predict(scaled, batch_size=len(x), verbose=0))
 
 
@@ -45,7 +45,7 @@ class KerasFunction:
         self.spec = spec
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         result: np.ndarray = self.call(scaled).numpy()
         return result
 
@@ -66,7 +66,7 @@ class KerasOnnx:
         self.spec = spec
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         result: np.ndarray = self.session.run(None, {self.input: scaled})[0]
         return result
 
@@ -104,7 +104,7 @@ class TorchEager:
         self.classify: Any = torch.nn.Sequential(to_torch(model), torch.nn.Softmax(1)).eval()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         with self.torch.inference_mode():
             result: np.ndarray = self.classify(self.torch.from_numpy(scaled)).numpy()
         return result
@@ -135,7 +135,7 @@ class TorchOnnx(TorchEager):
         self.input = self.session.get_inputs()[0].name
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         result: np.ndarray = self.session.run(None, {self.input: scaled})[0]
         return result
 

@@ -9,6 +9,7 @@ from export.check.compare import Report
 from export.check.limits import MOST_DIFFERENCE
 from export.formats import pytorch_readme
 from export.network import INPUT, OUTPUT
+from rnn_tf.data.normalize import Normalize
 
 
 def text(manifest: dict[str, Any], report: Report) -> str:
@@ -68,8 +69,8 @@ def _contract(manifest: dict[str, Any]) -> str:
     return (
         "## Input and output\n\n"
         f"- input `{INPUT}`: float32 `(batch, {spec['timesteps']}, "
-        f"{spec['features']})`, any batch. Raw values as the data has them: they are multiplied by "
-        f"{spec['scale']:.6g} inside.\n"
+        f"{spec['features']})`, any batch. Raw values as the data has them: the model's own "
+        f"input, {Normalize.from_dict(spec['normalize']).describe()}, is made inside.\n"
         f"- output `{OUTPUT}`: float32 `(batch, {spec['classes']})`, the probability "
         f"of each class: {labels}.\n\n"
         "There is no state between calls.\n"

@@ -82,7 +82,7 @@ class KerasRuntime:
         self.spec = spec
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         return np.asarray(self.model.predict_on_batch(scaled))
 
 

@@ -21,6 +21,7 @@ Schedule = Literal["constant", "cosine", "linear"]
 Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Strategy = Literal["auto", "none", "mirrored"]
 Backend = Literal["keras", "torch"]
+NormalizeChoice = Literal["auto", "none", "standard", "minmax"]
 
 # The cells, by the names of their Keras layers.
 CELL_BY_LAYER: dict[str, Cell] = {"SimpleRNN": "simple_rnn", "LSTM": "lstm", "GRU": "gru"}
@@ -45,6 +46,10 @@ class TrainConfig:
     recurrent_initializer: str = "auto"
     """How the state-to-state weights start: any name of keras.initializers.
     auto: identity for simple_rnn, orthogonal for lstm and gru."""
+    normalize: NormalizeChoice = "auto"
+    """How raw values become what the model sees. standard: mean 0 and deviation 1 for each feature;
+    minmax: 0 to 1; both learned on the training split. auto: as the source says (mnist: 1/255), and
+    standard where it says nothing. none: as they are."""
     dropout: float = 0.0
     """Share of the input features dropped while training, 0 to below 1."""
     recurrent_dropout: float = 0.0

@@ -243,7 +243,7 @@ def _bias(graph: Graph, twin: Twin, index: int) -> str:
     bias = twin.input_bias
     if twin.cell == "gru" and index < 2:
         # Update and reset add both biases; the content has its second one reset.
-        bias = twin.bias.sum(axis=0)
+        bias = twin.input_bias + twin.bias[1]
     return graph.constant(f"bias_{index}", bias[_columns(twin, index)])
 
 

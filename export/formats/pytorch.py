@@ -50,7 +50,8 @@ def write(twin: Twin, path: Path) -> dict[str, Any]:
 def tensors(twin: Twin) -> dict[str, np.ndarray]:
     """The twin's weights as the `state_dict` of its module, float32."""
     # GRU has a bias beside each product in both; the other cells have one in Keras and two here.
-    bias = twin.bias if twin.cell == "gru" else np.stack([twin.bias, np.zeros_like(twin.bias)])
+    state_bias = twin.bias[1] if twin.cell == "gru" else np.zeros_like(twin.bias)
+    bias = np.stack([twin.input_bias, state_bias])
     columns = columns_by_gate(twin.cell, twin.units)
     found = {
         "recurrent.weight_ih_l0": twin.raw_kernel[:, columns].T,  # (g*u, features)

@@ -37,11 +37,12 @@ class Rounded:
 def round_to_int8(twin: Twin, x: np.ndarray) -> tuple[Twin, list[Rounded]]:
     """Round the three matrices of a twin, calibrated on raw `x` `(n, timesteps, features)`.
 
-    Returns a twin that computes with the rounded matrices and takes raw input (its scale is 1),
+    Returns a twin that computes with the rounded matrices and takes raw input, not normalized,
     and the matrices themselves: kernel, recurrent kernel, dense kernel.
     """
-    spec = replace(twin.spec, scale=1.0)
-    raw = replace(twin, kernel=twin.raw_kernel, spec=spec)
+    bias = np.stack([twin.input_bias, twin.bias[1]]) if twin.cell == "gru" else twin.input_bias
+    spec = replace(twin.spec, normalize=None)
+    raw = replace(twin, kernel=twin.raw_kernel, bias=bias, spec=spec)
     x = x[: -(-CALIBRATION_STEPS // spec.timesteps)].astype(np.float64)
     states = list(oracle.states(raw, x))
     before = np.concatenate([np.zeros_like(states[0]), *states[:-1]])

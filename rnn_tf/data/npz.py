@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split, hold_out_tenth, raw_values
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import read_arrays
@@ -39,8 +40,8 @@ def load(path: str) -> SequenceData:
     `x` stays uint8 where all splits have that, and becomes float32 otherwise, with a
     `UserWarning` if that rounds; `y` becomes int32. Without `x_valid` and `y_valid` the last tenth
     of train, at least 1 and at most 5,000 examples, is the validation split. Without `labels` the
-    classes are named "0", "1", …, as many as the largest in `y_train` says. Without `scale` it
-    is 1.
+    classes are named "0", "1", …, as many as the largest in `y_train` says. Without `scale` the
+    source says nothing of normalization.
 
     Raises `InputError` for anything that is missing, unknown, unreadable or does not fit.
     """
@@ -57,7 +58,7 @@ def load(path: str) -> SequenceData:
         _check_classes(arrays[f"y_{name}"], len(labels), f"{path}: y_{name}")
         splits[name] = Split(x[f"x_{name}"], arrays[f"y_{name}"].astype(np.int32))
     _, timesteps, features = arrays["x_train"].shape
-    spec = SequenceSpec(timesteps, features, len(labels), labels, _scale(arrays, path))
+    spec = SequenceSpec(timesteps, features, labels, _normalize(arrays, path))
     train, valid = splits["train"], splits.get("valid")
     if valid is None:
         train, valid = hold_out_tenth(train)
@@ -153,8 +154,11 @@ def _labels(arrays: dict[str, np.ndarray], path: str) -> tuple[str, ...]:
     return names
 
 
-def _scale(arrays: dict[str, np.ndarray], path: str) -> float:
-    scale = arrays.get("scale", np.array(1.0))
+def _normalize(arrays: dict[str, np.ndarray], path: str) -> Normalize | None:
+    """What the file says; None where it says nothing."""
+    if "scale" not in arrays:
+        return None
+    scale = arrays["scale"]
     if scale.shape != () or scale.dtype.kind not in "iuf":
         raise InputError(
             f"{path}: bad scale",
@@ -163,4 +167,4 @@ def _scale(arrays: dict[str, np.ndarray], path: str) -> float:
         )
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"{path}: bad scale", expected="a positive finite number", got=scale)
-    return float(scale)
+    return Normalize((float(scale),))

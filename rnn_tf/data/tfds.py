@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rnn_tf.data import mnist
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split, hold_out_tenth, raw_values
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import read_arrays
@@ -42,7 +43,7 @@ NAME = re.compile(
 )
 
 # Part of a cached file's name: another number when what is in it changes.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 # TFDS tries 10 times, and waits 204 s in all before it says that there is no network. 3: 1.2 s.
 DOWNLOAD_RETRIES = 3
@@ -62,7 +63,7 @@ class Columns(NamedTuple):
     y: str  # name of the class label feature
     shape: tuple[int, int]  # (timesteps, features) of every example
     dtype: np.dtype[Any]  # of x as TFDS decodes it
-    scale: float  # raw value * scale = model input
+    normalize: Normalize | None  # what is known of it; None: nothing
     channels: int  # of an 8-bit image, else 0
     labels: tuple[str, ...]
 
@@ -195,13 +196,13 @@ def _columns(features: Mapping[str, Any], supervised_keys: Any, name: str) -> Co
         )
     image = isinstance(features[x], tfds.features.Image)
     timesteps, *rest = shape
-    scale = 1 / np.iinfo(dtype).max if image and dtype.kind == "u" else 1.0
+    grey = image and dtype.kind == "u"  # from 0 to the largest that the type holds
     return Columns(
         x=x,
         y=y,
         shape=(timesteps, int(np.prod(rest))),
         dtype=dtype,
-        scale=scale,
+        normalize=Normalize((1 / np.iinfo(dtype).max,)) if grey else None,
         channels=rest[-1] if image and dtype == np.uint8 else 0,
         labels=tuple(features[y].names or ()),
     )
@@ -273,9 +274,7 @@ def _read(builder: tfds.core.DatasetBuilder, columns: Columns, name: str) -> Seq
                 expected=f"classes 0 to {len(columns.labels) - 1}",
                 got=f"{split.y.min()} to {split.y.max()}",
             )
-    spec = SequenceSpec(
-        *columns.shape, len(columns.labels), columns.labels, columns.scale, columns.channels
-    )
+    spec = SequenceSpec(*columns.shape, columns.labels, columns.normalize, columns.channels)
     train, valid = splits["train"], splits.get("validation")
     if valid is None:
         train, valid = hold_out_tenth(train)

@@ -13,6 +13,7 @@ from twins import SPEC, UNITS, random_twin, raw_input
 from export.formats.tf_function import MOST_UNROLLED, inference_function
 from export.network import GATES, OUTPUT, Twin, read_model
 from rnn_tf.config import TrainConfig
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import build_model
 
@@ -63,7 +64,7 @@ def test_the_twin_computes_in_float32_whatever_the_model_was_trained_in(
 ) -> None:
     x = raw_input(9)
     twin = read_model(model_of(cell, precision), SPEC)
-    expected = np.asarray(model_of(cell)(x * np.float32(SPEC.scale)))
+    expected = np.asarray(model_of(cell)(x * np.float32(SPEC.normalization.scale[0])))
     # The same float32 operations in another order: 3e-8 seen. In half precision 4e-5 to 1e-3.
     np.testing.assert_allclose(answer(twin, x), expected, rtol=0, atol=1e-6)
 
@@ -82,7 +83,7 @@ def test_dropout_is_for_training_only_and_no_obstacle() -> None:
 
 
 def test_the_scale_goes_into_the_kernel() -> None:
-    twin = random_twin("lstm", spec=replace(SPEC, scale=1 / 255))
+    twin = random_twin("lstm", spec=replace(SPEC, normalize=Normalize((1 / 255,))))
     # One rounding to float32 each: half of 2**-23.
     np.testing.assert_allclose(twin.raw_kernel, twin.kernel / 255.0, rtol=6e-8)
     assert twin.raw_kernel.dtype == np.float32
@@ -180,7 +181,7 @@ def test_an_activation_that_has_no_formula_is_refused(
 
 
 def test_a_specification_of_other_sizes_is_refused() -> None:
-    for spec in (replace(SPEC, features=2), replace(SPEC, classes=2, labels=("a", "b"))):
+    for spec in (replace(SPEC, features=2), replace(SPEC, labels=("a", "b"))):
         with pytest.raises(InputError, match=r"does not fit .*; expected .* classes, got 3 and 4$"):
             read_model(model_of("gru"), spec)
 

@@ -67,7 +67,7 @@ def test_the_oracle_is_keras_in_float64(cell: str, activations: tuple[str, str])
     if cell != "simple_rnn":
         twin = replace(twin, recurrent_activation=activations[1])
     x = raw_input(9)
-    theirs = np.asarray(in_float64(twin)(x.astype(np.float64) * SPEC.scale))
+    theirs = np.asarray(in_float64(twin)(x.astype(np.float64) * SPEC.normalization.scale[0]))
     ours = oracle.probabilities(twin, x)
     assert ours.dtype == theirs.dtype == np.float64
     # float64 rounding: 1e-16 seen. Nothing that float32 has touched could be as close.
@@ -79,7 +79,7 @@ def test_the_states_are_those_of_keras_at_every_step(cell: str) -> None:
     model = build_model(TrainConfig.from_dict({"cell": cell, "units": UNITS}), SPEC)
     x = raw_input(1)
     states = list(oracle.states(read_model(model, SPEC), x))
-    expected, _ = read_along(model, x[0] * np.float32(SPEC.scale))
+    expected, _ = read_along(model, x[0] * np.float32(SPEC.normalization.scale[0]))
     assert len(states) == SPEC.timesteps
     # float32 rounding of states below 1, over 7 steps: 8e-8 seen.
     np.testing.assert_allclose(np.concatenate(states), expected, rtol=0, atol=1e-6)

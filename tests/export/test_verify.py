@@ -102,7 +102,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         model.set_weights([getattr(twin, name) for name in ARRAYS])
         model.save(folder / f"{cell}.keras")
         random = np.random.default_rng(2)
-        x = random.normal(0, 1 / twin.spec.scale, (40, 7, 3)).astype(np.float32)
+        x = random.normal(0, 1 / twin.spec.normalization.scale[0], (40, 7, 3)).astype(np.float32)
         keras = Remembering(KerasRuntime(folder / f"{cell}.keras", twin.spec))
         found[cell] = Case(twin, keras, Split(x, OracleRuntime(twin).predict(x).argmax(axis=1)))
     return found
@@ -154,7 +154,7 @@ def swapped(twin: Twin) -> Twin:
 
 
 def unscaled(twin: Twin) -> Twin:
-    return replace(twin, spec=replace(twin.spec, scale=1.0))
+    return replace(twin, spec=replace(twin.spec, normalize=None))
 
 
 def broken(report: Report, name: str) -> list[str]:

@@ -8,11 +8,12 @@ import numpy as np
 
 from export.network import GATES, Twin
 from rnn_tf.config import Cell
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
 
 # No two sizes alike, so that no transposition goes unnoticed; labels of all kinds.
 SPEC = SequenceSpec(
-    timesteps=7, features=3, classes=4, labels=("läuft", "歩く", 'a\n"b"', ""), scale=0.25
+    timesteps=7, features=3, labels=("läuft", "歩く", 'a\n"b"', ""), normalize=Normalize((0.25,))
 )
 LONG = replace(SPEC, timesteps=70)
 UNITS = 5
@@ -55,12 +56,12 @@ def one_number_twin(activation: str, slope: float) -> Twin:
         bias=zero,
         dense_kernel=np.array([[slope, 0]], np.float32),
         dense_bias=np.zeros(2, np.float32),
-        spec=SequenceSpec(timesteps=1, features=1, classes=2, labels=("up", "down")),
+        spec=SequenceSpec(timesteps=1, features=1, labels=("up", "down")),
     )
 
 
 def raw_input(examples: int, spec: SequenceSpec = SPEC) -> np.ndarray:
     """Raw float32 `(examples, timesteps, features)` that is around 1 when scaled."""
     shape = (examples, spec.timesteps, spec.features)
-    values = np.random.default_rng(1).normal(size=shape) / spec.scale
+    values = np.random.default_rng(1).normal(size=shape) / spec.normalization.scale[0]
     return values.astype(np.float32)

@@ -13,8 +13,8 @@ from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import CELLS, build_model
 
-SPEC = SequenceSpec(timesteps=6, features=3, classes=4, labels=tuple("abcd"))
-ROWS = SequenceSpec(timesteps=28, features=28, classes=10, labels=tuple("0123456789"))
+SPEC = SequenceSpec(timesteps=6, features=3, labels=tuple("abcd"))
+ROWS = SequenceSpec(timesteps=28, features=28, labels=tuple("0123456789"))
 
 
 def sequences(spec: SequenceSpec = SPEC, examples: int = 5) -> np.ndarray:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceSpec
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import CELLS, build_model
 from tuning.space import (
@@ -28,7 +29,7 @@ from tuning.space import (
     within,
 )
 
-MNIST = SequenceSpec(28, 28, 10, tuple("0123456789"), 1 / 255)
+MNIST = SequenceSpec(28, 28, tuple("0123456789"), Normalize((1 / 255,)))
 BASE = TrainConfig()
 
 

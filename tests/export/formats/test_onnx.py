@@ -92,7 +92,7 @@ def test_gates_may_have_another_activation_too(cell: Cell, gates: str) -> None:
 @pytest.mark.parametrize("timesteps", [1, 2, MOST_UNROLLED, MOST_UNROLLED + 1])
 @pytest.mark.parametrize("cell", GATES)
 def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int) -> None:
-    spec = SequenceSpec(timesteps=timesteps, features=1, classes=2, labels=("a", "b"))
+    spec = SequenceSpec(timesteps=timesteps, features=1, labels=("a", "b"))
     for activation in ("tanh", "gelu", "elu"):  # fused, written out only, both
         twin = random_twin(cell, activation, spec, units=1)
         assert largest_difference(twin, (1, 60)) <= ROUNDING

@@ -12,10 +12,11 @@ from export import oracle
 from export.formats.quantize import LARGEST, Rounded, round_to_int8
 from export.network import GATES, Twin
 from rnn_tf.config import Cell
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
 
 DIGITS = tuple("0123456789")
-ROWS = SequenceSpec(timesteps=28, features=28, classes=10, labels=DIGITS, scale=1 / 255)
+ROWS = SequenceSpec(timesteps=28, features=28, labels=DIGITS, normalize=Normalize((1 / 255,)))
 UNITS = 32
 
 
@@ -35,7 +36,9 @@ def waves(examples: int, seed: int) -> np.ndarray:
     a, b, c = random.uniform(0, 6, (3, examples, 1, 1))
     time, place = np.linspace(0, 3, 28)[None, :, None], np.linspace(0, 3, 28)[None, None]
     noise = random.normal(0, 0.1, (examples, 28, 28))
-    return ((np.sin(a * time + b * place + c) + noise) / ROWS.scale).astype(np.float32)
+    return ((np.sin(a * time + b * place + c) + noise) / ROWS.normalization.scale[0]).astype(
+        np.float32
+    )
 
 
 def to_nearest(twin: Twin, matrices: list[Rounded]) -> Twin:
@@ -45,7 +48,7 @@ def to_nearest(twin: Twin, matrices: list[Rounded]) -> Twin:
         np.rint(original / rounded.scale).astype(np.float32) * rounded.scale
         for original, rounded in zip(originals, matrices, strict=True)
     )
-    spec = replace(twin.spec, scale=1.0)
+    spec = replace(twin.spec, normalize=None)
     return replace(twin, kernel=kernel, recurrent_kernel=recurrent, dense_kernel=dense, spec=spec)
 
 
@@ -71,7 +74,7 @@ def test_calibrated_rounding_beats_rounding_to_nearest(cell: Cell, activation: s
 def test_the_rounded_twin_computes_with_the_matrices_and_takes_raw_input(cell: Cell) -> None:
     twin = random_twin(cell)
     rounded, matrices = round_to_int8(twin, raw_input(100))
-    assert rounded.spec == replace(SPEC, scale=1.0)
+    assert rounded.spec == replace(SPEC, normalize=None)
     arrays = [rounded.raw_kernel, rounded.recurrent_kernel, rounded.dense_kernel]
     originals = [twin.raw_kernel, twin.recurrent_kernel, twin.dense_kernel]
     for array, original, matrix in zip(arrays, originals, matrices, strict=True):

@@ -21,6 +21,7 @@ from export.formats.tflite_file import operators, variables
 from export.network import GATES, Twin
 from export.runtimes import LiteRuntime
 from rnn_tf.config import Cell
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
 
@@ -137,7 +138,7 @@ def test_nothing_cancels_below_zero(path: Path) -> None:
     ],
 )
 def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int, path: Path) -> None:
-    spec = SequenceSpec(timesteps=timesteps, features=1, classes=2, labels=("a", "b"))
+    spec = SequenceSpec(timesteps=timesteps, features=1, labels=("a", "b"))
     twin = random_twin(cell, spec=spec, units=1)
     details = tflite.write(twin, path)
     assert_equals_oracle(twin, path, raw_input(9, spec))
@@ -179,7 +180,7 @@ def test_no_activation_is_merged_into_the_weights_by_the_converter(name: str, pa
 
 @pytest.mark.parametrize("cell", GATES)
 def test_rounded_weights_make_the_file_smaller(cell: Cell, tmp_path: Path) -> None:
-    rows = SequenceSpec(timesteps=28, features=28, classes=10, labels=tuple("0123456789"))
+    rows = SequenceSpec(timesteps=28, features=28, labels=tuple("0123456789"))
     twin = random_twin(cell, spec=rows, units=32)
     sizes = {}
     for kind, write in WRITERS.items():
@@ -193,7 +194,7 @@ def test_rounded_weights_make_the_file_smaller(cell: Cell, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_int8_does_not_depend_on_the_unit_of_the_data(scale: float, path: Path) -> None:
-    spec = replace(SPEC, scale=scale)
+    spec = replace(SPEC, normalize=Normalize((scale,)))
     twin = random_twin("gru", spec=spec)
     WRITERS["int8"](twin, path)
     x = raw_input(60, spec)

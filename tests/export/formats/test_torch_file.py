@@ -112,7 +112,9 @@ def test_tensors_have_the_names_and_shapes_of_pytorch(cell: Cell, path: Path) ->
     assert about["layer"] == layer.__name__
     # The scale of raw input is inside.
     kernel = module["recurrent"].weight_ih_l0.detach().numpy()
-    assert np.abs(kernel).max() == pytest.approx(SPEC.scale * np.abs(twin.kernel).max())
+    assert np.abs(kernel).max() == pytest.approx(
+        SPEC.normalization.scale[0] * np.abs(twin.kernel).max()
+    )
 
 
 def test_the_file_says_what_it_is(path: Path) -> None:
