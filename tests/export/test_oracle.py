@@ -13,7 +13,7 @@ from export import oracle
 from export.network import GATES, Twin, read_model
 from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
-from rnn_tf.model.classifier import CELLS, build_model, read_along
+from rnn_tf.model.classifier import build_model, keras_layer, read_along
 
 # Fine where activations bend, and out to where careless formulas overflow or cancel.
 FAR = np.logspace(-6, 4, 401)
@@ -50,7 +50,7 @@ def in_float64(twin: Twin) -> keras.Sequential:
     model = keras.Sequential(
         [
             keras.Input((SPEC.timesteps, SPEC.features), dtype="float64"),
-            CELLS[twin.cell](UNITS, activation=twin.activation, dtype="float64", **options),
+            keras_layer(twin.cell)(UNITS, activation=twin.activation, dtype="float64", **options),
             keras.layers.Dense(SPEC.classes, activation="softmax", dtype="float64"),
         ]
     )
