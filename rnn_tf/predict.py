@@ -52,7 +52,7 @@ def predict(run: Run, sequences: list[Sequences]) -> list[Prediction]:
     """The run's best model applied to each sequence. Raises `InputError` for an unfinished run."""
     run.require_finished()
     process.start()
-    x = np.concatenate([file.x for file in sequences]) * np.float32(run.spec.scale)
+    x = run.spec.normalization(np.concatenate([file.x for file in sequences]))
     return named(run.load_model().predict(x, verbose=0), sequences, run.spec)
 
 
@@ -77,7 +77,7 @@ def draw_reading(run: Run, x: np.ndarray, path: Path) -> None:
     from rnn_tf.model.classifier import read_along
     from rnn_tf.plots import plot_reading
 
-    states, probabilities = read_along(run.load_model(), x * np.float32(run.spec.scale))
+    states, probabilities = read_along(run.load_model(), run.spec.normalization(x))
     plot_reading(x, states, probabilities, run.spec.labels, path)
 
 

@@ -62,6 +62,8 @@ def train(
         loading = beside.submit(lambda: data or load(config.dataset, to_train=True))
         process.start(config, verbose=verbose)
         data = loading.result()
+    # A run that goes on keeps its own.
+    data = data.normalized(run.spec.normalize if run else config.normalize)
     from rnn_tf.model.classifier import build_model
 
     # What cannot be built is found out before anything on disk is touched.

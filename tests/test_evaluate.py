@@ -139,9 +139,9 @@ def test_data_that_do_not_fit_are_refused(
 
 
 def test_classes_in_another_order_are_refused() -> None:
-    trained = SequenceSpec(4, 2, 2, ("cat", "dog"))
+    trained = SequenceSpec(4, 2, ("cat", "dog"))
     with pytest.raises(InputError, match="labels"):
-        check_fits(trained, SequenceSpec(4, 2, 2, ("dog", "cat")), "mine.npz")
+        check_fits(trained, SequenceSpec(4, 2, ("dog", "cat")), "mine.npz")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path, mnist: SequenceData, capsy
 
 def test_tables_line_up_whatever_the_labels() -> None:
     labels = ("a", "a much longer name", "c")
-    spec = SequenceSpec(4, 2, 3, labels)
+    spec = SequenceSpec(4, 2, labels)
     confusion = np.array([[1_234_567, 0, 1], [2, 3, 4], [0, 0, 0]])
     *scores, title, header, first, second, third = as_tables(
         Scores(confusion, 0.5), spec

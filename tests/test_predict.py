@@ -22,8 +22,8 @@ from rnn_tf.predict import main, read
 
 Capture = pytest.CaptureFixture[str]
 
-COLOUR = SequenceSpec(timesteps=4, features=15, classes=2, labels=("a", "b"), channels=3)
-ALPHA = SequenceSpec(timesteps=4, features=20, classes=2, labels=("a", "b"), channels=4)
+COLOUR = SequenceSpec(timesteps=4, features=15, labels=("a", "b"), channels=3)
+ALPHA = SequenceSpec(timesteps=4, features=20, labels=("a", "b"), channels=4)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_a_decompression_bomb_is_refused(
 
 
 def test_sequences_that_are_no_picture_are_not_read_from_one(tmp_path: Path) -> None:
-    waves = SequenceSpec(timesteps=12, features=2, classes=3, labels=("a", "b", "c"))
+    waves = SequenceSpec(timesteps=12, features=2, labels=("a", "b", "c"))
     path = save(Image.new("L", (2, 12)), tmp_path / "wave.png")
     with pytest.raises(InputError, match=r"wave\.png"):
         read(path, waves)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 
@@ -55,9 +56,8 @@ OFFICIAL: Mapping[str, OfficialFile] = MappingProxyType(
 SPEC = SequenceSpec(
     timesteps=28,
     features=28,
-    classes=10,
     labels=tuple(str(digit) for digit in range(10)),
-    scale=1 / 255,
+    normalize=Normalize((1 / 255,)),
     channels=1,
 )
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from rnn_tf.data.classes import Classes, check_y
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.data.splits import hold_out_valid
 from rnn_tf.data.values import raw_values
@@ -55,7 +56,8 @@ def load(path: str) -> SequenceData:
     `x` stays uint8 where all splits have that, and becomes float32 otherwise, with a
     `UserWarning` if that rounds; `y` becomes int32, places in the specification's labels.
     Without `x_valid` and `y_valid`, a tenth of train, of every class its share and at most 5,000
-    examples, becomes the validation split. Without `scale` it is 1.
+    examples, becomes the validation split. Without `scale` the source says nothing of
+    normalization.
 
     Raises `InputError` for anything that is missing, unknown, unreadable or does not fit.
     """
@@ -74,8 +76,7 @@ def load(path: str) -> SequenceData:
     y = {name: classes.places(arrays[f"y_{name}"], f"y_{name}", path) for name in names}
     splits = {name: Split(x[f"x_{name}"], y[name]) for name in names}
     _, timesteps, features = arrays["x_train"].shape
-    labels = classes.labels
-    spec = SequenceSpec(timesteps, features, len(labels), labels, _scale(arrays, path))
+    spec = SequenceSpec(timesteps, features, classes.labels, _normalize(arrays, path))
     train, valid = splits["train"], splits.get("valid")
     if valid is None:
         train, valid = hold_out_valid(train)
@@ -126,8 +127,11 @@ def _check_y(arrays: dict[str, np.ndarray], name: str, path: str) -> None:
         )
 
 
-def _scale(arrays: dict[str, np.ndarray], path: str) -> float:
-    scale = arrays.get("scale", np.array(1.0))
+def _normalize(arrays: dict[str, np.ndarray], path: str) -> Normalize | None:
+    """What the file says; None where it says nothing."""
+    if "scale" not in arrays:
+        return None
+    scale = arrays["scale"]
     if scale.shape != () or scale.dtype.kind not in "iuf":
         raise InputError(
             f"{path}: bad scale",
@@ -136,4 +140,4 @@ def _scale(arrays: dict[str, np.ndarray], path: str) -> float:
         )
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"{path}: bad scale", expected="a positive finite number", got=scale)
-    return float(scale)
+    return Normalize((float(scale),))

@@ -45,7 +45,7 @@ NAME = re.compile(
 )
 
 # Part of a cached file's name: another number when what is in it changes.
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 
 # TFDS tries 10 times, and waits 204 s in all before it says that there is no network. 3: 1.2 s.
 DOWNLOAD_RETRIES = 3

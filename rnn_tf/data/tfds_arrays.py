@@ -74,7 +74,7 @@ def read(builder: tfds.core.DatasetBuilder, columns: Columns, source: str) -> De
         train, splits["validation"] = hold_out_valid(train)
     labels = tuple(builder.info.features[columns.y].names or ())
     spec = SequenceSpec(
-        columns.timesteps, columns.features, len(labels), labels, columns.scale, columns.channels
+        columns.timesteps, columns.features, labels, columns.normalize, columns.channels
     )
     return Decoded(SequenceData(spec, train, splits["validation"], splits["test"]), tuple(notes))
 

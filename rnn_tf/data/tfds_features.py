@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
 
 # Channels of a picture: grey levels, RGB, RGBA.
@@ -39,7 +40,7 @@ class Columns:
     timesteps: int
     features: int
     dtype: np.dtype[Any]  # of x as TFDS decodes it
-    scale: float  # raw value * scale = model input
+    normalize: Normalize | None  # what is known of it; None: nothing
     channels: int  # of an 8-bit picture, else 0
     size: tuple[int, int] | None  # (height, width) that pictures are resized to, if they are
     default_size: bool  # pictures differ in size, and the user has not said which they should have
@@ -179,7 +180,8 @@ def _columns(feature: Any, x: str, y: str, size: tuple[int, int] | None, source:
         timesteps=timesteps,
         features=math.prod(rest),
         dtype=dtype,
-        scale=1 / np.iinfo(dtype).max if image and dtype.kind == "u" else 1.0,
+        # Levels go from 0 to the largest that the type holds.
+        normalize=Normalize((1 / np.iinfo(dtype).max,)) if image and dtype.kind == "u" else None,
         channels=shape[-1] if resizable else 0,
         size=size,
         default_size=default_size,

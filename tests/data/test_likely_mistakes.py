@@ -24,7 +24,7 @@ def split(seed: int, y: list[int], **change: Any) -> Split:
 def data(**change: Any) -> SequenceData:
     """A set without mistakes: 30, 6 and 9 examples of three classes."""
     good = SequenceData(
-        SequenceSpec(4, 3, 3, LABELS),
+        SequenceSpec(4, 3, LABELS),
         split(0, [0, 1, 2] * 10),
         split(1, [0, 1, 2] * 2),
         split(2, [0, 1, 2] * 3),
@@ -48,13 +48,13 @@ def test_a_class_in_test_only() -> None:
 
 def test_many_classes_without_examples() -> None:
     labels = tuple(map(str, range(12)))
-    (line,) = likely_mistakes(data(spec=SequenceSpec(4, 3, 12, labels)))
+    (line,) = likely_mistakes(data(spec=SequenceSpec(4, 3, labels)))
     assert line == "no training example of '3', '4', '5', '6', '7' and 4 more"
 
 
 @pytest.mark.parametrize("label", ["", "nan", "None", "<NA>"])
 def test_a_class_of_missing_labels(label: str) -> None:
-    found = likely_mistakes(data(spec=SequenceSpec(4, 3, 3, ("cold", label, "warm"))))
+    found = likely_mistakes(data(spec=SequenceSpec(4, 3, ("cold", label, "warm"))))
     assert found == [f"a class is called {label!r}: are these examples without a label?"]
 
 
@@ -79,7 +79,7 @@ def test_constant_features() -> None:
 
 
 def test_empty_margins_of_pictures_are_no_mistake() -> None:
-    spec = SequenceSpec(4, 3, 3, LABELS, channels=1)
+    spec = SequenceSpec(4, 3, LABELS, channels=1)
     good = data()
     x = good.train.x.copy()
     x[..., 0] = 0

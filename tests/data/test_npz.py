@@ -57,7 +57,7 @@ def test_shapes_dtypes_and_spec(tmp_path: Path) -> None:
     assert data.train.x.dtype == np.float32
     assert data.train.y.dtype == data.valid.y.dtype == data.test.y.dtype == np.int32
     assert data.spec.labels == ("0", "1", "2")
-    assert (data.spec.scale, data.spec.channels) == (1.0, 0)
+    assert (data.spec.normalize, data.spec.channels) == (None, 0)
 
 
 def test_load_by_name(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_labels_and_scale(tmp_path: Path) -> None:
     data = load(write(tmp_path, labels=np.array(["a", "b", "ü", "never"]), scale=np.array(1 / 16)))
     assert data.spec.labels == ("a", "b", "ü", "never")
     assert data.spec.classes == 4
-    assert data.spec.scale == 1 / 16
+    assert data.spec.normalization.scale[0] == 1 / 16
 
 
 def test_uint8_stays_uint8(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_kinds_of_input(
 ) -> None:
     data = load(builder.name)
     assert (data.spec.timesteps, data.spec.features) == shape
-    assert data.spec.scale == scale
+    assert data.spec.normalization.scale[0] == scale
     assert data.spec.channels == channels
     for split in (data.train, data.valid, data.test):
         assert split.x.shape == (len(split.y), *shape)
