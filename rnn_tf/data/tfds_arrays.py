@@ -80,15 +80,20 @@ def read(builder: tfds.core.DatasetBuilder, columns: Columns, source: str) -> De
 
 
 def _read_split(builder: tfds.core.DatasetBuilder, columns: Columns, key: str) -> Split:
+    from tensorflow_datasets.core.utils import tqdm_utils
+
     examples = builder.info.splits[key].num_examples
     x = np.empty((examples, columns.timesteps, columns.features), columns.dtype)
     y = np.empty(examples, np.int32)
     start = 0
-    for some_x, some_y in _batches(builder, columns, key):
-        end = start + len(some_y)
-        x[start:end] = some_x.reshape(-1, *x.shape[1:])
-        y[start:end] = some_y
-        start = end
+    # Shown where TFDS shows its own progress.
+    with tqdm_utils.tqdm(desc=f"Reading {key}", total=examples, unit=" examples") as progress:
+        for some_x, some_y in _batches(builder, columns, key):
+            end = start + len(some_y)
+            x[start:end] = some_x.reshape(-1, *x.shape[1:])
+            y[start:end] = some_y
+            start = end
+            progress.update(len(some_y))
     return Split(x[:start], y[:start])
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -493,6 +495,26 @@ def test_load_by_name() -> None:
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     load("rnn_grey")
     assert capfd.readouterr() == ("", "")
+
+
+def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    """In another process, whose stderr is one."""
+    load("rnn_grey")
+    shutil.rmtree(tmp_path / "cache")
+    terminal, stderr = os.openpty()
+    termios.tcsetwinsize(stderr, (24, 100))
+    code = "from rnn_tf.data import load; load('tfds:rnn_grey')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr)
+    os.close(stderr)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that a terminal has no more
+        while some := os.read(terminal, 4096):
+            shown += some
+    os.close(terminal)
+    assert done.returncode == 0
+    assert done.stdout == b""
+    assert b"Reading train: 100%" in shown
+    assert b"Reading test: 100%" in shown
 
 
 def test_second_run_reads_the_cache_without_tfds(tmp_path: Path) -> None:
