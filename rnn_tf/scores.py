@@ -53,7 +53,8 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
     predicted = probabilities.argmax(axis=1)
     pairs = np.bincount(y.astype(np.int64) * classes + predicted, minlength=classes * classes)
     of_truth = probabilities[np.arange(len(y)), y].astype(np.float64)
-    loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
+    # A probability that rounding took above 1 counts as 1, and the loss is then 0 and not -0.
+    loss = abs(np.log(of_truth.clip(LEAST_PROBABILITY, 1)).mean())
     return Scores(pairs.reshape(classes, classes), float(loss))
 
 

@@ -275,7 +275,11 @@ def test_without_pytorch_train_says_how_to_install_it_and_leaves_nothing_behind(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("rnn_tf.training.torch.fit", "rnn_tf.training.torch.module"):
+    for name in (
+        "rnn_tf.training.torch.backend",
+        "rnn_tf.training.torch.fit",
+        "rnn_tf.training.torch.module",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert train_main(["--backend", "torch", "--run-dir", str(tmp_path / "run")]) == 2
     line = refused(capsys)

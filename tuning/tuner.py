@@ -17,6 +17,7 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
 from rnn_tf.startup import compile_cache
+from rnn_tf.training.backend import Backend, choose_backend
 from tuning.oracles import ALIVE, OBJECTIVE, REASON
 from tuning.space import configure
 from tuning.trial import train_trial, without_test
@@ -33,16 +34,19 @@ class TrialTuner(base_tuner.BaseTuner):
     """KerasTuner's loop, ask for a trial, run it, say how it went, around our training."""
 
     def __init__(
-        self, oracle: keras_tuner.Oracle, base: TrainConfig, data: SequenceData, directory: Path
+        self,
+        oracle: keras_tuner.Oracle,
+        base: TrainConfig,
+        data: SequenceData,
+        directory: Path,
+        backend: Backend | None = None,
     ) -> None:
         import tensorflow as tf
-
-        from rnn_tf.training.keras.fit import CompiledModels
 
         super().__init__(oracle, directory=str(directory.parent), project_name=directory.name)
         self.base = base
         self.data = without_test(data)
-        self.kept = CompiledModels()
+        self.backend = backend or choose_backend(base.backend, many=True)
         # A new program for each trial is what it warns of, and what a search is.
         tf.get_logger().setLevel("ERROR")
 
@@ -54,7 +58,7 @@ class TrialTuner(base_tuner.BaseTuner):
         try:
             config = configure(trial.hyperparameters.values, self.base)
             return train_trial(
-                config, self.data, Path(self.get_trial_dir(trial.trial_id)), self.kept
+                config, self.data, Path(self.get_trial_dir(trial.trial_id)), self.backend
             )
         except Exception as error:
             if isinstance(error.__cause__, OSError):  # a full disk, and so for every trial

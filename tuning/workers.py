@@ -34,21 +34,22 @@ EARLY_DEATHS = 3
 SILENCE = 120.0
 
 
-def supervise(oracle: Durable, directory: Path, workers: int, listen: str | None) -> None:
-    """Serve trials to `workers` processes, and to others that join, until there are no more.
+def supervise(oracle: Durable, directory: Path, workers: int, address: str) -> None:
+    """Have `workers` processes, and others that join, train the trials of the chief at `address`.
 
-    A worker that dies is started again, and its trial with it. However this ends, no worker is
-    left. Raises `InputError` when the address cannot be listened on, or a worker cannot write.
+    Returns when there are no more. A worker that dies is started again, and its trial with it.
+    However this ends, no worker is left. Raises `InputError` when a worker cannot write.
     """
-    with _terminated_like_interrupted(), served(oracle, listen) as address:
-        if listen is not None:
-            print(f"others join with: python -m tuning.search --chief {address}", file=sys.stderr)
+    with _terminated_like_interrupted():
         ChiefCrew(oracle, address, directory, workers).work()
 
 
 @contextlib.contextmanager
 def served(oracle: Durable, listen: str | None) -> Iterator[str]:
-    """KerasTuner's chief for this oracle; its address, on this machine only unless told."""
+    """KerasTuner's chief for this oracle; gives its address, only of this machine without `listen`.
+
+    Raises `InputError` when the address cannot be listened on.
+    """
     import grpc
     from keras_tuner.src import protos
     from keras_tuner.src.distribute.oracle_chief import OracleServicer
@@ -69,6 +70,8 @@ def served(oracle: Durable, listen: str | None) -> Iterator[str]:
             fix="Choose another --listen.",
         ) from error  # fmt: skip
     server.start()
+    if listen is not None:
+        print(f"others join with: python -m tuning.search --chief {host}:{port}", file=sys.stderr)
     try:
         yield f"{host}:{port}"
     finally:

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from rnn_tf.errors import InputError
@@ -22,7 +24,8 @@ def writing(path: Path) -> Iterator[Path]:
     Gives a temporary name in the same folder, and renames it when the block ends well. Raises
     `InputError` when the disk is full, read-only or gone.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # A random number: threads, and containers that share a folder, may have the same process id.
+    temporary = path.with_name(f".{path.stem}.{secrets.randbelow(10**12)}{path.suffix}")
     with said_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -40,8 +43,28 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def make_folder(stem: Path, now: datetime | None = None) -> Path:
+    """Make `<stem>-<date>-<time>`, or `<stem>-<date>-<time>-2` and so on: a folder of one's own.
+
+    Of several processes in the same second each gets another. Raises `InputError` when none can
+    be made.
+    """
+    name = f"{stem.name}-{now or datetime.now():%Y%m%d-%H%M%S}"
+    path, number = stem.with_name(name), 1
+    with said_plainly(path):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+                path = stem.with_name(f"{name}-{number}")
+
+
 @contextlib.contextmanager
 def said_plainly(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into an `InputError`: what cannot be written, why, and what helps."""
     try:
         yield
     except OSError as error:

@@ -6,18 +6,19 @@ import csv
 import dataclasses
 import json
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commands import refusal
+from formula import FormulaBackend
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import evaluate
+from rnn_tf.training.recorder import Fitted
 from tuning import report, trial
 from tuning.oracles import build_oracle
 from tuning.search import main, search
@@ -97,20 +98,18 @@ def test_a_trial_leaves_no_checkpoint_and_nothing_temporary(searched: Path) -> N
 
 # --- which is best, and what is kept ---
 def test_ties_go_to_the_smaller_model_then_to_the_earlier_trial(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
+    options: Any, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     space = {"units": [16, 4, 8], "clip_norm": [1, 2]}
-    search(options(space, tuner="grid", trials=9), tmp_path / "d")
+    search(options(space, tuner="grid", trials=9), tmp_path / "d", backend=formula)
     rows = table(tmp_path / "d")
     assert len({row["score"] for row in rows}) == 1
     assert [row["units"] for row in rows] == ["4", "4", "8", "8", "16", "16"]
     assert rows[0]["trial"] < rows[1]["trial"]
 
 
-def test_only_the_best_models_stay(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
-) -> None:
-    search(options(trials=8), tmp_path / "d")
+def test_only_the_best_models_stay(options: Any, tmp_path: Path, formula: FormulaBackend) -> None:
+    search(options(trials=8), tmp_path / "d", backend=formula)
     best = [row["trial"] for row in table(tmp_path / "d")][: trial.KEEP]
     kept = {path.parent.name for path in tmp_path.glob("d/trial_*/model.keras")}
     assert kept == {f"trial_{name}" for name in best}
@@ -118,13 +117,13 @@ def test_only_the_best_models_stay(
 
 
 def test_no_trial_is_larger_than_allowed(
-    options: Any, small: SequenceData, tmp_path: Path, known_scores: Counter[str]
+    options: Any, small: SequenceData, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     space = {"cell": ["simple_rnn", "lstm", "gru"], "units": {**WIDE, "sampling": "log"}}
     # Bayesian: the first 12 are random, 3 for each hyperparameter.
     for tuner, trials in (("random", 7), ("grid", 7), ("bayesian", 15)):
         chosen = options(space, tuner=tuner, trials=trials, max_parameters=500)
-        search(chosen, tmp_path / tuner)
+        search(chosen, tmp_path / tuner, backend=formula)
         sizes = [int(row["parameters"]) for row in table(tmp_path / tuner)]
         assert len(sizes) == trials
         assert max(sizes) <= 500
@@ -172,18 +171,18 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(
     reason: str,
     options: Any,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    by_formula = trial._train
+    fit = formula.fit
 
-    def fails(run: Run, *others: Any) -> None:
-        if run.path.name != "trial_2":
+    def fails(run: Run, *others: Any) -> Fitted:
+        if run.path.name not in ("trial_2", "best"):
             raise error
-        by_formula(run, *others)
+        return fit(run, *others)
 
-    monkeypatch.setattr(trial, "_train", fails)
-    search(options(trials=6), tmp_path / "d")
+    monkeypatch.setattr(formula, "fit", fails)
+    search(options(trials=6), tmp_path / "d", backend=formula)
     statuses = [row["status"] for row in table(tmp_path / "d")]
     assert statuses == ["completed"] + 5 * [reason]
 
@@ -191,42 +190,44 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(
 def test_when_all_fail_the_command_says_so(
     options: Any,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
 ) -> None:
     with pytest.raises(CheckFailed, match="no trial gave a model: failed: the loss became NaN"):
-        search(options({"learning_rate": [0.5, 0.6]}, tuner="grid"), tmp_path / "d")
+        search(
+            options({"learning_rate": [0.5, 0.6]}, tuner="grid"), tmp_path / "d", backend=formula
+        )
     assert len(table(tmp_path / "d")) == 2
 
 
 def test_a_full_disk_is_no_trial_s_fault(
-    options: Any, tmp_path: Path, known_scores: Counter[str], monkeypatch: pytest.MonkeyPatch
+    options: Any, tmp_path: Path, formula: FormulaBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise InputError("cannot write x: No space left on device") from OSError(28, "No space")
 
-    monkeypatch.setattr(trial, "_train", full)
+    monkeypatch.setattr(formula, "fit", full)
     with pytest.raises(InputError, match="No space left"):
-        search(options(), tmp_path / "d")
+        search(options(), tmp_path / "d", backend=formula)
     assert not [row for row in table(tmp_path / "d") if row["status"] != "running"]
 
 
 # --- time ---
 def test_no_trial_begins_after_max_minutes_and_resume_goes_on(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
+    options: Any, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     with pytest.raises(CheckFailed, match="none was begun"):
-        search(options(), tmp_path / "d", max_minutes=1e-9)
-    search(options(), tmp_path / "d", resume=True)
+        search(options(), tmp_path / "d", max_minutes=1e-9, backend=formula)
+    search(options(), tmp_path / "d", resume=True, backend=formula)
     assert len(table(tmp_path / "d")) == 5
 
 
 def test_progress_says_how_far_it_is(
     options: Any,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    search(options(trials=2), tmp_path / "d")
+    search(options(trials=2), tmp_path / "d", backend=formula)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("1 of 2 trials, the last (0) ")
     assert lines[1].startswith("2 of 2 trials, the last (1) ")
@@ -271,13 +272,13 @@ def test_an_activation_that_does_not_exist_is_found_before_the_night(
 
 
 def test_a_folder_that_cannot_be_used(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
+    options: Any, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot write"):
-        search(options(), tmp_path / "file" / "d")
+        search(options(), tmp_path / "file" / "d", backend=formula)
     with pytest.raises(InputError, match="not empty and not a search"):
-        search(options(), tmp_path)
+        search(options(), tmp_path, backend=formula)
     assert (tmp_path / "file").read_text() == "mine"
 
 
