@@ -74,11 +74,14 @@ def train(
         loading = beside.submit(lambda: data or load(config.dataset))
         process.start(config, verbose=verbose)
         data = loading.result()
+    backend = backend or choose_backend(config.backend)
+    # What cannot be trained is refused before anything is written.
+    _check_trainable(config, data, backend)
     trained = train_run(
-        path,
+        path or new_folder(config),
         config,
         data,
-        backend or choose_backend(config.backend),
+        backend,
         resume=resume,
         overwrite=overwrite,
         progress=progress,
@@ -89,7 +92,7 @@ def train(
 
 
 def train_run(
-    path: Path | None,
+    path: Path,
     config: TrainConfig,
     data: SequenceData,
     backend: Backend,
@@ -101,7 +104,7 @@ def train_run(
     began: float | None = None,
     wait: float = 0.0,
 ) -> Run:
-    """Train `config` on `data` in the folder `path`, a new one under `runs/` if it is None.
+    """Train `config` on `data` in the folder `path`, under its lock.
 
     With `evaluate`, every split is scored at the end, the test split for the only time, and
     pictures are drawn. Without, `metrics.json` has the validation scores of the best epoch alone.
@@ -110,9 +113,6 @@ def train_run(
     as for `train`; an interrupted training raises `Interrupted`.
     """
     began = time.perf_counter() if began is None else began
-    # What cannot be trained is refused before anything is written.
-    _check_trainable(config, data, backend)
-    path = path or new_folder(config)
     try:
         with lock_run(path, wait):
             run = find_run(path, config, resume=resume, overwrite=overwrite)

@@ -10,23 +10,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from rnn_tf import Run, TrainConfig, build_model
+from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.training.recorder import Fitted
 
 
 class FormulaBackend:
-    """Gives an untrained model and a score that follows from learning rate and epochs.
-
-    A rate above 0.018 fails. `finished` counts how often each trial came to its end, by the name
-    of its folder.
+    """Gives any model, and a score that follows from learning rate and epochs. above 0.018
+    fails. `finished` counts how often each trial came to its end, by the name of its folder.
     """
 
     first_epoch = "calculating"
 
     def __init__(self) -> None:
         self.finished: Counter[str] = Counter()
+        self.model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
 
     def describe(self, config: TrainConfig, data: SequenceData) -> str:
         return "by a formula"
@@ -52,7 +51,7 @@ class FormulaBackend:
             "learning_rate": config.learning_rate,
         }
         run.save_history([record])
-        return Fitted(build_model(config, data.spec), [record], best_epoch=1, stopped=None)
+        return Fitted(self.model, [record], best_epoch=1, stopped=None)
 
     def probabilities(self, run: Run, model: keras.Sequential, split: Split) -> np.ndarray:
         return np.full((len(split.y), run.spec.classes), 1 / run.spec.classes, np.float32)

@@ -193,11 +193,29 @@ def test_a_finished_search_stays_as_it_is(
     assert read_search(tmp_path / "d")["bounds"]["learning_rate"]["high"] == 0.02
 
 
-def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--dir", str(tmp_path / "none"), "--resume"]) == 2
-    assert "no search to resume" in capsys.readouterr().err
+def test_a_search_to_resume_that_is_not_there_begins(
+    small_npz: Path,
+    space: str,
+    tmp_path: Path,
+    formula: FormulaBackend,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chosen = settings("random", small_npz, space)
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        search(chosen, tmp_path / name, resume=True, backend=formula)
+        told = capsys.readouterr().err.splitlines()
+        assert told[0] == f"nothing to resume in {tmp_path / name}: a new search begins"
+        search(chosen, tmp_path / name, resume=True, backend=formula)
+        assert capsys.readouterr().err == ""
+    assert rows(tmp_path / "new") == rows(tmp_path / "empty")
+
+
+def test_what_cannot_be_resumed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--resume"]) == 2
-    assert "--resume needs the folder of a search" in capsys.readouterr().err
+    assert "--resume needs the folder of a search. Add --dir." in capsys.readouterr().err
     (tmp_path / "search.json").write_text("{")
     assert main(["--dir", str(tmp_path), "--resume"]) == 2
     assert f"cannot read {tmp_path / 'search.json'}" in capsys.readouterr().err
