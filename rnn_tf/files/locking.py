@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 import sys
@@ -44,8 +45,7 @@ def locked(file: Path, what: str, *, fix: str, wait: float = 0.0) -> Iterator[bo
             if error.errno not in NO_LOCKS:
                 raise
             file.unlink(missing_ok=True)
-            print(f"{file.parent} is on a file system without locks: use it once at a time",
-                  file=sys.stderr)  # fmt: skip
+            _say_without_locks()
     try:
         yield lock.is_locked
     finally:
@@ -65,6 +65,15 @@ def check_unlocked(file: Path, what: str, *, fix: str) -> None:
     if file.exists():
         with locked(file, what, fix=fix):
             pass
+
+
+@functools.cache
+def _say_without_locks() -> None:
+    """Once, since a command may use several locks."""
+    print(
+        "this file system has no locks: do not use a folder from two commands at once",
+        file=sys.stderr,
+    )
 
 
 def _sign(descriptor: int) -> None:

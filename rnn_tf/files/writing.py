@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from rnn_tf.errors import InputError
+
+# From Linux's fcntl.h and fs.h: paths are relative to the current folder; exchange the two names.
+_HERE, _EXCHANGE = -100, 2
+_LINUX = sys.platform == "linux"
 
 # What `writing` calls a file until it is whole; a kill can leave one behind.
 TEMPORARY = re.compile(r"\..+\.\d+\.\w+")
@@ -60,6 +66,23 @@ def make_folder(stem: Path, now: datetime | None = None) -> Path:
             except FileExistsError:
                 number += 1
                 path = stem.with_name(f"{name}-{number}")
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Exchange the names of two files or folders, so that each name always has one of them.
+
+    False where the system cannot: Linux and most of its file systems can. Raises `OSError`.
+    """
+    # renameat2(2); Python has no call for it.
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if _LINUX else None
+    if rename is None:
+        return False
+    if rename(_HERE, os.fsencode(a), _HERE, os.fsencode(b), _EXCHANGE) == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(error, os.strerror(error), str(a), None, str(b))
 
 
 @contextlib.contextmanager
