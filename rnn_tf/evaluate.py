@@ -95,7 +95,7 @@ def as_tables(scores: Scores, spec: SequenceSpec) -> str:
     cell = max(name, len(str(scores.confusion.max()))) + 1
     lines = [
         f"accuracy  {scores.accuracy:.2%} of {scores.examples:,} examples",
-        f"loss      {scores.loss:.4f}",
+        f"loss      {scores.loss:z.4f}",
         "",
         f"{'class':<{name}}  precision  recall      F1  examples",
     ]
