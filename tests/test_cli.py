@@ -252,7 +252,7 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
             "--backend torch cannot have this strategy; expected auto or none, got mirrored",
         ),
         (["--resume"], "--resume needs the folder of a run. Add --run-dir."),
-        (["--resume", "--run-dir", "nowhere"], "no run to resume: nowhere"),
+        (["--resume", "--run-dir", "other"], "not empty and not a run: other"),
         (["--run-dir", "file"], "not a folder: file"),
         (["--run-dir", "file/run"], "cannot write file/run"),
         (["--run-dir", "other"], "not empty and not a run: other"),
