@@ -190,7 +190,7 @@ class Run:
         write_text(self.history_file, "".join(json.dumps(record) + "\n" for record in history))
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Mark the run as finished, and drop what was only needed to go on."""
+        """Mark the run as finished, and delete the checkpoint."""
         write_text(self.metrics_file, json.dumps(metrics, indent=2) + "\n")
         self.drop_checkpoint()
 

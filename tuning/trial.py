@@ -23,7 +23,7 @@ ENDING = 30.0
 
 
 def without_test(data: SequenceData) -> SequenceData:
-    """The data with an empty test split: a search cannot read what it has not got."""
+    """The data with an empty test split, so that a search cannot read it."""
     return dataclasses.replace(data, test=Split(data.test.x[:0], data.test.y[:0]))
 
 
@@ -52,8 +52,8 @@ def train_trial(
         _forget_graphs()
     if run.metrics["stopped"]:
         raise CheckFailed(run.metrics["stopped"])
-    told = ("parameters", "seconds", "best_epoch")
-    return {"val_accuracy": score_of(run), **{name: run.metrics[name] for name in told}}
+    names = ("parameters", "seconds", "best_epoch")
+    return {"val_accuracy": score_of(run), **{name: run.metrics[name] for name in names}}
 
 
 def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
@@ -93,7 +93,7 @@ def drop_models(folder: Path) -> None:
 
 
 def check_trials(folder: Path, ended: set[str]) -> None:
-    """Raise `InputError` for a trial whose files are damaged: which file, and what is not lost.
+    """Raise `InputError` for a trial whose files are damaged; it says which, and what is lost.
 
     `ended` are the trials whose result the search itself remembers.
     """
