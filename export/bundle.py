@@ -18,7 +18,7 @@ from rnn_tf.data import SequenceSpec, Split, load
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
 from rnn_tf.files.locking import LOCK, locked
-from rnn_tf.files.writing import exchange, said_plainly, write_text
+from rnn_tf.files.writing import as_input_errors, exchange, write_text
 from rnn_tf.run import Run, holds_run
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
@@ -44,7 +44,7 @@ SERVING_VERSION = "1"
 NEW, OLD = "new", "old"
 # How long to wait for another export that is just putting its bundle in place. Seconds.
 LONGEST_RENAME = 60.0
-_DOES = "is exporting to the same place"
+EXPORTING = "is exporting to the same place"
 
 KEYS = {
     "layout", "model", "spec", "dataset", "metrics", "input", "output", "formats", "not_shipped",
@@ -212,24 +212,24 @@ def publishing(path: Path) -> Iterator[Path]:
     """
     path = path.resolve()  # "." and links have no name that another folder could be beside
     check_place(path)
-    with said_plainly(path):
+    with as_input_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as at_the_end:
         with _changing(path):
-            with said_plainly(path):
+            with as_input_errors(path):
                 # A random name: threads and containers may have the same process id.
                 work = Path(tempfile.mkdtemp(prefix=_work_prefix(path), dir=path.parent))
             # As long as this is held, nobody takes the folder for one that a kill has left.
-            at_the_end.enter_context(locked(work / LOCK, _DOES, fix=""))
+            at_the_end.enter_context(locked(work / LOCK, EXPORTING, fix=""))
             at_the_end.callback(shutil.rmtree, work, ignore_errors=True)
-        with said_plainly(path):
+        with as_input_errors(path):
             new = work / NEW
             new.mkdir()
             yield new
             _to_disk(new)
         with _changing(path):
             check_place(path)
-            with said_plainly(path):
+            with as_input_errors(path):
                 _put(new, path, aside=work / OLD)
 
 
@@ -269,22 +269,22 @@ def _changing(path: Path) -> Iterator[None]:
     First puts right what a kill has left.
     """
     lock = path.with_name(f".{path.name}{LOCK}")
-    with locked(lock, _DOES, fix="Try again when it has ended.", wait=LONGEST_RENAME) as alone:
-        if alone:  # without locks nobody knows what is left behind and what is in use
-            with said_plainly(path):
-                _tidy(path)
+    with locked(lock, EXPORTING, fix="Try again when it has ended.", wait=LONGEST_RENAME):
+        with as_input_errors(path):
+            _tidy(path)
         yield
 
 
 def _tidy(path: Path) -> None:
     for work in _left_behind(path):
         try:
-            with locked(work / LOCK, _DOES, fix=""):
+            with locked(work / LOCK, EXPORTING, fix="") as unused:
                 if (work / OLD).exists() and not path.exists():
                     (work / OLD).rename(path)
         except InputError:
             continue  # another export to this place is under way
-        shutil.rmtree(work, ignore_errors=True)
+        if unused:  # without locks nobody knows
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _left_behind(path: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import UNREADABLE, read_arrays
 from rnn_tf.files.locking import LOCK, check_unlocked, locked
-from rnn_tf.files.writing import TEMPORARY, make_folder, said_plainly, write_text, writing
+from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_text, writing
 
 if TYPE_CHECKING:
     import keras
@@ -130,7 +130,7 @@ class Run:
         """
         check_place(path)
         run = cls(path, config, spec)
-        with said_plainly(path):
+        with as_input_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         run._clear()
         settings = {"format": FORMAT, **json.loads(config.to_json())}
@@ -228,7 +228,7 @@ def check_place(path: Path) -> None:
 
 def _holds_beginning(path: Path) -> bool:
     """Whether `path` is empty, or a run was killed there before it had its `config.json`."""
-    with said_plainly(path):
+    with as_input_errors(path):
         names = [entry.name for entry in path.iterdir()]
     return all(name in ("spec.json", LOCK) or TEMPORARY.fullmatch(name) for name in names)
 

@@ -19,7 +19,7 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec, load
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.files.locking import LOCK, check_unlocked, locked
-from rnn_tf.files.writing import TEMPORARY, make_folder, said_plainly, write_text
+from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_text
 from rnn_tf.run import Run, holds_run
 from rnn_tf.startup import compile_cache, process
 from rnn_tf.training.backend import Backend
@@ -140,7 +140,7 @@ def is_begun(directory: Path, described: dict[str, Any], *, resume: bool) -> boo
                 fix="Add --resume to go on with it, or choose another --dir.",
             )
         return True
-    with said_plainly(directory):
+    with as_input_errors(directory):
         names = [entry.name for entry in directory.iterdir()] if directory.exists() else []
     if not all(name == LOCK or TEMPORARY.fullmatch(name) for name in names):
         raise InputError(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rnn_tf.errors import InputError
-from rnn_tf.files.writing import said_plainly
+from rnn_tf.files.writing import as_input_errors
 
 # The lock of a folder, in the folder.
 LOCK = ".lock"
@@ -33,7 +33,7 @@ def locked(file: Path, what: str, *, fix: str, wait: float = 0.0) -> Iterator[bo
     from filelock import FileLock, Timeout  # 50 ms that --help need not wait for
 
     made = not file.parent.exists()
-    with said_plainly(file.parent):
+    with as_input_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         # A soft lock, a file that is there, would outlive a kill.
         lock = FileLock(file, thread_local=False, fallback_to_soft=False, on_acquired=_sign)

@@ -32,7 +32,7 @@ def writing(path: Path) -> Iterator[Path]:
     """
     # A random number: threads, and containers that share a folder, may have the same process id.
     temporary = path.with_name(f".{path.stem}.{secrets.randbelow(10**12)}{path.suffix}")
-    with said_plainly(path):
+    with as_input_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -57,7 +57,7 @@ def make_folder(stem: Path, now: datetime | None = None) -> Path:
     """
     name = f"{stem.name}-{now or datetime.now():%Y%m%d-%H%M%S}"
     path, number = stem.with_name(name), 1
-    with said_plainly(path):
+    with as_input_errors(path):
         stem.parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
@@ -86,7 +86,7 @@ def exchange(a: Path, b: Path) -> bool:
 
 
 @contextlib.contextmanager
-def said_plainly(path: Path) -> Iterator[None]:
+def as_input_errors(path: Path) -> Iterator[None]:
     """Turn an `OSError` into an `InputError`: what cannot be written, why, and what helps."""
     try:
         yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -448,6 +450,20 @@ def test_a_kill_between_the_two_renames_costs_nothing(place: Path) -> None:
         write(folder, "newer")
     assert content(place) == "newer"
     assert list(place.parent.iterdir()) == [place]
+
+
+def test_without_locks_too_a_kill_costs_no_bundle(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    place.rename(half_built(place) / "old")
+    with publishing(place) as folder:
+        assert content(place) == "old"
+        write(folder, "new")
+    assert content(place) == "new"
 
 
 @pytest.mark.parametrize("damage", ["between the renames", "after the renames", "while building"])
