@@ -35,6 +35,8 @@ def locked(file: Path, what: str, *, fix: str, wait: float = 0.0) -> Iterator[bo
     made = not file.parent.exists()
     with as_input_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
+        # Where no file can be made, filelock may wait for one as if another process held it.
+        file.touch()
         # A soft lock, a file that is there, would outlive a kill.
         lock = FileLock(file, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
         try:

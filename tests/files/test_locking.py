@@ -143,6 +143,6 @@ def test_without_locks_work_goes_on_and_says_so_once(
 
 def test_a_lock_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for folder in (Path("/proc/nowhere"), tmp_path / "file"):
+    for folder in (Path("/proc"), Path("/proc/nowhere"), tmp_path / "file"):
         with pytest.raises(InputError, match=f"^cannot write {folder}: "):
-            hold(folder / LOCK).__enter__()
+            locked(folder / LOCK, "is at work", fix="Wait.", wait=30).__enter__()
