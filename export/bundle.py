@@ -16,10 +16,11 @@ from typing import Any
 import psutil
 
 from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data.profile import DataProfile
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
 from rnn_tf.files.writing import said_plainly, write_text
-from rnn_tf.run import Run, holds_run
+from rnn_tf.run import PROFILE, Run, holds_run
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
 LAYOUT = 1
@@ -63,6 +64,17 @@ class Bundle:
     def dataset(self) -> str:
         """Where the examples came from that it was trained on and verified with."""
         return str(self.manifest["dataset"])
+
+    @property
+    def profile(self) -> DataProfile | None:
+        """What the training data look like; None for a bundle that was made without it.
+
+        Raises `InputError` when the file is missing or altered.
+        """
+        if PROFILE not in self.manifest["files"]:
+            return None
+        self._check_file(PROFILE)
+        return DataProfile.open(self.path / PROFILE, self.spec)
 
     @property
     def verification_file(self) -> Path:
@@ -110,6 +122,8 @@ class Bundle:
         """Check every file against the manifest. Raises `InputError` for the first that differs."""
         for name in ("keras", *self.formats):
             self.artefact(name)
+        if PROFILE in self.manifest["files"]:
+            self._check_file(PROFILE)
 
     def size(self, name: str) -> int:
         """Bytes of a format's files."""
@@ -180,7 +194,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest with the SHA-256 of every artefact in `folder`."""
     files = {
         str(PurePosixPath(file.relative_to(folder))): sha256(file)
-        for top in ARTEFACTS.values()
+        for top in (*ARTEFACTS.values(), PROFILE)
         for file in _files(folder / top)
     }
     whole = {"layout": LAYOUT, **manifest, "files": files}
@@ -264,7 +278,7 @@ def _to_disk(folder: Path) -> None:
 def _is_of_artefact(name: str) -> bool:
     parts = PurePosixPath(name).parts
     top = parts[0] if parts else ""
-    return top in ARTEFACTS.values() and ".." not in parts and name.isprintable()
+    return top in (*ARTEFACTS.values(), PROFILE) and ".." not in parts and name.isprintable()
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:

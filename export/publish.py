@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -30,7 +31,7 @@ from rnn_tf.data import SequenceData, load
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import check_fits
 from rnn_tf.files.writing import write_text
-from rnn_tf.run import Run
+from rnn_tf.run import PROFILE, Run
 from rnn_tf.startup import process
 
 Quantize = Literal["none", "int8", "float16"]
@@ -101,6 +102,8 @@ def _fill(
         raise CheckFailed(f"nothing exported; {'; '.join(broken)}")
     manifest = _manifest(run, twin, details, left_out)
     write_text(folder / VERIFICATION, report.to_json() + "\n")
+    if run.profile_file.exists():
+        shutil.copyfile(run.profile_file, folder / PROFILE)
     write_text(folder / README, readme.text(manifest, report))
     write_manifest(folder, manifest)
 

@@ -53,7 +53,8 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
     predicted = probabilities.argmax(axis=1)
     pairs = np.bincount(y.astype(np.int64) * classes + predicted, minlength=classes * classes)
     of_truth = probabilities[np.arange(len(y)), y].astype(np.float64)
-    loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
+    # Rounding may put a probability a little above 1; and minus the mean of zeros would be -0.0.
+    loss = abs(np.log(np.clip(of_truth, LEAST_PROBABILITY, 1)).mean())
     return Scores(pairs.reshape(classes, classes), float(loss))
 
 

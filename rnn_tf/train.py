@@ -115,6 +115,7 @@ def _score_and_draw(
 ) -> dict[str, Scores]:
     """Score the splits while `beside` draws: scoring leaves Python, which drawing needs, idle."""
     from rnn_tf import plots
+    from rnn_tf.data import profile
     from rnn_tf.scores import score
 
     def scored(split: Split) -> Scores:
@@ -124,12 +125,13 @@ def _score_and_draw(
         labels, path = data.spec.labels, run.confusion_file
         plots.plot_confusion(test.confusion, labels, test.accuracy, path)
 
+    kept = beside.submit(lambda: profile.measure(data).save(run.profile_file))
     curves = beside.submit(plots.plot_curves, fitted.history, fitted.best_epoch, run.curves_file)
     test = scored(data.test)
     confusion = beside.submit(draw_confusion)
     scores = {"train": scored(data.train), "valid": scored(data.valid), "test": test}
-    for picture in (curves, confusion):
-        picture.result()  # raises what drawing raised
+    for done in (kept, curves, confusion):
+        done.result()  # raises what was raised beside
     return scores
 
 
