@@ -109,7 +109,8 @@ def bundles(paths: Sequence[Path], models: Sequence[str], folder: Path) -> Itera
 
 def trained(name: str, path: Path) -> Bundle:
     """A model of `MODELS` after one epoch, in every format that can be had here."""
-    from export.publish import DEFAULT_FORMATS, export_run
+    from export.formats.registry import DEFAULTS
+    from export.publish import export_run
     from rnn_tf import train
 
     print(f"training {name}", file=sys.stderr)
@@ -117,7 +118,7 @@ def trained(name: str, path: Path) -> Bundle:
     # TensorFlow warns of the fourth model in one process that it compiles too often.
     with silent_stderr():
         run = train(replace(MODELS[name], epochs=1), path, progress=False)
-        return export_run(run, formats=(*DEFAULT_FORMATS, *torch))
+        return export_run(run, formats=(*DEFAULTS, *torch))
 
 
 def compare(bundle: Bundle, threads: int, rounds: int, seconds: float) -> Found:

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from export.bundle import Bundle
+from export.formats.format import Runtime, as_input
+from export.formats.onnx import OnnxRuntime
 from export.network import read_model
-from export.runtimes import OnnxRuntime, Runtime, as_input, load_keras
+from export.runtimes import load_keras
 
 
 class KerasPredict:
@@ -28,7 +30,7 @@ class KerasPredict:
         self.spec = bundle.spec
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         return np.asarray(self.model.predict(scaled, batch_size=len(x), verbose=0))
 
 
@@ -45,7 +47,7 @@ class KerasFunction:
         self.spec = spec
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         result: np.ndarray = self.call(scaled).numpy()
         return result
 
@@ -66,7 +68,7 @@ class KerasOnnx:
         self.spec = spec
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         result: np.ndarray = self.session.run(None, {self.input: scaled})[0]
         return result
 
@@ -80,10 +82,10 @@ class Tf2Onnx:
 
         from export.formats.onnx import by_tf2onnx
 
-        twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+        network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tf2onnx.onnx"
-            onnx.save(by_tf2onnx(twin), path)
+            onnx.save(by_tf2onnx(network), path)
             self.runtime = OnnxRuntime(path, bundle.spec, threads)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -104,7 +106,7 @@ class TorchEager:
         self.classify: Any = torch.nn.Sequential(to_torch(model), torch.nn.Softmax(1)).eval()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         with self.torch.inference_mode():
             result: np.ndarray = self.classify(self.torch.from_numpy(scaled)).numpy()
         return result
@@ -135,7 +137,7 @@ class TorchOnnx(TorchEager):
         self.input = self.session.get_inputs()[0].name
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = as_input(x, self.spec) * np.float32(self.spec.scale)
+        scaled = self.spec.normalization(as_input(x, self.spec))
         result: np.ndarray = self.session.run(None, {self.input: scaled})[0]
         return result
 

@@ -13,7 +13,8 @@ import numpy as np
 import tyro
 
 from export.bundle import Bundle, find_bundle
-from export.runtimes import Runtime, open_runtime
+from export.formats.format import Runtime
+from export.runtimes import open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data.inputs import Inputs
 from rnn_tf.errors import one_line_errors

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 MISTAKES_SHOWN = 20
 
 
+# What the data of a model must have in common with those that it was trained on.
+COMPARED = ("timesteps", "features", "classes")
+
+
 def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
     """The model's probabilities for every example of a split: float32 `(n, classes)`."""
     from rnn_tf.training.keras.batches import evaluation_batches
@@ -44,18 +48,23 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     data = load(source or run.config.dataset)
     check_fits(run.spec, data.spec, source or run.config.dataset)
     process.start()
-    return score(probabilities(run.load_model(), data.test, data.spec), data.test.y)
+    return score(probabilities(run.load_model(), data.test, run.spec), data.test.y)
 
 
 def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
     """Raise `InputError` unless a model for `trained` can be evaluated on `given`."""
-    for name in ("timesteps", "features", "classes", "scale"):
-        expected, got = getattr(trained, name), getattr(given, name)
+    facts = [(name, getattr(trained, name), getattr(given, name)) for name in COMPARED]
+    said = given.normalize
+    if said is not None and trained.normalization.origin == said.origin == "source":
+        # Raw values in another unit.
+        facts.append(("scale", trained.normalization.scale[0], said.scale[0]))
+    for name, expected, got in facts:
         if expected != got:
             raise InputError(
                 f"{source} is not of the run's specification",
                 expected=f"{name} {expected}",
                 got=got,
+                fix="Name all classes of the run in labels." if name == "classes" else None,
             )
     # Numbers are what classes are called when nobody has named them.
     numbers = tuple(map(str, range(given.classes)))

@@ -57,7 +57,7 @@ def classifier(run: Run) -> Classifier:
         process.start()
         if not loaded:
             loaded.append(run.load_model())
-        result: np.ndarray = loaded[0].predict(_normalized(run, x), verbose=0)
+        result: np.ndarray = loaded[0].predict(run.spec.normalization(x), verbose=0)
         return result
 
     return classify
@@ -69,13 +69,8 @@ def draw_reading(run: Run, x: np.ndarray, path: Path) -> None:
     from rnn_tf.model.classifier import read_along
     from rnn_tf.plots import plot_reading
 
-    states, probabilities = read_along(run.load_model(), _normalized(run, x))
+    states, probabilities = read_along(run.load_model(), run.spec.normalization(x))
     plot_reading(x, states, probabilities, run.spec.labels, path)
-
-
-def _normalized(run: Run, x: np.ndarray) -> np.ndarray:
-    """Raw values as the Keras model takes them."""
-    return x * np.float32(run.spec.scale)
 
 
 def answers(

@@ -59,9 +59,11 @@ def train(
     config = run.config if run else config or TrainConfig()
     # Reading the data is native code for the most part, and importing TensorFlow is not.
     with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(lambda: data or load(config.dataset))
+        loading = beside.submit(lambda: data or load(config.dataset, to_train=True))
         process.start(config, verbose=verbose)
         data = loading.result()
+    # A run that goes on keeps its own.
+    data = data.normalized(run.spec.normalize if run else config.normalize)
     from rnn_tf.model.classifier import build_model
 
     # What cannot be built is found out before anything on disk is touched.

@@ -19,11 +19,12 @@ import pytest
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceSpec
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
 from rnn_tf.files.writing import write_text, writing
 from rnn_tf.run import FORMAT, holds_run, new_path
 
-SPEC = SequenceSpec(timesteps=5, features=2, classes=3, labels=("a", "b", "c"), scale=0.5)
+SPEC = SequenceSpec(timesteps=5, features=2, labels=("a", "b", "c"), normalize=Normalize((0.5,)))
 CONFIG = TrainConfig(units=4, seed=9)
 
 Damage = Callable[[Path], object]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
+from rnn_tf.model.cells import CELLS, Cell
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -174,15 +175,9 @@ def _value(where: str, name: str, value: Any) -> Any:
 
 
 # --- how large ---
-def parameters(cell: str, units: int, spec: SequenceSpec) -> int:
+def parameters(cell: Cell, units: int, spec: SequenceSpec) -> int:
     """The weights of `Sequential([cell(units), Dense(classes)])`, counted without building it."""
-    inputs = spec.features + units
-    recurrent = {
-        "simple_rnn": units * (inputs + 1),
-        "lstm": 4 * units * (inputs + 1),
-        "gru": 3 * units * (inputs + 2),  # Keras's GRU has two biases
-    }[cell]
-    return recurrent + (units + 1) * spec.classes
+    return CELLS[cell].parameters(spec.features, units) + (units + 1) * spec.classes
 
 
 def within(

@@ -41,6 +41,7 @@ def train_trial(
     NaN, and whatever else may go wrong with a configuration.
     """
     began = time.perf_counter()
+    data = data.normalized(config.normalize)
     run = _begun(config, data, path) or Run.create(path, config, data.spec)
     if not run.finished:
         _train(run, data, began, kept)

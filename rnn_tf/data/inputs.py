@@ -200,6 +200,8 @@ def _open_array(path: Path) -> Iterator[StoredArray]:
 
 def _check(path: Path, stored: StoredArray, spec: SequenceSpec) -> None:
     """Raise `InputError` unless a header says that its array holds sequences of `spec`."""
+    if stored.dtype.kind not in "buif":
+        raise InputError(f"{path} does not hold finite numbers", got=stored.dtype)
     shape = (spec.timesteps, spec.features)
     if stored.shape[-2:] != shape or len(stored.shape) not in (2, 3) or 0 in stored.shape:
         raise InputError(
@@ -207,8 +209,6 @@ def _check(path: Path, stored: StoredArray, spec: SequenceSpec) -> None:
             expected=f"{shape} or (n, {shape[0]}, {shape[1]})",
             got=stored.shape,
         )
-    if stored.dtype.kind not in "buif":
-        raise InputError(f"{path} does not hold finite numbers", got=stored.dtype)
 
 
 def _name(path: Path, index: int, examples: int) -> str:

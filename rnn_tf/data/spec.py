@@ -4,58 +4,74 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnn_tf.config import NormalizeChoice
+from rnn_tf.data.normalize import Normalize, choose
 from rnn_tf.errors import InputError
 
-# A tenth of a large set is more than choosing a model needs.
-MOST_VALID_EXAMPLES = 5_000
+# Of a written specification. Raised when what is in one changes.
+VERSION = 2
+# What the model sees where nobody has said anything: raw values.
+AS_IT_IS = Normalize(origin="none")
 
 
 @dataclass(frozen=True)
 class SequenceSpec:
     """The shape and meaning of one example. Nothing downstream guesses any of it.
 
-    Raises `InputError` when a size is below its minimum, the labels do not match the classes,
-    or the scale is not a positive finite number.
+    It is written with a version, and read from any version up to this one. Raises `InputError` when
+    a size is below its minimum, there are fewer than two labels, or the normalization is for
+    another number of features.
     """
 
     timesteps: int  # length of a sequence (MNIST: 28 rows), >= 1
     features: int  # numbers per time step (MNIST: 28 columns), >= 1
-    classes: int  # number of classes, >= 2
     labels: tuple[str, ...]  # the name of each class, in the order of the class indices
-    scale: float = 1.0  # raw value * scale = model input (MNIST: 1/255)
+    # From raw values to what the model sees (MNIST: 1/255). None: the source does not say, and the
+    # model sees raw values unless training chooses otherwise.
+    normalize: Normalize | None = None
     channels: int = 0  # colour channels when a sequence is the rows of a picture; 0: it is not one
 
     def __post_init__(self) -> None:
-        for name, least in (("timesteps", 1), ("features", 1), ("classes", 2)):
+        for name in ("timesteps", "features"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(
-                    f"bad {name}", expected=f"a whole number >= {least}", got=repr(value)
-                )
-        if len(self.labels) != self.classes:
-            raise InputError(
-                "the labels do not match the classes",
-                expected=f"{self.classes} labels",
-                got=len(self.labels),
-            )
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"bad {name}", expected="a whole number >= 1", got=repr(value))
+        if len(self.labels) < 2:
+            raise InputError("too few labels", expected="at least 2", got=len(self.labels))
         if self.channels not in (0, 1, 3, 4) or self.features % (self.channels or 1):
             raise InputError(
                 "bad channels", expected="0, 1, 3 or 4, a divisor of features", got=self.channels
             )
-        number = isinstance(self.scale, (int, float)) and not isinstance(self.scale, bool)
-        if not (number and 0 < self.scale <= sys.float_info.max):
-            raise InputError("bad scale", expected="a positive finite number", got=repr(self.scale))
+        self.normalization.check_features(self.features)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, at least 2."""
+        return len(self.labels)
+
+    @property
+    def normalization(self) -> Normalize:
+        """From raw values to what the model sees: `normalize`, or nothing at all."""
+        return self.normalize or AS_IT_IS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "version": VERSION,
+            "timesteps": self.timesteps,
+            "features": self.features,
+            "labels": list(self.labels),
+            "normalize": self.normalize and self.normalize.to_dict(),
+            "channels": self.channels,
+        }
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> SequenceSpec:
@@ -64,18 +80,54 @@ class SequenceSpec:
             values: Any = json.loads(text)
         except (ValueError, RecursionError) as error:  # not JSON, numbers too long, lists too deep
             raise InputError("the specification is not JSON", got=str(error)) from error
-        known = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != known:
-            got = sorted(values) if isinstance(values, dict) else type(values).__name__
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> SequenceSpec:
+        """The specification that `to_dict`, of this or an older version, has given.
+
+        Raises `InputError` for a newer version, and for anything else.
+        """
+        if not isinstance(values, dict):
+            raise InputError("bad specification", expected="an object", got=type(values).__name__)
+        values = _as_version_2(dict(values))
+        known = {"version", *(field.name for field in dataclasses.fields(cls))}
+        if set(values) != known:
             raise InputError(
-                "the specification has other keys", expected=str(sorted(known)), got=got
-            )
+                "the specification has other keys", expected=str(sorted(known)),
+                got=sorted(map(str, values)),
+            )  # fmt: skip
+        del values["version"]
         if not isinstance(values["labels"], list):
             raise InputError(
                 "bad labels in the specification", expected="a list", got=repr(values["labels"])
             )
         values["labels"] = tuple(str(label) for label in values["labels"])
+        if values["normalize"] is not None:
+            values["normalize"] = Normalize.from_dict(values["normalize"])
         return cls(**values)
+
+
+def _as_version_2(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a specification of any version as version 2 has them."""
+    version = values.get("version", 1)
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
+        raise InputError(
+            "the specification was written by a newer version of this package",
+            expected=f"version {VERSION} or older",
+            got=repr(version),
+            fix="Upgrade: pip install --upgrade rnn-tf.",
+        )
+    if version == 1 and "scale" in values:  # one number for all features, and the classes counted
+        classes, labels = values.pop("classes", None), values.get("labels")
+        if isinstance(labels, list) and classes != len(labels):
+            raise InputError(
+                "the labels do not match the classes",
+                expected=f"{classes} labels", got=len(labels),
+            )  # fmt: skip
+        values["normalize"] = {"scale": [values.pop("scale")], "shift": [0.0]}
+        values["version"] = VERSION
+    return values
 
 
 class Split(NamedTuple):
@@ -97,93 +149,11 @@ class SequenceData:
     valid: Split
     test: Split
 
+    def normalized(self, by: NormalizeChoice | Normalize | None) -> SequenceData:
+        """The same raw values with the normalization of a run: given, or chosen by name.
 
-def hold_out(train: Split, examples: int) -> tuple[Split, Split]:
-    """Cut the last `examples` off `train` as a fixed validation split.
-
-    The last part, not a random one: the split is then the same for every seed, machine and
-    library version. Raises `InputError` when that would leave nothing to train on.
-    """
-    left = len(train.y) - examples
-    if examples < 1 or left < 1:
-        raise InputError(
-            "too few training examples to hold out a validation split",
-            expected=f"more than {max(examples, 1)}",
-            got=len(train.y),
-            fix="Add examples, or give x_valid and y_valid.",
-        )
-    return Split(train.x[:left], train.y[:left]), Split(train.x[left:], train.y[left:])
-
-
-def hold_out_tenth(train: Split) -> tuple[Split, Split]:
-    """Cut the last tenth, at least 1 and at most 5,000 examples, off `train` for validation.
-
-    Raises `InputError` when that would leave nothing to train on.
-    """
-    return hold_out(train, min(max(len(train.y) // 10, 1), MOST_VALID_EXAMPLES))
-
-
-def raw_values(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """The `x` arrays of all splits as `Split` holds them: uint8 if all are, else all float32.
-
-    `arrays` maps a name for messages to an array of any shape, of whole numbers, bool or floats.
-    Warns (`UserWarning`) when float32 cannot hold a value exactly, and says by how much it is
-    rounded at most. Raises `InputError` for other dtypes, NaN, infinity, and values beyond
-    float32.
-    """
-    for name, x in arrays.items():
-        _check_values(x, name, source)
-    if all(x.dtype == np.uint8 for x in arrays.values()):
-        return dict(arrays)
-    converted = {name: _to_float32(x, name, source) for name, x in arrays.items()}
-    rounding = {name: _rounding(x, converted[name]) for name, x in arrays.items()}
-    worst = max(rounding, key=rounding.__getitem__)
-    if rounding[worst] > 0:
-        warnings.warn(
-            f"{source}: {arrays[worst].dtype} values are rounded to float32, by up to "
-            f"{rounding[worst]:.2g} (in {worst})",
-            stacklevel=2,
-        )
-    return converted
-
-
-def _check_values(x: np.ndarray, name: str, source: str) -> None:
-    if x.dtype.kind not in "buif":
-        raise InputError(
-            f"{source}: bad dtype of {name}", expected="whole numbers, bool or floats", got=x.dtype
-        )
-    bad = x.size - int(np.count_nonzero(np.isfinite(x))) if x.dtype.kind == "f" else 0
-    if bad:
-        raise InputError(
-            f"{source}: NaN or infinity in {name}",
-            expected="finite values",
-            got=f"{bad:,} of {x.size:,} that are not",
-            fix="Remove or fill these examples.",
-        )
-
-
-def _to_float32(x: np.ndarray, name: str, source: str) -> np.ndarray:
-    with np.errstate(over="ignore"):  # an overflow is an error of ours, with a better message
-        converted = np.asarray(x, np.float32, order="C")
-    bad = int(np.count_nonzero(np.isinf(converted)))
-    if bad:
-        raise InputError(
-            f"{source}: values in {name} are too large for float32",
-            expected=f"at most {np.finfo(np.float32).max:.2g}",
-            got=f"{bad:,} beyond",
-            fix="Rescale the values.",
-        )
-    return converted
-
-
-def _rounding(x: np.ndarray, converted: np.ndarray) -> float:
-    """The largest difference that the conversion to float32 has made."""
-    if x.size == 0 or np.can_cast(x.dtype, np.float32):
-        return 0.0
-    exact: Any = converted.astype(np.longdouble if x.dtype.itemsize > 8 else np.float64)
-    if x.dtype.kind == "f":
-        return float(np.abs(x - exact).max())
-    # A 64-bit whole number is wider than a float64, its two halves are not. Near x both sides
-    # are multiples of 2**32 or small, so no step of this rounds.
-    wide = x if x.dtype.itemsize == 8 else x.astype(np.int64)
-    return float(np.abs(((wide >> 32) * 2.0**32 - exact) + (wide & 0xFFFFFFFF)).max())
+        What is learned for it is learned on the training split.
+        """
+        if isinstance(by, str):
+            by = choose(by, self.spec.normalize, self.train.x)
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, normalize=by))

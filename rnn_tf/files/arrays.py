@@ -43,25 +43,36 @@ UNREADABLE = (
     MemoryError,
 )
 
-SAVE_AGAIN = "Write it again with numpy.savez."
-# Python objects are read by pickle, which runs code from the file.
-NO_OBJECTS = (
-    "Store plain numbers: NumPy makes objects of a list whose sequences differ in length; "
-    "pad them to one length."
-)
+SAVE_AGAIN = "Write it again with NumPy."
 # Bytes that are read at a time.
 CHUNK = 1 << 20
+
+
+class ObjectArray(InputError):
+    """An array of Python objects, such as arrays of different shapes: only a pickle holds it."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        super().__init__(
+            f"{path}: {key} holds Python objects", expected="one array of numbers or of text"
+        )
+        self.key = key
 
 
 @dataclass(frozen=True)
 class StoredArray:
     """An array in a file, of which only the header has been read."""
 
-    what: str  # how an error about it begins
+    path: Path
+    key: str  # its name in an `.npz`; "" in an `.npy`
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran_order: bool  # the first index varies fastest
     _open: Callable[[], IO[bytes]]  # a new stream of header and data
+
+    @property
+    def what(self) -> str:
+        """How an error about it begins."""
+        return f"{self.path}: cannot read {self.key or 'the array'}"
 
     @property
     def nbytes(self) -> int:
@@ -71,8 +82,8 @@ class StoredArray:
     def read(self) -> np.ndarray:
         """Read the whole array.
 
-        Raises `InputError` when it does not fit into the memory that is free, is damaged, or is
-        longer or shorter than its header says.
+        Raises `ObjectArray` when it holds Python objects, and `InputError` when it does not fit
+        into the memory that is free, is damaged, or is longer or shorter than its header says.
         """
         self._require_memory()
         with self._data() as stream:
@@ -110,6 +121,8 @@ class StoredArray:
 
     @contextlib.contextmanager
     def _data(self) -> Iterator[IO[bytes]]:
+        if self.dtype.hasobject:
+            raise ObjectArray(self.path, self.key)
         with readable(self.what, SAVE_AGAIN), self._open() as stream:
             _read_header(stream)
             yield stream
@@ -140,7 +153,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read every array of an `.npz` file, by name, with no pickle read.
 
     Raises `InputError` when there is no such file, when it is not a whole `.npz` file, or when
-    its arrays do not fit into the memory that is free.
+    its arrays do not fit into the memory that is free; `ObjectArray`, which is one, when an array
+    holds Python objects.
     """
     with open_npz(path) as stored:
         return {name: array.read() for name, array in stored.items()}
@@ -181,13 +195,13 @@ def open_npz(path: Path) -> Iterator[dict[str, StoredArray]]:
 def open_npy(path: Path) -> StoredArray:
     """Read the header of an `.npy` file.
 
-    Raises `InputError` when it is not a whole array of numbers or text.
+    Raises `InputError` when there is no array, or it is not whole.
     """
-    what = f"not a whole NumPy array: {path}"
-    with readable(what), path.open("rb") as file:
-        array = _stored(what, file, lambda: path.open("rb"))
+    with readable(f"{path}: cannot read the array", SAVE_AGAIN), path.open("rb") as file:
+        shape, fortran_order, dtype = _read_header(file)
         size = path.stat().st_size - file.tell()
-    if size != array.nbytes:
+    array = StoredArray(path, "", shape, dtype, fortran_order, lambda: path.open("rb"))
+    if size != array.nbytes and not dtype.hasobject:
         raise array._another_size(f"{size:,}")
     return array
 
@@ -199,14 +213,8 @@ def _member(archive: zipfile.ZipFile, member: str, name: str, path: Path) -> Sto
             if stream.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
                 raise InputError(f"{path}: {name} is not an array", got="another kind of file")
         with archive.open(member) as stream:
-            return _stored(what, stream, lambda: archive.open(member))
-
-
-def _stored(what: str, stream: IO[bytes], reopen: Callable[[], IO[bytes]]) -> StoredArray:
-    shape, fortran_order, dtype = _read_header(stream)
-    if dtype.hasobject:
-        raise InputError(what, got="Object arrays cannot be read safely", fix=NO_OBJECTS)
-    return StoredArray(what, shape, dtype, fortran_order, reopen)
+            shape, fortran_order, dtype = _read_header(stream)
+    return StoredArray(path, name, shape, dtype, fortran_order, lambda: archive.open(member))
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

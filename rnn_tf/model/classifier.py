@@ -8,18 +8,8 @@ import numpy as np
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
-
-CELLS: dict[str, type[keras.layers.RNN]] = {
-    "simple_rnn": keras.layers.SimpleRNN,
-    "lstm": keras.layers.LSTM,
-    "gru": keras.layers.GRU,
-}
-
-# In keras.activations, but not a function of each number: they look up, halve the width, look at
-# all units at once, or take more than the number.
-NO_ACTIVATIONS = (
-    "deserialize", "get", "glu", "log_softmax", "serialize", "softmax", "sparsemax", "threshold",
-)  # fmt: skip
+from rnn_tf.model.activations import ACTIVATIONS, ALIASES
+from rnn_tf.model.cells import CELLS, Cell
 
 
 def build_model(
@@ -34,7 +24,7 @@ def build_model(
 
     Raises `InputError` for an activation or initializer that Keras does not have.
     """
-    recurrent = CELLS[config.cell](
+    recurrent = keras_layer(config.cell)(
         config.units,
         activation=_activation(config.cell_activation),
         recurrent_initializer=_initializer(config.cell_initializer),
@@ -49,6 +39,12 @@ def build_model(
     )
     shape = (spec.timesteps, spec.features)
     return keras.Sequential([keras.Input(shape, name="sequence"), recurrent, softmax])
+
+
+def keras_layer(cell: Cell) -> type[keras.layers.RNN]:
+    """The recurrent layer that Keras has for a cell."""
+    layer: type[keras.layers.RNN] = getattr(keras.layers, CELLS[cell].keras_layer)
+    return layer
 
 
 def read_along(model: keras.Sequential, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,11 +66,7 @@ def read_along(model: keras.Sequential, x: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _activation(name: str) -> str:
-    known = sorted(
-        known
-        for known in vars(keras.activations)
-        if known.islower() and known[0] != "_" and known not in NO_ACTIVATIONS
-    )
+    known = sorted((*ACTIVATIONS, *ALIASES))
     if name not in known:
         raise InputError(f"unknown activation {name!r}", expected=f"one of {', '.join(known)}")
     return name

@@ -224,6 +224,6 @@ def test_twenty_pictures_are_read(run: Run, spec: SequenceSpec, tmp_path: Path) 
 
 def test_data_of_pictures_in_colour_have_no_style() -> None:
     x = np.zeros((20, 4, 15), np.uint8)
-    spec = SequenceSpec(timesteps=4, features=15, classes=2, labels=("a", "b"), channels=3)
+    spec = SequenceSpec(timesteps=4, features=15, labels=("a", "b"), channels=3)
     split = Split(x, np.zeros(20, np.int32))
     assert measure(SequenceData(spec, split, split, split)).style is None

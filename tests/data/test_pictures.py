@@ -17,8 +17,8 @@ from PIL import Image
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 
-COLOUR = SequenceSpec(timesteps=4, features=15, classes=2, labels=("a", "b"), channels=3)
-ALPHA = SequenceSpec(timesteps=4, features=20, classes=2, labels=("a", "b"), channels=4)
+COLOUR = SequenceSpec(timesteps=4, features=15, labels=("a", "b"), channels=3)
+ALPHA = SequenceSpec(timesteps=4, features=20, labels=("a", "b"), channels=4)
 
 
 def test_a_picture_that_fits_is_taken_as_it_is(
@@ -174,7 +174,7 @@ def test_a_decompression_bomb_is_refused(
 
 
 def test_sequences_that_are_no_picture_are_not_read_from_one(tmp_path: Path) -> None:
-    waves = SequenceSpec(timesteps=12, features=2, classes=3, labels=("a", "b", "c"))
+    waves = SequenceSpec(timesteps=12, features=2, labels=("a", "b", "c"))
     path = save(Image.new("L", (2, 12)), tmp_path / "wave.png")
     with pytest.raises(InputError, match=r"wave\.png"):
         read(path, waves)
@@ -196,7 +196,7 @@ PEAK = """
 import pathlib, resource, sys
 from rnn_tf.data import SequenceSpec
 from rnn_tf.data.inputs import Inputs
-spec = SequenceSpec(timesteps=28, features=28, classes=2, labels=("a", "b"), channels=1)
+spec = SequenceSpec(timesteps=28, features=28, labels=("a", "b"), channels=1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 (block,) = Inputs([pathlib.Path(sys.argv[1])], spec)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

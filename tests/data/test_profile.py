@@ -14,7 +14,7 @@ from rnn_tf.data.profile import DataProfile, measure
 from rnn_tf.errors import InputError
 
 RANDOM = np.random.default_rng(0)
-SPEC = SequenceSpec(timesteps=50, features=3, classes=2, labels=("a", "b"))
+SPEC = SequenceSpec(timesteps=50, features=3, labels=("a", "b"))
 
 
 def sensors(examples: int) -> np.ndarray:
@@ -113,6 +113,6 @@ def test_a_part_that_is_missing_is_named(
 
 def test_that_of_other_data_is_refused(profile: DataProfile, tmp_path: Path) -> None:
     profile.save(tmp_path / "p.npz")
-    other = SequenceSpec(timesteps=50, features=4, classes=2, labels=("a", "b"))
+    other = SequenceSpec(timesteps=50, features=4, labels=("a", "b"))
     with pytest.raises(InputError, match=r"cannot read .*p\.npz"):
         DataProfile.open(tmp_path / "p.npz", other)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_tf.data.spec import SequenceSpec, Split, hold_out, raw_values
+from rnn_tf.data.normalize import Normalize
+from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
-SPEC = SequenceSpec(timesteps=4, features=6, classes=2, labels=("no", "yes"), scale=0.5, channels=3)
+SPEC = SequenceSpec(
+    timesteps=4, features=6, labels=("no", "yes"), normalize=Normalize((0.5,)), channels=3
+)
+
+
+def normalize(**change: object) -> dict[str, object]:
+    return {"normalize": {"scale": [0.5], "shift": [0.0], "origin": "source"} | change}
+
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -22,13 +30,27 @@ json_values = st.recursive(
 )
 
 
-def split_of(examples: int) -> Split:
-    index = np.arange(examples)
-    return Split(index.astype(np.float32).reshape(-1, 1, 1), index.astype(np.int32))
-
-
 def test_json_round_trip() -> None:
     assert SequenceSpec.from_json(SPEC.to_json()) == SPEC
+
+
+def test_a_scale_and_a_shift_for_each_feature_survive() -> None:
+    numbers = Normalize(
+        (0.1, 2.0, 3.0, 4.0, 5.0, 1e6), (-1.5, 0.0, 0.0, 0.0, 0.0, 1 / 3), "standard"
+    )
+    spec = replace(SPEC, normalize=numbers)
+    assert SequenceSpec.from_json(spec.to_json()) == spec
+    assert json.loads(spec.to_json())["normalize"]["scale"] == list(numbers.scale)
+
+
+def test_a_specification_of_version_1_still_opens() -> None:
+    old = {
+        "timesteps": 4, "features": 6, "classes": 2, "labels": ["no", "yes"], "scale": 0.5,
+        "channels": 3,
+    }  # fmt: skip
+    assert SequenceSpec.from_json(json.dumps(old)) == SPEC
+    with pytest.raises(InputError, match=r"do not match the classes; expected 3 labels, got 2"):
+        SequenceSpec.from_json(json.dumps(old | {"classes": 3}))
 
 
 @given(st.text())
@@ -49,13 +71,34 @@ def test_any_json_value_is_a_spec_or_an_input_error(key: str, value: object) -> 
     [
         ({"timesteps": 0}, r"bad timesteps; expected a whole number >= 1, got 0"),
         ({"features": 2.0}, r"bad features; expected a whole number >= 1, got 2\.0"),
-        ({"classes": True}, r"bad classes; expected a whole number >= 2, got True"),
-        ({"labels": ["a"]}, r"the labels do not match the classes; expected 2 labels, got 1"),
+        ({"labels": ["a"]}, r"too few labels; expected at least 2, got 1"),
         ({"labels": 7}, r"bad labels in the specification; expected a list, got 7"),
-        ({"scale": 0}, r"bad scale; expected a positive finite number, got 0"),
-        ({"scale": float("nan")}, r"bad scale; expected a positive finite number, got nan"),
-        ({"scale": 10**400}, r"bad scale; expected a positive finite number, got 1000"),
-        ({"scale": "1"}, r"bad scale; expected a positive finite number, got '1'"),
+        ({"normalize": 1}, r"bad normalization; expected scale and shift, got 1"),
+        ({"normalize": {"scale": [1.0]}}, r"bad normalization; expected scale and shift, got {"),
+        (normalize(scale=[0]), r"bad scale; expected positive finite numbers, got 0"),
+        (
+            normalize(scale=[1.0, -1.0]),
+            r"bad scale; expected positive finite .*, got \(1.0, -1.0\)",
+        ),
+        (normalize(scale=[float("nan")]), r"bad scale; expected positive finite numbers, got nan"),
+        (normalize(scale=[10**400]), r"bad scale; expected positive finite numbers, got 1000"),
+        (normalize(scale=["1"]), r"bad scale; expected positive finite numbers, got '1'"),
+        (normalize(scale=[]), r"bad scale; expected positive finite numbers, got \(\)"),
+        (normalize(scale=1.0), r"bad scale; expected a list, got 1.0"),
+        (normalize(scale=[1e-60]), r"bad scale; expected positive finite numbers, got 1e-60"),
+        (normalize(shift=[float("inf")]), r"bad shift; expected finite numbers, got inf"),
+        (
+            normalize(scale=[1.0] * 5),
+            r"the scale does not match .*; expected 1 or 6 numbers, got 5",
+        ),
+        (
+            normalize(shift=[1.0] * 7),
+            r"the shift does not match .*; expected 1 or 6 numbers, got 7",
+        ),
+        (normalize(origin="guess"), r"bad origin; expected one of source, none, .*, got guess"),
+        (normalize(gain=[1.0]), r"unknown keys in the normalization; got gain"),
+        ({"version": 3}, r"written by a newer version .*; expected version 2 or older, got 3"),
+        ({"version": "2"}, r"written by a newer version .*; expected version 2 or older, got '2'"),
         ({"channels": 4}, r"bad channels; expected 0, 1, 3 or 4, a divisor of features, got 4"),
         ({"colour": 1}, r"the specification has other keys; expected .*, got .*'colour'"),
     ],
@@ -69,27 +112,3 @@ def test_bad_spec(change: dict[str, object], message: str) -> None:
 def test_text_that_is_not_json(text: str) -> None:
     with pytest.raises(InputError, match="the specification is not JSON"):
         SequenceSpec.from_json(text)
-
-
-def test_hold_out_takes_the_last_examples() -> None:
-    train, valid = hold_out(split_of(10), 3)
-    assert train.y.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert valid.y.tolist() == [7, 8, 9]
-    assert valid.x.ravel().tolist() == [7, 8, 9]
-
-
-@pytest.mark.parametrize("examples", [0, 4, 5])
-def test_hold_out_leaves_something(examples: int) -> None:
-    with pytest.raises(InputError, match="too few training examples to hold out"):
-        hold_out(split_of(4), examples)
-
-
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5))
-def test_the_rounding_of_whole_numbers_is_said_exactly(values: list[int]) -> None:
-    worst = max(abs(value - int(np.float32(value))) for value in values)
-    x = np.array(values, np.int64)
-    if worst:
-        with pytest.warns(UserWarning, match=f"by up to {worst:.2g}".replace("+", r"\+")):
-            raw_values({"x": x}, "set")
-    else:
-        np.testing.assert_array_equal(raw_values({"x": x}, "set")["x"].astype(np.float64), x)

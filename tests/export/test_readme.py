@@ -28,9 +28,9 @@ def blocks(bundle: Bundle, language: str) -> list[str]:
 
 def of_zeros(bundle: Bundle) -> np.ndarray:
     """What the formulas say of the input of every example: `(classes,)`."""
-    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
     x = np.zeros((1, bundle.spec.timesteps, bundle.spec.features), np.float32)
-    row: np.ndarray = OracleRuntime(twin).predict(x)[0]
+    row: np.ndarray = OracleRuntime(network).predict(x)[0]
     return row
 
 
@@ -85,7 +85,9 @@ def test_the_shapes_are_those_of_the_model_not_of_mnist(small_bundle: Bundle) ->
 
 def test_the_scale_is_said_to_be_inside(bundle: Bundle) -> None:
     text = (bundle.path / "README.md").read_text()
-    assert "Raw values as the data has them: they are multiplied by 0.00392157 inside." in text
+    assert (
+        "Raw values as the data has them: the model's own input, raw * 0.00392157, is made" in text
+    )
     assert "There is no state between calls." in text
 
 

@@ -111,7 +111,7 @@ def test_a_header_that_lies_is_found_out(there: int, got: str, tmp_path: Path) -
     with open_npz(path) as arrays, pytest.raises(InputError, match=expected):
         list(arrays["x"].blocks(2))
     (tmp_path / "x.npy").write_bytes(header((5, 3, 2)) + bytes(there))
-    with pytest.raises(InputError, match=rf"not a whole NumPy array: .*x\.npy; .*got {there}"):
+    with pytest.raises(InputError, match=rf"x\.npy: cannot read the array; .* got {there}"):
         open_npy(tmp_path / "x.npy")
 
 
@@ -132,8 +132,8 @@ def test_a_zip_that_claims_another_size_unpacks_no_more_than_the_header_says(
     assert peak < 8e6
 
 
-def test_objects_are_not_read_and_what_to_do_is_said(tmp_path: Path) -> None:
+def test_objects_are_not_read(tmp_path: Path) -> None:
     ragged = np.array([np.zeros(3), np.zeros(4)], object)
     np.savez(tmp_path / "x.npz", x=ragged)
-    with pytest.raises(InputError, match=r"got Object arrays cannot be read safely\. .* pad them"):
+    with pytest.raises(InputError, match=r"x holds Python objects; expected one array of numbers"):
         read_arrays(tmp_path / "x.npz")

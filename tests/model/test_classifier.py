@@ -11,10 +11,11 @@ import pytest
 from rnn_tf.config import TrainConfig, preset
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
-from rnn_tf.model.classifier import CELLS, build_model
+from rnn_tf.model.cells import CELLS, Cell
+from rnn_tf.model.classifier import build_model, keras_layer
 
-SPEC = SequenceSpec(timesteps=6, features=3, classes=4, labels=tuple("abcd"))
-ROWS = SequenceSpec(timesteps=28, features=28, classes=10, labels=tuple("0123456789"))
+SPEC = SequenceSpec(timesteps=6, features=3, labels=tuple("abcd"))
+ROWS = SequenceSpec(timesteps=28, features=28, labels=tuple("0123456789"))
 
 
 def sequences(spec: SequenceSpec = SPEC, examples: int = 5) -> np.ndarray:
@@ -32,11 +33,11 @@ def sequences(spec: SequenceSpec = SPEC, examples: int = 5) -> np.ndarray:
         ("gru", 3 * (28 * 32 + 32 * 32 + 64) + 330),
     ],
 )
-def test_a_recurrent_layer_and_a_softmax_and_nothing_else(cell: str, parameters: int) -> None:
+def test_a_recurrent_layer_and_a_softmax_and_nothing_else(cell: Cell, parameters: int) -> None:
     model = build_model(TrainConfig.from_dict({"cell": cell}), ROWS)
     recurrent, softmax = model.layers
     assert type(model) is keras.Sequential
-    assert type(recurrent) is CELLS[cell]
+    assert type(recurrent) is keras_layer(cell)
     assert type(softmax) is keras.layers.Dense
     assert softmax.activation is keras.activations.softmax
     assert (recurrent.units, recurrent.return_sequences) == (32, False)

@@ -24,7 +24,7 @@ from tuning.search import main, search
 from tuning.settings import Settings
 from tuning.space import Range, hyperparameters
 
-SPEC = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)
+SPEC = SequenceSpec(4, 2, ("a", "b", "c"))
 WIDE = {"low": 2, "high": 64}
 RATES = {"learning_rate": {"low": 0.001, "high": 0.01, "sampling": "log"}}
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceSpec
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
-from rnn_tf.model.classifier import CELLS, build_model
+from rnn_tf.model.cells import CELLS, Cell
+from rnn_tf.model.classifier import build_model
 from tuning.space import (
     FULL,
     SMALL,
@@ -28,7 +30,7 @@ from tuning.space import (
     within,
 )
 
-MNIST = SequenceSpec(28, 28, 10, tuple("0123456789"), 1 / 255)
+MNIST = SequenceSpec(28, 28, tuple("0123456789"), Normalize((1 / 255,)))
 BASE = TrainConfig()
 
 
@@ -43,7 +45,7 @@ def draws(space: Space, limit: int | None = None, count: int = 60) -> list[Train
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("units", [1, 7, 32])
-def test_parameters_are_those_that_keras_counts(cell: str, units: int) -> None:
+def test_parameters_are_those_that_keras_counts(cell: Cell, units: int) -> None:
     config = TrainConfig.from_dict({"cell": cell, "units": units})
     assert parameters(cell, units, MNIST) == build_model(config, MNIST).count_params()
 

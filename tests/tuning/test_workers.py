@@ -175,7 +175,7 @@ def test_others_join(unbroken: list[dict[str, Any]], small_npz: Path, tmp_path: 
 # --- in this process ---
 @pytest.fixture
 def oracle(tmp_path: Path) -> Durable:
-    spec = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)
+    spec = SequenceSpec(4, 2, ("a", "b", "c"))
     space = hyperparameters({"learning_rate": Range(0.001, 0.1)}, Settings().base(), spec)
     return build_oracle("random", space, spec, trials=4, epochs=1, seed=0, file=tmp_path / "o.json")
 
@@ -199,7 +199,7 @@ def test_two_searches_do_not_share_a_port(oracle: Durable) -> None:
 def test_a_space_with_conditions_is_served_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    spec = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)
+    spec = SequenceSpec(4, 2, ("a", "b", "c"))
     varied = {"cell": Choice(("lstm", "gru")), "units": Range(2, 9)}
     space = hyperparameters(varied, Settings().base(), spec, max_parameters=400)
     oracle = build_oracle("random", space, spec, trials=1, epochs=1, seed=0, file=tmp_path / "o")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec, Split
 from rnn_tf.training.order import epoch_order
 
@@ -38,20 +39,20 @@ def batches(
 ) -> tf.data.Dataset:
     """One epoch in batches, the one that `epoch()`, int64, says when an iteration begins.
 
-    An element is `(x, y, weight)`: scaled float32 `(batch_size, timesteps, features)`, int32 and
-    float32 `(batch_size,)`. Weight 0 marks what fills the last batch.
+    An element is `(x, y, weight)`: normalized float32 `(batch_size, timesteps, features)`, int32
+    and float32 `(batch_size,)`. Weight 0 marks what fills the last batch.
     """
     order = _order(len(split.y), batch_size, seed)
     now = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(epoch, [], tf.int64))
     # Shuffling indices before anything is touched shuffles the whole split at no cost.
     dataset = now.map(order).unbatch()
-    # Whole batches, so that one vectorised call gathers and scales 64 examples, not one.
-    scale = _scale(spec)
+    # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
+    normalize = normalizer(spec.normalization)
     gather = _gather(split)
 
     def example_batch(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         x, y, weight = gather(order)
-        return scale(x), y, weight
+        return normalize(x), y, weight
 
     dataset = dataset.map(example_batch, num_parallel_calls=tf.data.AUTOTUNE)
     # Last, so that everything above overlaps with training.
@@ -61,7 +62,7 @@ def batches(
 def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -> tf.data.Dataset:
     """The split once, in order, every example: `(x, y)`, y int32.
 
-    `x` is scaled float32 `(batch, timesteps, features)`, or as it was loaded if `raw`.
+    `x` is normalized float32 `(batch, timesteps, features)`, or as it was loaded if `raw`.
     """
     bytes_each = 4 * spec.timesteps * spec.features
     most = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // bytes_each))
@@ -71,9 +72,9 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
     else:
         dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y)).batch(most)
     if not raw:
-        scale = _scale(spec)
-        # After batching, so that scaling is vectorised.
-        dataset = dataset.map(lambda x, y: (scale(x), y)).prefetch(1)
+        normalize = normalizer(spec.normalization)
+        # After batching, so that normalizing is vectorised.
+        dataset = dataset.map(lambda x, y: (normalize(x), y)).prefetch(1)
     return dataset.with_options(_untuned())
 
 
@@ -113,6 +114,9 @@ def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, t
     return gather
 
 
-def _scale(spec: SequenceSpec) -> Callable[[tf.Tensor], tf.Tensor]:
-    factor = np.float32(spec.scale)
-    return lambda x: tf.cast(x, tf.float32) * factor
+def normalizer(normalize: Normalize) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The rule of `Normalize` in TensorFlow: raw `(..., features)` to float32 model input."""
+    scale, shift = normalize.arrays()
+    if shift is None:
+        return lambda x: tf.cast(x, tf.float32) * scale
+    return lambda x: tf.cast(x, tf.float32) * scale + shift

@@ -10,12 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from rnn_tf.config import TrainConfig
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import build_model
 from rnn_tf.run import Run
 from rnn_tf.startup import xla_flags
-from rnn_tf.training.keras.batches import batches, evaluation_batches, whole_epochs
+from rnn_tf.training.keras.batches import batches, evaluation_batches, normalizer, whole_epochs
 from rnn_tf.training.keras.layers import loop_over_time
 from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
 from rnn_tf.training.recorder import Fitted, Recorder
@@ -77,17 +78,17 @@ class FusedSequential(keras.Sequential):
     `(x, y)`; x is raw.
     """
 
-    def __init__(self, layers: list[keras.Layer], scale: float) -> None:
+    def __init__(self, layers: list[keras.Layer], normalize: Normalize) -> None:
         super().__init__(layers)
-        self.scale = np.float32(scale)
+        self.normalize = normalizer(normalize)
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         x, y, weight = data
         batch_step = super().train_step
 
         def step(i: tf.Tensor) -> tuple[tf.Tensor]:
-            # One batch is scaled at a time: the epoch stays uint8 where the data is.
-            batch_step((self._scaled(x[i]), y[i], weight[i]))
+            # One batch is normalized at a time: the epoch stays uint8 where the data is.
+            batch_step((self.normalize(x[i]), y[i], weight[i]))
             return (i + 1,)
 
         tf.while_loop(lambda i: i < x.shape[0], step, (tf.constant(0),))
@@ -100,13 +101,10 @@ class FusedSequential(keras.Sequential):
         recurrent = self.layers[0]
         written_out, recurrent.unroll = recurrent.unroll, False
         try:
-            result: dict[str, tf.Tensor] = super().test_step((self._scaled(x), y))
+            result: dict[str, tf.Tensor] = super().test_step((self.normalize(x), y))
         finally:
             recurrent.unroll = written_out
         return result
-
-    def _scaled(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(x, tf.float32) * self.scale
 
 
 def why_not_fused(
@@ -174,7 +172,7 @@ def _compiled(
 ) -> keras.Sequential:
     model = _quick_to_train(config, data, precision)
     if fused:
-        model = FusedSequential(model.layers, data.spec.scale)
+        model = FusedSequential(model.layers, data.spec.normalization)
     optimizer = build_optimizer(config, steps)
     if precision == "mixed_float16":
         # Small gradients are zero in float16 unless the loss is scaled up first.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional
 
 from rnn_tf.config import TrainConfig
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.model.classifier import build_model
 from rnn_tf.run import Run
@@ -31,6 +32,9 @@ from rnn_tf.training.order import epoch_order
 from rnn_tf.training.recorder import Fitted, Recorder
 from rnn_tf.training.torch.gradients import WrittenOut
 from rnn_tf.training.torch.optimizer import Updates
+
+# Normalizes raw float32 `(..., features)` in place, and returns it.
+Normalizer = Callable[[torch.Tensor], torch.Tensor]
 
 # Examples scored at a time: what all their time steps need fits into a processor's cache.
 EVALUATION_BATCH = 500
@@ -62,6 +66,15 @@ def writes_out(config: TrainConfig, precision: str) -> bool:
     """
     plain = config.cell == "simple_rnn" and precision == "float32"
     return config.fused and plain and choose_device().type == "cpu"
+
+
+def normalizer(normalize: Normalize, device: torch.device) -> Normalizer:
+    """The rule of `Normalize` in PyTorch."""
+    scale, shift = (
+        None if values is None else torch.from_numpy(np.asarray(values)).to(device)
+        for values in normalize.arrays()
+    )
+    return lambda x: x.mul_(scale) if shift is None else x.mul_(scale).add_(shift)
 
 
 def fit(
@@ -112,7 +125,7 @@ def probabilities(
     module = to_torch(model).to(device)
     x, _ = _on(device, split)
     with _one_thread():
-        logits = _logits(module, x, spec.scale, precision)
+        logits = _logits(module, x, normalizer(spec.normalization, device), precision)
     result: np.ndarray = torch.softmax(logits, 1).cpu().numpy()
     return result
 
@@ -125,7 +138,8 @@ class Training:
         self.spec = data.spec
         self.precision = precision
         self.device = choose_device()
-        # The data stay as they came, uint8 for the most part, and are scaled batch by batch.
+        self.normalize = normalizer(data.spec.normalization, self.device)
+        # The data stay as they came, uint8 for the most part, and are normalized batch by batch.
         self.x, self.y = _on(self.device, data.train)
         self.valid = _on(self.device, data.valid)
         self.module = to_torch(build_model(config, data.spec)).to(self.device)
@@ -156,9 +170,7 @@ class Training:
             self.updates.step(done, self.scaler)
         loss, accuracy = _scores(logits, self.y[order])
         x, y = self.valid
-        val_loss, val_accuracy = _scores(
-            _logits(self.module, x, self.spec.scale, self.precision), y
-        )
+        val_loss, val_accuracy = _scores(_logits(self.module, x, self.normalize, self.precision), y)
         return {
             "loss": loss,
             "accuracy": accuracy,
@@ -176,7 +188,7 @@ class Training:
                 self.module, self.config.cell_activation, self.spec.timesteps, examples
             )
         gradients = self._written_out[examples]
-        gradients.x.copy_(self.x.index_select(0, index).transpose(0, 1)).mul_(self.spec.scale)
+        self.normalize(gradients.x.copy_(self.x.index_select(0, index).transpose(0, 1)))
         if mask is not None:
             gradients.x.mul_(mask[:examples])
         gradients(self.y.index_select(0, index), logits)
@@ -185,7 +197,8 @@ class Training:
         self, index: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None
     ) -> None:
         self.updates.optimizer.zero_grad(set_to_none=False)
-        x = self.x.index_select(0, index).float() * self.spec.scale
+        # A copy: what is normalized is normalized in place.
+        x = self.normalize(self.x.index_select(0, index).float())
         if mask is not None:
             x *= mask[: len(index), None]
         said = _say(self.module, x, self.precision)
@@ -262,12 +275,17 @@ def _say(module: SequenceClassifier, x: torch.Tensor, precision: str) -> torch.T
 
 
 def _logits(
-    module: SequenceClassifier, x: torch.Tensor, scale: float, precision: str
+    module: SequenceClassifier, x: torch.Tensor, normalize: Normalizer, precision: str
 ) -> torch.Tensor:
     """The logits `(n, classes)` of raw `x`, every example."""
     parts = x.split(EVALUATION_BATCH)
     with torch.no_grad():
-        return torch.cat([_say(module, part.float() * scale, precision) for part in parts])
+        return torch.cat(
+            [
+                _say(module, normalize(part.to(torch.float32, copy=True)), precision)
+                for part in parts
+            ]
+        )
 
 
 def _scores(logits: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rnn_tf.model.classifier import CELLS
+from rnn_tf.model.cells import Cell
+from rnn_tf.model.classifier import keras_layer
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras.layers import SLOPES, loop_over_time
 
 
-def layer(cell: str, features: int = 3, **settings: Any) -> keras.layers.RNN:
+def layer(cell: Cell, features: int = 3, **settings: Any) -> keras.layers.RNN:
     keras.utils.set_random_seed(3)
-    made = CELLS[cell](5, bias_initializer="glorot_normal", **settings)
+    made = keras_layer(cell)(5, bias_initializer="glorot_normal", **settings)
     made.build((None, None, features))
     return made
 

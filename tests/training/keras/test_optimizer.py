@@ -197,7 +197,7 @@ def test_soap_takes_the_steps_of_the_paper(
     clip_norm: float | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rnn_tf.soap, "EARLY_STEPS", early_steps)
+    monkeypatch.setattr(rnn_tf.training.keras.soap, "EARLY_STEPS", early_steps)
     layers = dense_layers(*shapes)
     variables = [variable for layer in layers for variable in layer.trainable_variables]
     optimizer = Soap(

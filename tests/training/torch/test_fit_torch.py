@@ -91,7 +91,7 @@ def test_a_bias_that_keras_does_not_have_is_not_trained(
 @pytest.mark.parametrize("timesteps", [1, 9])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu", "sigmoid"])
 def test_gradients_written_out_are_those_of_autograd(activation: str, timesteps: int) -> None:
-    spec = SequenceSpec(timesteps, features=3, classes=4, labels=("a", "b", "c", "d"))
+    spec = SequenceSpec(timesteps, features=3, labels=("a", "b", "c", "d"))
     module = to_torch(build_model(TrainConfig(activation=activation, units=5), spec))
     chance = torch.Generator().manual_seed(0)
     for parameter in module.parameters():

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
 from rnn_tf.training.torch.module import ACTIVATIONS, from_torch, to_torch  # noqa: E402 - needs torch
 
 # No two sizes alike: a transposed matrix does not fit.
-SPEC = SequenceSpec(timesteps=7, features=3, classes=4, labels=("a", "b", "c", "d"))
+SPEC = SequenceSpec(timesteps=7, features=3, labels=("a", "b", "c", "d"))
 
 
 def random_model(cell: str, activation: str = "auto", units: int = 5) -> keras.Sequential:
@@ -74,7 +74,7 @@ def test_a_module_that_pytorch_has_started_gives_its_logits_in_keras(cell: str) 
 
 def test_the_real_model_agrees_on_the_whole_test_split(run: Run, mnist: SequenceData) -> None:
     model = run.load_model()
-    x = mnist.test.x.astype(np.float32) * np.float32(mnist.spec.scale)
+    x = mnist.test.x.astype(np.float32) * np.float32(mnist.spec.normalization.scale[0])
     with torch.inference_mode():
         found = torch.softmax(to_torch(model)(torch.from_numpy(x)), 1).numpy()
     # Logits reach 30 after one epoch, where a float32 has 2e-6; probabilities differ by less.
@@ -86,10 +86,10 @@ def test_the_real_model_s_logits_agree_where_rounding_does_not_count(
 ) -> None:
     """In float32 two orders of adding differ by some 2e-5 in logits of 30."""
     model = run.load_model()
-    twin = read_model(model, mnist.spec)
-    (state,) = deque(oracle.states(twin, mnist.test.x), maxlen=1)
-    expected = state @ twin.dense_kernel.astype(np.float64) + twin.dense_bias
-    x = torch.from_numpy(mnist.test.x).double() * mnist.spec.scale
+    network = read_model(model, mnist.spec)
+    (state,) = deque(oracle.states(network, mnist.test.x), maxlen=1)
+    expected = state @ network.dense_kernel.astype(np.float64) + network.dense_bias
+    x = torch.from_numpy(mnist.test.x).double() * mnist.spec.normalization.scale[0]
     with torch.inference_mode():
         found = to_torch(model).double()(x).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)

@@ -76,9 +76,9 @@ def test_steps_are_those_of_keras(
     change: dict[str, object], cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Some steps with a new basis and some without.
-    monkeypatch.setattr(rnn_tf.soap, "EARLY_STEPS", 4)
+    monkeypatch.setattr(rnn_tf.training.keras.soap, "EARLY_STEPS", 4)
     config = dataclasses.replace(CONFIG, cell=cell, **change)  # type: ignore[arg-type]
-    spec = SequenceSpec(timesteps=4, features=SQUARE[cell], classes=3, labels=("a", "b", "c"))
+    spec = SequenceSpec(timesteps=4, features=SQUARE[cell], labels=("a", "b", "c"))
     model = build_model(config, spec)
     found = trained_in_torch(model, config)
     expected = trained_in_keras(model, config)
@@ -89,9 +89,9 @@ def test_steps_are_those_of_keras(
 
 def test_neither_takes_a_giant_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a limit that every step exceeds, as only a turning basis makes them: they stay equal."""
-    monkeypatch.setattr(rnn_tf.soap, "LONGEST", 0.1)
+    monkeypatch.setattr(rnn_tf.training.keras.soap, "LONGEST", 0.1)
     config = dataclasses.replace(CONFIG, cell="lstm", optimizer="soap", clip_norm=0.0)
-    spec = SequenceSpec(timesteps=4, features=SQUARE["lstm"], classes=3, labels=("a", "b", "c"))
+    spec = SequenceSpec(timesteps=4, features=SQUARE["lstm"], labels=("a", "b", "c"))
     model = build_model(config, spec)
     found = trained_in_torch(model, config)
     for actual, weight in zip(found, trained_in_keras(model, config), strict=True):
