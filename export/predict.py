@@ -42,7 +42,7 @@ class Command:
     as_is: bool = False
     """Do not bring pictures into the form of the training pictures: paper and ink, size, centre."""
     invert: bool = False
-    """Turn light pictures dark and dark ones light: MNIST digits are light on dark."""
+    """Turn light pictures dark and dark ones light, where paper and ink are not told apart."""
     json: bool = False
     """Print one JSON object a sequence, with the probability of every label."""
 

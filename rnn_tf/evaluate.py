@@ -66,7 +66,7 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
                 got=got,
                 fix="Name all classes of the run in labels." if name == "classes" else None,
             )
-    # Numbers are what classes are called when nobody has named them.
+    # Classes without names are called by their numbers.
     numbers = tuple(map(str, range(given.classes)))
     if given.labels not in (trained.labels, numbers):
         raise InputError(

@@ -18,6 +18,8 @@ from PIL import Image
 NEAR = 25
 # The share of border pixels that must be paper: of all training pictures, and of one to be read.
 ALL_PAPER, MOSTLY_PAPER = 0.98, 0.75
+# The share of training pictures that must have the same size and centre, for a style with these.
+ALL_ALIKE = 0.95
 # The share of the ink's strength below which a pixel is paper: shadows, JPEG's ringing.
 FAINT = 0.2
 # Strokes of less than this share of the training pictures' width are thickened, on a grid that is
@@ -65,11 +67,11 @@ def find_style(x: np.ndarray) -> Style | None:
     centres = np.array([_centre_of_mass(ink) for ink in drawn])
     side, centre = float(np.median(sides)), np.median(centres, axis=0)
     pen = float(np.median([_pen_width(ink > strength / 2) for ink in drawn]))
-    alike = np.mean((np.abs(sides - side) <= 1) & (np.abs(centres - centre).max(axis=1) <= 0.75))
-    if alike < ALL_PAPER:
+    alike = (np.abs(sides - side) <= 1) & (np.abs(centres - centre).max(axis=1) <= 0.75)
+    if np.mean(alike) < ALL_ALIKE:
         return Style(paper, ink, 0, pen, 0, 0)
     # The middle of the range: centres were rounded to whole pixels on both sides of it.
-    centre = (centres.min(axis=0) + centres.max(axis=0)) / 2
+    centre = (centres[alike].min(axis=0) + centres[alike].max(axis=0)) / 2
     return Style(paper, ink, side, pen, *map(float, np.round(centre * 2) / 2))
 
 

@@ -41,7 +41,7 @@ class Block:
 
 @dataclass
 class Inputs:
-    """The sequences of some files. Iterate over it once; then `failed` says how much was bad."""
+    """The sequences of some files. Iterate over it once; `failed` then counts the bad files."""
 
     paths: Sequence[Path]  # files, or folders of files
     spec: SequenceSpec
@@ -54,7 +54,8 @@ class Inputs:
     def __iter__(self) -> Iterator[Block]:
         """Give blocks of sequences, those of small files together.
 
-        What is done to make a file fit is said, and why something in it cannot be read.
+        Says what it does to make a file fit, and why it cannot read something. Raises `InputError`
+        only when there is no file at all.
         """
         if not self.paths:
             raise InputError("no file to classify", expected=KINDS)
