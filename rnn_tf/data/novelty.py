@@ -28,6 +28,8 @@ MOST_NUMBERS = 1024
 MOST_EXAMPLES = 2000
 # Measurements of validation examples that are kept, evenly over their ranks.
 MOST_RANKS = 1000
+# Numbers in all examples that are looked at, at most: 64 MiB as float32, however long they are.
+SAMPLE = 1 << 24
 # Numbers in one block of examples that are measured at once.
 BLOCK = 1 << 22
 
@@ -81,8 +83,7 @@ def measure_novelty(train: np.ndarray, valid: np.ndarray, *, one_unit: bool) -> 
     `one_unit`: all features are of one kind, as the pixels of a picture are, and are not scaled to
     the same deviation, which would make the most of those that hardly ever change.
     """
-    some = evenly(train, min(MOST_EXAMPLES, max(1, BLOCK // (train.shape[1] * train.shape[2]))))
-    some = some.astype(np.float32)
+    some = sample(train, MOST_EXAMPLES).astype(np.float32)
     mean = some.mean((0, 1))
     deviation = np.full_like(mean, some.std()) if one_unit else some.std((0, 1))
     # A feature that never changes, rounding aside, is measured by its own size.
@@ -93,7 +94,7 @@ def measure_novelty(train: np.ndarray, valid: np.ndarray, *, one_unit: bool) -> 
     directions, variances, noise = _principal(described - centre)
     none = np.zeros(0, np.float32)
     novelty = Novelty(mean, deviation, centre, directions, variances, noise, none, none)
-    distance, spread = novelty._measure(evenly(valid, MOST_RANKS))
+    distance, spread = novelty._measure(sample(valid, MOST_RANKS))
     return Novelty(
         mean, deviation, centre, directions, variances, noise, np.sort(distance), np.sort(spread)
     )
@@ -150,8 +151,9 @@ def _principal(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return directions, np.maximum(variances, noise).astype(np.float32), np.array(noise, np.float32)
 
 
-def evenly(x: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` examples, taken evenly over all of them."""
+def sample(x: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` examples, and `SAMPLE` numbers, taken evenly over all of `x`."""
+    most = min(most, max(1, SAMPLE // (x.shape[1] * x.shape[2])))
     if len(x) <= most:
         return x
     result: np.ndarray = x[np.linspace(0, len(x) - 1, most).astype(int)]

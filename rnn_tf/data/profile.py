@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rnn_tf.data.drawing import Style, find_style
-from rnn_tf.data.novelty import MOST_EXAMPLES, Novelty, evenly, measure_novelty
+from rnn_tf.data.novelty import MOST_EXAMPLES, Novelty, measure_novelty, sample
 from rnn_tf.data.spec import SequenceData, SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import read_arrays, readable
@@ -106,11 +106,11 @@ class DataProfile:
 
 def measure(data: SequenceData) -> DataProfile:
     """The profile of a data set: learned on its training split, calibrated on validation."""
-    spec, train = data.spec, evenly(data.train.x, MOST_EXAMPLES)
+    spec, train = data.spec, sample(data.train.x, MOST_EXAMPLES)
     pictures = bool(spec.channels)
     style = None
     if spec.channels == 1:
-        style = find_style(evenly(train, STYLE_EXAMPLES))
+        style = find_style(sample(train, STYLE_EXAMPLES))
     return DataProfile(
         _value_range(train, one_unit=pictures),
         measure_novelty(train, data.valid.x, one_unit=pictures),
