@@ -7,21 +7,18 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tyro
 from rich.cells import cell_len
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data import SequenceSpec, load
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
 from rnn_tf.startup import process
-
-if TYPE_CHECKING:
-    import keras
 
 # Kinds of mistake that are listed when the whole matrix is wider than the terminal.
 MISTAKES_SHOWN = 20
@@ -29,14 +26,6 @@ MISTAKES_SHOWN = 20
 
 # What the data of a model must have in common with those that it was trained on.
 COMPARED = ("timesteps", "features", "classes")
-
-
-def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
-    """The model's probabilities for every example of a split: float32 `(n, classes)`."""
-    from rnn_tf.training.keras.batches import evaluation_batches
-
-    result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
-    return result
 
 
 def evaluate(run: Run, source: str | None = None) -> Scores:
@@ -48,6 +37,8 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     data = load(source or run.config.dataset)
     check_fits(run.spec, data.spec, source or run.config.dataset)
     process.start()
+    from rnn_tf.training.keras.backend import probabilities
+
     return score(probabilities(run.load_model(), data.test, run.spec), data.test.y)
 
 

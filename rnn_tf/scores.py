@@ -53,9 +53,9 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
     predicted = probabilities.argmax(axis=1)
     pairs = np.bincount(y.astype(np.int64) * classes + predicted, minlength=classes * classes)
     of_truth = probabilities[np.arange(len(y)), y].astype(np.float64)
-    # Rounding may put a probability a little above 1; and minus the mean of zeros would be -0.0.
-    loss = abs(np.log(np.clip(of_truth, LEAST_PROBABILITY, 1)).mean())
-    return Scores(pairs.reshape(classes, classes), float(loss))
+    loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
+    # No loss is below 0, but rounding takes one that is 0 to -0, or a probability above 1.
+    return Scores(pairs.reshape(classes, classes), max(0.0, float(loss)))
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
