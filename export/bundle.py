@@ -17,11 +17,12 @@ from typing import Any
 from export import signatures
 from export.formats.registry import FORMATS, REFERENCE, file_of
 from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data.profile import DataProfile
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
 from rnn_tf.files.locking import LOCK, locked
 from rnn_tf.files.writing import as_input_errors, exchange, write_text
-from rnn_tf.run import Run, holds_run
+from rnn_tf.run import PROFILE, Run, holds_run
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
 LAYOUT = 2
@@ -40,7 +41,7 @@ KEYS = {
 
 
 # What lies at the top of a bundle and is checked against the manifest.
-_TOPS = (REFERENCE, *(each.file for each in FORMATS.values()))
+_TOPS = (REFERENCE, PROFILE, *(each.file for each in FORMATS.values()))
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,17 @@ class Bundle:
     def dataset(self) -> str:
         """Where the examples came from that it was trained on and verified with."""
         return str(self.manifest["dataset"])
+
+    @property
+    def profile(self) -> DataProfile | None:
+        """What the training data look like; None for a bundle that was made without it.
+
+        Raises `InputError` when the file is missing or altered.
+        """
+        if PROFILE not in self.manifest["files"]:
+            return None
+        self._check_file(PROFILE)
+        return DataProfile.open(self.path / PROFILE, self.spec)
 
     @property
     def verification_file(self) -> Path:
@@ -108,6 +120,8 @@ class Bundle:
         """Check every file against the manifest. Raises `InputError` for the first that differs."""
         for name in ("keras", *self.formats):
             self.artefact(name)
+        if PROFILE in self.manifest["files"]:
+            self._check_file(PROFILE)
 
     def size(self, name: str) -> int:
         """Bytes of a format's files."""

@@ -23,10 +23,15 @@ from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_
 if TYPE_CHECKING:
     import keras
 
+    from rnn_tf.data.profile import DataProfile
+
+# What the training data look like. A bundle has a copy of it under the same name.
+PROFILE = "data_profile.npz"
+
 # The files of a run, in the order in which they are removed: first what makes it a whole one.
 FILES = (
     "config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl", "curves.png",
-    "confusion.png",
+    "confusion.png", PROFILE,
 )  # fmt: skip
 
 # What `config.json` says about the layout of the directory. Raised when it changes.
@@ -67,6 +72,10 @@ class Run:
         return self.path / "confusion.png"
 
     @property
+    def profile_file(self) -> Path:
+        return self.path / PROFILE
+
+    @property
     def tensorboard_folder(self) -> Path:
         return self.path / "tensorboard"
 
@@ -99,6 +108,13 @@ class Run:
         with _readable(self.metrics_file):
             metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
         return metrics
+
+    @property
+    def profile(self) -> DataProfile | None:
+        """What the training data look like; None for a run of a version that did not keep it."""
+        from rnn_tf.data.profile import DataProfile  # brings Pillow, which few commands need
+
+        return DataProfile.open(self.profile_file, self.spec)
 
     def load_model(self) -> keras.Sequential:
         """The model of the best epoch. Raises `InputError` when it is missing or damaged."""

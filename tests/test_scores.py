@@ -87,3 +87,10 @@ def test_labels_of_few_bits_do_not_overflow() -> None:
     assert scores.confusion[200, 200] == 1
     assert scores.confusion[0, 0] == 1
     assert scores.examples == 2
+
+
+@pytest.mark.parametrize("sure", [1.0, np.float32(1.0000001)])
+def test_a_model_that_is_sure_and_right_has_a_loss_of_zero_without_a_sign(sure: float) -> None:
+    scores = score(np.array([[sure, 0], [0, sure]]), np.array([0, 1]))
+    assert scores.loss == 0
+    assert f"{scores.loss:.4f}" == "0.0000"

@@ -188,10 +188,12 @@ def _train(
     with ThreadPoolExecutor(1) as beside:
         fitted = _fit(run, data, backend, beside if evaluate else None, progress=progress)
         run.save_model(fitted.model)
+        profile = beside.submit(_keep_profile, run, data)
         if evaluate:
             scores = _score_and_draw(run, data, backend, fitted, beside)
         else:
             scores = {"valid": _best_validation(fitted, data)}
+        profile.result()  # raises what was raised beside
     run.save_metrics(
         {
             "parameters": fitted.model.count_params(),
@@ -246,6 +248,12 @@ def _best_validation(fitted: Fitted, data: SequenceData) -> dict[str, Any]:
         "loss": best["val_loss"],
         "examples": len(data.valid.y),
     }
+
+
+def _keep_profile(run: Run, data: SequenceData) -> None:
+    from rnn_tf.data.profile import measure
+
+    measure(data).save(run.profile_file)
 
 
 def _score_and_draw(
