@@ -21,6 +21,7 @@ from rnn_tf.data import SequenceData, Split, load
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import Run, holds_run, new_path
 from rnn_tf.startup import compile_cache, process
+from rnn_tf.training import divergence
 from rnn_tf.training.keras import devices
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ def _to_resume(path: Path, config: TrainConfig | None) -> Run | None:
     if not holds_run(path):
         return None
     run = Run.open(path)
+    run.require_no_failure()
     if config is not None and config != run.config:
         name = next(
             field.name
@@ -216,7 +218,10 @@ def _to_resume(path: Path, config: TrainConfig | None) -> Run | None:
 def _refuse_to_replace(path: Path, overwrite: bool) -> None:
     if overwrite or not holds_run(path):
         return
-    state = "a finished run" if Run.open(path).finished else "an unfinished run"
+    run = Run.open(path)
+    state = "an unfinished run"
+    if run.finished or run.failed:
+        state = "a finished run" if run.finished else "a run that ended without a model"
     fix = "Add --overwrite to replace it, or choose another --run-dir"
     if state == "an unfinished run":
         fix = f"Add --resume to go on with it. {fix}"
@@ -267,8 +272,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train"
             print(f"go on with: {prog} --run-dir {run_dir} --resume", file=sys.stderr)
         return 130
     print(summary(run))
+    if said := no_better_than_guessing(run):
+        print(said, file=sys.stderr)
     if run.metrics["stopped"]:
-        raise CheckFailed(f"{run.metrics['stopped']}; the best epoch before that was kept")
+        raise CheckFailed(
+            f"{run.metrics['stopped']}; the best epoch before that was kept. "
+            f"{divergence.advice(run.config, run.spec)}"
+        )
     return 0
 
 
@@ -285,6 +295,19 @@ def summary(run: Run) -> str:
             f"{metrics['best_epoch']} of {len(run.history)}",
             f"run         {run.path}",
         )
+    )
+
+
+def no_better_than_guessing(run: Run) -> str | None:
+    """What to say when the test accuracy is that of one answer for all examples, or below."""
+    test = run.metrics["test"]
+    # A run of an older version does not say which class is the most frequent.
+    if "most_frequent_share" not in test or test["accuracy"] > test["most_frequent_share"]:
+        return None
+    label = run.spec.labels[test["most_frequent_class"]]
+    return (
+        f"the model is no better on the test split than always answering {label!r} "
+        f"({test['most_frequent_share']:.2%})"
     )
 
 
