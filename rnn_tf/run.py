@@ -128,9 +128,8 @@ class Run:
             failure = json.loads(self.failure_file.read_text())
             reason, advice = failure["reason"], failure["advice"]
         raise InputError(
-            f"the run ended without a model: {self.path}",
-            got=reason,
-            fix=f"{advice}. Train again with --run-dir {self.path} --overwrite.",
+            f"training ended without a model in {self.path}: {reason}",
+            fix=f"Train it again with --overwrite, and {advice}.",
         )
 
     # --- life cycle ---

@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train"
         print(said, file=sys.stderr)
     if run.metrics["stopped"]:
         raise CheckFailed(
-            f"{run.metrics['stopped']}; the best epoch before that was kept. "
+            f"{run.metrics['stopped']}; the best epoch before that was kept. For a better one, "
             f"{divergence.advice(run.config, run.spec)}"
         )
     return 0

@@ -9,9 +9,10 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.model.activations import BOUNDED
 
-# The loss of a model that gives every class the same probability is ln(classes). An untrained one
-# is at most a few times worse, and one that is wrong and sure of it may be.
-TIMES_GUESSING = 10
+# The loss of a model that gives every class the same probability is ln(classes). One that is wrong
+# and sure of it may have 20 times that, for an epoch, and still learn; one that diverges soon has
+# more than any number.
+TIMES_GUESSING = 100
 
 
 class DivergenceWarning(UserWarning):
@@ -31,17 +32,24 @@ def warning(epoch: int, scores: dict[str, float], config: TrainConfig, spec: Seq
     if loss <= TIMES_GUESSING * guessing:
         return ""
     return (
-        f"training diverges: the {name} of epoch {epoch} is {loss:.3g}, and guessing has "
-        f"{guessing:.2g}. {advice(config, spec)}"
+        f"training diverges: the {name} of epoch {epoch} is {loss:.3g}, {loss / guessing:,.0f} "
+        f"times that of guessing. If it stays so: {advice(config, spec)}"
     )
 
 
 def advice(config: TrainConfig, spec: SequenceSpec) -> str:
     """The setting to change when a training with `config` on data of `spec` diverges."""
-    rate = config.resolved(spec).learning_rate
-    auto = dataclasses.replace(config, learning_rate="auto").resolved(spec).learning_rate
+    rate = _rate(config, spec)
+    auto = _rate(dataclasses.replace(config, learning_rate="auto"), spec)
     if rate > auto:
-        return f"Set --learning-rate auto, which is {auto:.2g} here"
+        return f"set --learning-rate auto, which is {auto:.2g} here"
     if config.cell_activation not in BOUNDED:
-        return "Set --activation tanh, which keeps the state within bounds"
-    return f"Set --learning-rate {rate / 10:.2g}"
+        return "set --activation tanh, which keeps the state within bounds"
+    return f"set --learning-rate {rate / 10:.2g}"
+
+
+def _rate(config: TrainConfig, spec: SequenceSpec) -> float:
+    """The peak learning rate of a training."""
+    rate = config.resolved(spec).learning_rate
+    assert not isinstance(rate, str)  # that is what resolved means
+    return rate

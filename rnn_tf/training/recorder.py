@@ -103,7 +103,7 @@ class Recorder:
         if self.best_weights is None:
             advice = divergence.advice(self.run.config, self.run.spec)
             self.run.save_failure(str(self.stopped), advice)
-            raise CheckFailed(f"{self.stopped}. {advice}")
+            raise CheckFailed(f"{self.stopped}; {advice}")
         model.set_weights(self.best_weights)
         return Fitted(model, self.history, self.best_epoch, self.stopped)
 
