@@ -188,7 +188,11 @@ def _progress(run: Run, way: Way) -> ProgressBar:
     """Say which way training goes; the bar that shows how far it is."""
     from rnn_tf.training.progress import ProgressBar
 
-    print(f"training on {run.config.dataset} ({way.how}, {way.precision})", file=sys.stderr)
+    rate = float(run.config.resolved(run.spec).learning_rate)
+    print(
+        f"training on {run.config.dataset} ({way.how}, {way.precision}, learning rate {rate:.2g})",
+        file=sys.stderr,
+    )
     return ProgressBar(run.config.epochs, finished=len(run.history), waiting=way.waiting)
 
 

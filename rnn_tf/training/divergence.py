@@ -43,6 +43,8 @@ def advice(config: TrainConfig, spec: SequenceSpec) -> str:
     auto = _rate(dataclasses.replace(config, learning_rate="auto"), spec)
     if rate > auto:
         return f"set --learning-rate auto, which is {auto:.2g} here"
+    if config.normalize == "none":
+        return "set --normalize standard"
     if config.cell_activation not in BOUNDED:
         return "set --activation tanh, which keeps the state within bounds"
     return f"set --learning-rate {rate / 10:.2g}"
@@ -50,6 +52,4 @@ def advice(config: TrainConfig, spec: SequenceSpec) -> str:
 
 def _rate(config: TrainConfig, spec: SequenceSpec) -> float:
     """The peak learning rate of a training."""
-    rate = config.resolved(spec).learning_rate
-    assert not isinstance(rate, str)  # that is what resolved means
-    return rate
+    return float(config.resolved(spec).learning_rate)
