@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # The files of a run, in the order in which they are removed: first what makes it a whole one.
 FILES = (
-    "config.json", "metrics.json", "failure.json", "spec.json", "model.keras", "history.jsonl", "curves.png",
-    "confusion.png",
+    "config.json", "metrics.json", "failure.json", "spec.json", "model.keras", "history.jsonl",
+    "curves.png", "confusion.png",
 )  # fmt: skip
 
 # What `config.json` says about the layout of the directory. Raised when it changes.

@@ -125,7 +125,10 @@ def test_up_to_32_time_steps_everything_starts_as_in_keras(cell: str) -> None:
         keras.Input((32, 3)),
         getattr(keras.layers, kind.keras_layer)(
             32, activation=kind.activation,
-            recurrent_initializer=config.cell_initializer.replace("identity", "Identity"),
+            # An object, since the order in which initializers are made is that of their seeds.
+            recurrent_initializer=keras.initializers.get(
+                config.cell_initializer.replace("identity", "Identity")
+            ),
         ),
         keras.layers.Dense(4, activation="softmax"),
     ])  # fmt: skip
