@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import tyro
 
-from export.bundle import ARTEFACTS, Bundle
+from export.bundle import Bundle
+from export.formats.registry import file_of
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import one_line_errors
 from rnn_tf.run import Run
@@ -68,7 +69,7 @@ def summary(bundle: Bundle) -> str:
     for name in bundle.formats:
         row = on_test[name]
         lines.append(
-            f"{ARTEFACTS[name]:<18} {bundle.size(name):>8,} bytes   "
+            f"{file_of(name):<18} {bundle.size(name):>8,} bytes   "
             f"{row['accuracy']:.2%} right, {row['agreement']:.2%} as the formulas, "
             f"max |dp| {row['max_difference']:.1e}"
         )

@@ -26,7 +26,8 @@ import tyro
 
 from export import peers
 from export.bundle import Bundle, find_bundle, load_test
-from export.runtimes import Runtime, open_runtime
+from export.formats.format import Runtime
+from export.runtimes import open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors

@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from export import signatures
+from export.formats.registry import FORMATS, REFERENCE, file_of
 from rnn_tf.data import SequenceSpec, Split, load
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
@@ -22,28 +24,17 @@ from rnn_tf.files.writing import said_plainly, write_text
 from rnn_tf.run import Run, holds_run
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
-LAYOUT = 1
+LAYOUT = 2
 MANIFEST, VERIFICATION, README = "manifest.json", "verification.json", "README.md"
 
-# Every format and where it lies in a bundle. `keras` is the reference that the others are
-# compared with: the trained model, rebuilt in float32.
-ARTEFACTS = {
-    "keras": "model.keras",
-    "saved_model": "saved_model",
-    "tflite": "model.tflite",
-    "tflite_int8": "model.int8.tflite",
-    "tflite_float16": "model.float16.tflite",
-    "onnx": "model.onnx",
-    "torch": "model.safetensors",
-}
-QUANTIZED = ("tflite_int8", "tflite_float16")
-# TensorFlow Serving takes `saved_model/` as a model and its subfolders as versions of it.
-SERVING_VERSION = "1"
-
 KEYS = {
-    "layout", "model", "spec", "dataset", "metrics", "input", "output", "formats", "not_shipped",
+    "layout", "model", "spec", "dataset", "metrics", "signatures", "formats", "not_shipped",
     "files", "versions",
 }  # fmt: skip
+
+
+# What lies at the top of a bundle and is checked against the manifest.
+_TOPS = (REFERENCE, *(each.file for each in FORMATS.values()))
 
 
 @dataclass(frozen=True)
@@ -80,9 +71,10 @@ class Bundle:
             )
         manifest = _read_manifest(path / MANIFEST)
         try:
-            spec = SequenceSpec.from_json(json.dumps(manifest["spec"]))
+            spec = SequenceSpec.from_dict(manifest["spec"])
+            signatures.check_names([each["name"] for each in manifest["signatures"]])
         except InputError as error:
-            raise InputError(f"bad spec in {path / MANIFEST}: {error}", fix=AGAIN) from error
+            raise InputError(f"bad manifest: {path / MANIFEST}: {error}") from error
         return cls(path, manifest, spec)
 
     def artefact(self, name: str) -> Path:
@@ -94,7 +86,7 @@ class Bundle:
             raise InputError(
                 f"the bundle has no format {name!r}", expected=f"one of {', '.join(self.formats)}"
             )
-        top = ARTEFACTS[name]
+        top = file_of(name)
         files = [file for file in self.manifest["files"] if file.split("/")[0] == top]
         if not files:
             raise InputError(f"bad manifest: {self.path / MANIFEST}", got=f"no file of {name}")
@@ -113,7 +105,7 @@ class Bundle:
 
     def size(self, name: str) -> int:
         """Bytes of a format's files."""
-        top = ARTEFACTS[name]
+        top = file_of(name)
         files = [file for file in self.manifest["files"] if file.split("/")[0] == top]
         return sum((self.path / file).stat().st_size for file in files)
 
@@ -180,7 +172,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest with the SHA-256 of every artefact in `folder`."""
     files = {
         str(PurePosixPath(file.relative_to(folder))): sha256(file)
-        for top in ARTEFACTS.values()
+        for top in _TOPS
         for file in _files(folder / top)
     }
     whole = {"layout": LAYOUT, **manifest, "files": files}
@@ -264,7 +256,7 @@ def _to_disk(folder: Path) -> None:
 def _is_of_artefact(name: str) -> bool:
     parts = PurePosixPath(name).parts
     top = parts[0] if parts else ""
-    return top in ARTEFACTS.values() and ".." not in parts and name.isprintable()
+    return top in _TOPS and ".." not in parts and name.isprintable()
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:
@@ -282,13 +274,14 @@ def _read_manifest(file: Path) -> dict[str, Any]:
             got=layout,
             fix="Upgrade this package.",
         )
-    missing = sorted(KEYS - set(manifest))
+    whole: dict[str, Any] = _as_layout_2(manifest)
+    missing = sorted(KEYS - set(whole))
     if missing:
         raise InputError(f"bad manifest: {file}", got=f"no {', '.join(missing)}", fix=AGAIN)
-    formats, files = manifest["formats"], manifest["files"]
-    if not isinstance(formats, dict) or not set(formats) <= set(ARTEFACTS):
+    formats, files = whole["formats"], whole["files"]
+    if not isinstance(formats, dict) or not set(formats) <= set(FORMATS):
         raise InputError(
-            f"bad formats in {file}", expected=f"some of {', '.join(ARTEFACTS)}", got=formats
+            f"bad formats in {file}", expected=f"some of {', '.join(FORMATS)}", got=formats
         )
     if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
         raise InputError(f"bad files in {file}", expected="a SHA-256 for each", got=files)
@@ -297,4 +290,16 @@ def _read_manifest(file: Path) -> dict[str, Any]:
             raise InputError(
                 f"bad files in {file}", expected="files of the formats", got=repr(name), fix=AGAIN
             )
-    return manifest
+    return whole
+
+
+def _as_layout_2(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a bundle of any layout as layout 2 has it."""
+    if manifest.get("layout") != 1 or not isinstance(manifest.get("model"), dict):
+        return manifest
+    ends = ("input", "output")
+    rest = {name: value for name, value in manifest.items() if name not in ends}
+    # There was one question, and one layer that read forward.
+    model = {**manifest["model"], "layers": 1, "bidirectional": False}
+    asked = {"name": "classify", **{f"{end}s": [manifest.get(end)] for end in ends}}
+    return {**rest, "model": model, "signatures": [asked]}

@@ -1,20 +1,23 @@
-"""The inference twin of a trained model: float32, stateless, preprocessing inside.
+"""The trained classifier as plain arrays: float32, stateless, normalization inside.
 
-A `Twin` is the trained classifier as plain arrays, read once from a Keras model of any training
-precision. Every export is made from it, and so is the float64 oracle that they are held against.
+A `Network` is read once from a Keras model of any training precision. Every format is made from it,
+and so are the float64 formulas (`export.oracle`) that judge them.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnn_tf.config import CELL_BY_LAYER, Cell
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
+from rnn_tf.model.activations import ACTIVATIONS
+from rnn_tf.model.cells import BY_KERAS_LAYER, CELLS, Cell
 
 if TYPE_CHECKING:
     import keras
@@ -22,126 +25,246 @@ if TYPE_CHECKING:
 # What every export calls its input and output.
 INPUT, OUTPUT = "sequence", "probabilities"
 
-# Blocks of the kernels' columns: one for each gate, and one for the new content.
-GATES: dict[Cell, int] = {"simple_rnn": 1, "lstm": 4, "gru": 3}
-
 # Options of a recurrent layer that change its formula, and the only value that is exported.
 OPTIONS = {
-    "use_bias": True, "return_sequences": False, "return_state": False, "go_backwards": False,
-    "stateful": False, "reset_after": True,
+    "use_bias": True, "return_state": False, "go_backwards": False, "stateful": False,
+    "reset_after": True,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Twin:
-    """A trained classifier as float32 arrays, in the layout of Keras.
+class Recurrence:
+    """One direction of one recurrent layer, its arrays float32 and in the layout of Keras.
 
-    With u units and g gates (simple_rnn 1; lstm 4: input, forget, content, output; gru 3: update,
-    reset, content):
+    With u units and g gates (see `rnn_tf.model.cells`):
     """
 
     cell: Cell
-    activation: str  # of the new content, a name of keras.activations
+    activation: str  # of the new content, one of `rnn_tf.model.activations`
     recurrent_activation: str  # of the gates; for simple_rnn, which has none, "linear"
-    kernel: np.ndarray  # (features, g*u), for scaled input
+    kernel: np.ndarray  # (inputs, g*u)
     recurrent_kernel: np.ndarray  # (u, g*u)
     bias: np.ndarray  # (g*u,); gru: (2, g*u), one beside the input and one beside the state
-    dense_kernel: np.ndarray  # (u, classes)
-    dense_bias: np.ndarray  # (classes,)
-    spec: SequenceSpec
+
+    @property
+    def inputs(self) -> int:
+        return int(self.kernel.shape[0])
 
     @property
     def units(self) -> int:
         return int(self.recurrent_kernel.shape[0])
 
     @property
-    def parameters(self) -> int:
-        arrays = (
-            self.kernel, self.recurrent_kernel, self.bias, self.dense_kernel, self.dense_bias
-        )  # fmt: skip
-        return sum(array.size for array in arrays)
-
-    @functools.cached_property
-    def raw_kernel(self) -> np.ndarray:
-        """`kernel` for raw input: (x * scale + shift) W + b = x (scale W) + (b + shift W)."""
-        scale = np.reshape(self.spec.normalization.scale, (-1, 1))
-        raw: np.ndarray = (self.kernel.astype(np.float64) * scale).astype(np.float32)
-        return raw
+    def input_bias(self) -> np.ndarray:
+        """`(g*u,)`: what is added to the product of input and kernel."""
+        row: np.ndarray = self.bias[0] if self.bias.ndim == 2 else self.bias
+        return row
 
     @property
-    def input_bias(self) -> np.ndarray:
-        """`(g*u,)`: what is added to the product of raw input and `raw_kernel`."""
-        row = self.bias[0] if self.cell == "gru" else self.bias
-        shift = np.broadcast_to(self.spec.normalization.shift, self.spec.features)
-        bias: np.ndarray = (row + shift @ self.kernel.astype(np.float64)).astype(np.float32)
-        return bias
+    def state_bias(self) -> np.ndarray:
+        """`(g*u,)`: what is added to the product of state and recurrent kernel; zero but in gru."""
+        row: np.ndarray = self.bias[1] if self.bias.ndim == 2 else np.zeros_like(self.bias)
+        return row
+
+    def columns(self, gate: str) -> slice:
+        """The columns of the kernels that belong to one gate."""
+        index = CELLS[self.cell].gates.index(gate)
+        return slice(index * self.units, (index + 1) * self.units)
+
+    def with_input(self, kernel: np.ndarray, input_bias: np.ndarray) -> Recurrence:
+        """The same with another kernel and another bias beside the input."""
+        bias = input_bias if self.bias.ndim == 1 else np.stack([input_bias, self.bias[1]])
+        return replace(self, kernel=kernel, bias=bias)
+
+    def for_raw(self, normalize: Normalize) -> Recurrence:
+        """The same function of raw input.
+
+        (x * scale + shift) W + b = x (scale W) + (b + shift W)
+        """
+        kernel = self.kernel.astype(np.float64)
+        scale = np.reshape(normalize.scale, (-1, 1))
+        shift = np.broadcast_to(normalize.shift, self.inputs)
+        return self.with_input(
+            (scale * kernel).astype(np.float32),
+            (self.input_bias + shift @ kernel).astype(np.float32),
+        )
 
 
-def read_model(model: keras.Sequential, spec: SequenceSpec) -> Twin:
-    """Read the twin of `Sequential([SimpleRNN | LSTM | GRU, Dense(softmax)])`.
+@dataclass(frozen=True)
+class Layer:
+    """A recurrent layer: one that reads forward, and perhaps one that reads backward beside it.
+
+    What it gives of a time step is the state of the one, then that of the other.
+    """
+
+    forward: Recurrence
+    backward: Recurrence | None = None
+
+    @property
+    def directions(self) -> tuple[Recurrence, ...]:
+        return (self.forward,) if self.backward is None else (self.forward, self.backward)
+
+    @property
+    def width(self) -> int:
+        """How many numbers it gives of a time step."""
+        return sum(direction.units for direction in self.directions)
+
+    def each(self, change: Any) -> Layer:
+        """The layer with `change`, a function of a recurrence, made to each direction."""
+        return Layer(*(change(direction) for direction in self.directions))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained classifier: recurrent layers, each reading what the one before gives, then softmax.
+
+    The last layer gives its final states only: that after the last time step, and, reading
+    backward, that after the first.
+    """
+
+    spec: SequenceSpec
+    layers: tuple[Layer, ...]  # for normalized input
+    dense_kernel: np.ndarray  # (width of the last layer, classes)
+    dense_bias: np.ndarray  # (classes,)
+
+    @property
+    def cell(self) -> Cell:
+        return self.layers[0].forward.cell
+
+    @property
+    def units(self) -> int:
+        return self.layers[0].forward.units
+
+    @property
+    def activation(self) -> str:
+        return self.layers[0].forward.activation
+
+    @property
+    def recurrent_activation(self) -> str:
+        return self.layers[0].forward.recurrent_activation
+
+    @property
+    def bidirectional(self) -> bool:
+        return self.layers[0].backward is not None
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array, by a name that says where it belongs."""
+        found = {}
+        for i, layer in enumerate(self.layers):
+            for name, direction in zip(("forward", "backward"), layer.directions, strict=False):
+                for array in ("kernel", "recurrent_kernel", "bias"):
+                    found[f"layer {i + 1} {name} {array}"] = getattr(direction, array)
+        return found | {"dense_kernel": self.dense_kernel, "dense_bias": self.dense_bias}
+
+    @property
+    def parameters(self) -> int:
+        return sum(array.size for array in self.arrays.values())
+
+    @functools.cached_property
+    def raw_layers(self) -> tuple[Layer, ...]:
+        """The layers for raw input: normalization is folded into the weights of the first."""
+        first, *others = self.layers
+        return (first.each(lambda each: each.for_raw(self.spec.normalization)), *others)
+
+
+def read_model(model: keras.Sequential, spec: SequenceSpec) -> Network:
+    """Read `Sequential([SimpleRNN | LSTM | GRU, perhaps Bidirectional, ..., Dense(softmax)])`.
 
     Raises `InputError` for any other layer or option, naming it, and for weights that do not fit
     `spec` or are not finite.
     """
     layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     names = [type(layer).__name__ for layer in layers]
-    known = f"one of {', '.join(CELL_BY_LAYER)}, then Dense"
-    if len(names) != 2 or names[0] not in CELL_BY_LAYER or names[1] != "Dense":
-        unsupported = [name for name in names if name not in (*CELL_BY_LAYER, "Dense")]
+    recurrent = (*BY_KERAS_LAYER, "Bidirectional")
+    if names[-1:] != ["Dense"] or len(names) < 2 or not set(names[:-1]) <= set(recurrent):
+        unsupported = [name for name in names if name not in (*recurrent, "Dense")]
         what = f"unsupported layer: {unsupported[0]}" if unsupported else "unsupported layers"
-        raise InputError(f"cannot export the model: {what}", expected=known, got=", ".join(names))
-    recurrent, dense = layers[0].get_config(), layers[1].get_config()
-    for option, value in OPTIONS.items():
-        if recurrent.get(option, value) != value:
-            raise _unsupported(f"{names[0]}({option})", value, recurrent[option])
-    if dense["activation"] != "softmax" or not dense["use_bias"]:
+        raise InputError(
+            f"cannot export the model: {what}",
+            expected=f"one or more of {', '.join(recurrent)}, then Dense", got=", ".join(names),
+        )  # fmt: skip
+    *layers, dense = layers
+    options = dense.get_config()
+    if options["activation"] != "softmax" or not options["use_bias"]:
         raise _unsupported(
             "Dense(activation, use_bias)", "softmax, True",
-            f"{dense['activation']}, {dense['use_bias']}",
+            f"{options['activation']}, {options['use_bias']}",
         )  # fmt: skip
-    kernel, recurrent_kernel, bias, dense_kernel, dense_bias = (
-        np.asarray(weight, np.float32) for weight in model.get_weights()
+    dense_kernel, dense_bias = (np.asarray(weight, np.float32) for weight in dense.get_weights())
+    network = Network(
+        spec=spec,
+        layers=tuple(_read_layer(layer, last=layer is layers[-1]) for layer in layers),
+        dense_kernel=dense_kernel,
+        dense_bias=dense_bias,
     )
-    twin = Twin(
-        cell=CELL_BY_LAYER[names[0]],
-        activation=recurrent["activation"],
-        recurrent_activation=recurrent.get("recurrent_activation", "linear"),
+    _check(network)
+    return network
+
+
+def _read_layer(layer: keras.layers.Layer, *, last: bool) -> Layer:
+    if type(layer).__name__ != "Bidirectional":
+        return Layer(_read_recurrence(layer, {"return_sequences": not last}))
+    merge = layer.get_config()["merge_mode"]
+    if merge != "concat":
+        raise _unsupported("Bidirectional(merge_mode)", "concat", merge)
+    forward, backward = layer.forward_layer, layer.backward_layer
+    return Layer(
+        _read_recurrence(forward, {"return_sequences": not last}),
+        _read_recurrence(backward, {"return_sequences": not last, "go_backwards": True}),
+    )
+
+
+def _read_recurrence(layer: keras.layers.RNN, options: Mapping[str, object]) -> Recurrence:
+    name, config = type(layer).__name__, layer.get_config()
+    if name not in BY_KERAS_LAYER:
+        raise _unsupported("Bidirectional", f"one of {', '.join(BY_KERAS_LAYER)}", name)
+    for option, value in {**OPTIONS, **options}.items():
+        if config.get(option, value) != value:
+            raise _unsupported(f"{name}({option})", value, config[option])
+    kernel, recurrent_kernel, bias = (np.asarray(each, np.float32) for each in layer.get_weights())
+    return Recurrence(
+        cell=BY_KERAS_LAYER[name].name,
+        activation=config["activation"],
+        recurrent_activation=config.get("recurrent_activation", "linear"),
         kernel=kernel,
         recurrent_kernel=recurrent_kernel,
         bias=bias,
-        dense_kernel=dense_kernel,
-        dense_bias=dense_bias,
-        spec=spec,
     )
-    _check(twin)
-    return twin
 
 
 def _unsupported(what: str, expected: object, got: object) -> InputError:
     return InputError(f"cannot export the model: {what}", expected=str(expected), got=got)
 
 
-def _check(twin: Twin) -> None:
-    from export.oracle import ACTIVATIONS
+def _check(network: Network) -> None:
+    for layer in network.layers:
+        for direction in layer.directions:
+            _check_activations(direction)
+    shape = (network.layers[0].forward.inputs, network.dense_kernel.shape[1])
+    if shape != (network.spec.features, network.spec.classes):
+        raise InputError(
+            "the model does not fit the specification",
+            expected=f"{network.spec.features} features and {network.spec.classes} classes",
+            got=f"{shape[0]} and {shape[1]}",
+        )
+    for name, array in network.arrays.items():
+        if not np.isfinite(array).all():
+            raise InputError(
+                "cannot export the model: weights that are not finite",
+                got=f"NaN or infinity in {name}",
+                fix="Train it again, with a smaller learning rate.",
+            )
 
-    for name in (twin.activation, twin.recurrent_activation):
+
+def _check_activations(direction: Recurrence) -> None:
+    names = [direction.activation]
+    if CELLS[direction.cell].recurrent_activation != "linear":
+        names.append(direction.recurrent_activation)
+    for name in names:
         if not isinstance(name, str) or name not in ACTIVATIONS:
             raise InputError(
                 "cannot export the model: unsupported activation",
                 expected=f"one of {', '.join(sorted(ACTIVATIONS))}",
                 got=repr(name),
-            )
-    shape = (twin.kernel.shape[0], twin.dense_kernel.shape[1])
-    if shape != (twin.spec.features, twin.spec.classes):
-        raise InputError(
-            "the model does not fit the specification",
-            expected=f"{twin.spec.features} features and {twin.spec.classes} classes",
-            got=f"{shape[0]} and {shape[1]}",
-        )
-    for name in ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias"):
-        if not np.isfinite(getattr(twin, name)).all():
-            raise InputError(
-                "cannot export the model: weights that are not finite",
-                got=f"NaN or infinity in {name}",
-                fix="Train it again, with a smaller learning rate.",
             )

@@ -7,14 +7,21 @@ something.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from export.network import Twin
+from export.network import Layer, Network, Recurrence
+from rnn_tf.model.cells import CELLS, Cell
 
 Activation = Callable[[np.ndarray], np.ndarray]
+# What a step hands to the next, `(n, units)` each: h, and for an LSTM c.
+State = tuple[np.ndarray, ...]
+
+# A layer's first direction reads from the first step on, the second from the last one back.
+ORDERS = (1, -1)
+# About as much memory is taken for the states of a layer.
+BLOCK_BYTES = 2**26
 
 # Klambauer et al., "Self-Normalizing Neural Networks", 2017.
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -83,28 +90,77 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def probabilities(twin: Twin, x: np.ndarray) -> np.ndarray:
+def probabilities(network: Network, x: np.ndarray) -> np.ndarray:
     """What the model says of raw `x` `(n, timesteps, features)`: float64 `(n, classes)`.
 
-    y = softmax(h_T W_y + b_y), with h_t as in `simple_rnn`, `lstm` and `gru` below, h_0 = 0.
+    y = softmax(h W_y + b_y), h the final states of the last layer.
     """
-    last = deque(states(twin, x), maxlen=1).pop()
+    examples = max(1, BLOCK_BYTES // (8 * x.shape[1] * _widest(network)))
+    blocks = [x[start : start + examples] for start in range(0, len(x), examples)]
+    return np.concatenate([_probabilities(network, block) for block in blocks])
+
+
+def _probabilities(network: Network, x: np.ndarray) -> np.ndarray:
+    *before, last = network.layers
     with _no_warnings():
-        return softmax(last @ twin.dense_kernel.astype(np.float64) + twin.dense_bias)
+        frames = normalized(network, x)
+        for layer in before:
+            frames = np.concatenate(layer_states(layer, frames), axis=2)
+        logits = final_states(last, frames) @ network.dense_kernel.astype(np.float64)
+        return softmax(logits + network.dense_bias)
 
 
-def states(twin: Twin, x: np.ndarray) -> Iterator[np.ndarray]:
-    """The hidden state after each step of raw `x`: float64 `(n, units)`, `timesteps` times."""
-    cells: dict[str, Callable[..., list[np.ndarray]]] = {
-        "simple_rnn": simple_rnn, "lstm": lstm, "gru": gru,
-    }  # fmt: skip
-    step, normalize = cells[twin.cell], twin.spec.normalization
-    state = [np.zeros((len(x), twin.units))] * (2 if twin.cell == "lstm" else 1)
-    scale, shift = np.array(normalize.scale), np.array(normalize.shift)
-    for t in range(x.shape[1]):
-        with _no_warnings():
-            state = step(twin, x[:, t].astype(np.float64) * scale + shift, *state)
-        yield state[0]
+def normalized(network: Network, x: np.ndarray) -> np.ndarray:
+    """Raw `x` as the first layer reads it: x * scale + shift, float64."""
+    normalize = network.spec.normalization
+    result: np.ndarray = x.astype(np.float64) * normalize.scale + normalize.shift
+    return result
+
+
+def final_states(layer: Layer, frames: np.ndarray) -> np.ndarray:
+    """The states of each direction after its last step, side by side: `(n, width)`."""
+    found = []
+    for direction, order in zip(layer.directions, ORDERS, strict=False):
+        *_, (_, state) = read(direction, frames, order)
+        found.append(state)
+    return np.concatenate(found, axis=1)
+
+
+def layer_states(layer: Layer, frames: np.ndarray) -> list[np.ndarray]:
+    """The state of each direction after each step, where the step is: `(n, timesteps, units)`.
+
+    Of `frames` `(n, timesteps, inputs)`, float64.
+    """
+    found = []
+    for direction, order in zip(layer.directions, ORDERS, strict=False):
+        states = np.empty((*frames.shape[:2], direction.units))
+        for t, state in read(direction, frames, order):
+            states[:, t] = state
+        found.append(states)
+    return found
+
+
+def read(weights: Recurrence, frames: np.ndarray, order: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Each step, in the order in which it is read, and h `(n, units)` after it."""
+    state = zeros(weights, len(frames))
+    for t in range(frames.shape[1])[::order]:
+        state = step(weights, frames[:, t], state)
+        yield t, state[0]
+
+
+def zeros(weights: Recurrence, examples: int) -> State:
+    """The state before the first step."""
+    return (np.zeros((examples, weights.units)),) * len(CELLS[weights.cell].states)
+
+
+def step(weights: Recurrence, frame: np.ndarray, state: State) -> State:
+    """The state after reading `frame` `(n, inputs)` in `state`, float64 `(n, units)` each."""
+    with _no_warnings():
+        return STEPS[weights.cell](weights, frame, *state)
+
+
+def _widest(network: Network) -> int:
+    return max(network.spec.features, *(layer.width for layer in network.layers))
 
 
 def _no_warnings() -> np.errstate:
@@ -119,39 +175,46 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shares
 
 
-def simple_rnn(twin: Twin, x: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
-    """H' = f(x W + h U + b), the network of Elman, 1990."""
-    f = ACTIVATIONS[twin.activation]
-    return [f(x @ _w(twin) + h @ _u(twin) + twin.bias)]
+def simple_rnn(weights: Recurrence, x: np.ndarray, h: np.ndarray) -> State:
+    """h' = f(x W + h U + b), the network of Elman, 1990."""
+    f = ACTIVATIONS[weights.activation]
+    return (f(_input(weights, x) + _state(weights, h)),)
 
 
-def lstm(twin: Twin, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> list[np.ndarray]:
+def lstm(weights: Recurrence, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> State:
     """Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000.
 
     i, f, o = s(x W + h U + b) and g = f(x W + h U + b), each with its own columns;
     c' = f * c + i * g; h' = o * f(c').
     """
-    f, s = ACTIVATIONS[twin.activation], ACTIVATIONS[twin.recurrent_activation]
-    i, forget, g, o = np.split(x @ _w(twin) + h @ _u(twin) + twin.bias, 4, axis=1)
+    f, s = ACTIVATIONS[weights.activation], ACTIVATIONS[weights.recurrent_activation]
+    i, forget, g, o = np.split(_input(weights, x) + _state(weights, h), 4, axis=1)
     c = s(forget) * c + s(i) * f(g)
-    return [s(o) * f(c), c]
+    return s(o) * f(c), c
 
 
-def gru(twin: Twin, x: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
+def gru(weights: Recurrence, x: np.ndarray, h: np.ndarray) -> State:
     """Cho et al., 2014, with the reset gate after the product, as in cuDNN and in Keras.
 
     z, r = s(x W + b_x + h U + b_h); g = f(x W + b_x + r * (h U + b_h)); h' = z * h + (1 - z) * g.
     """
-    f, s = ACTIVATIONS[twin.activation], ACTIVATIONS[twin.recurrent_activation]
-    xz, xr, xg = np.split(x @ _w(twin) + twin.bias[0], 3, axis=1)
-    hz, hr, hg = np.split(h @ _u(twin) + twin.bias[1], 3, axis=1)
+    f, s = ACTIVATIONS[weights.activation], ACTIVATIONS[weights.recurrent_activation]
+    xz, xr, xg = np.split(_input(weights, x), 3, axis=1)
+    hz, hr, hg = np.split(_state(weights, h), 3, axis=1)
     z, r = s(xz + hz), s(xr + hr)
-    return [z * h + (1 - z) * f(xg + r * hg)]
+    return (z * h + (1 - z) * f(xg + r * hg),)
 
 
-def _w(twin: Twin) -> np.ndarray:
-    return twin.kernel.astype(np.float64)
+STEPS: dict[Cell, Callable[..., State]] = {"simple_rnn": simple_rnn, "lstm": lstm, "gru": gru}
 
 
-def _u(twin: Twin) -> np.ndarray:
-    return twin.recurrent_kernel.astype(np.float64)
+def _input(weights: Recurrence, x: np.ndarray) -> np.ndarray:
+    """x W + b_x"""
+    product: np.ndarray = x @ weights.kernel.astype(np.float64) + weights.input_bias
+    return product
+
+
+def _state(weights: Recurrence, h: np.ndarray) -> np.ndarray:
+    """h U + b_h, whose bias is zero where a cell has one bias only"""
+    product: np.ndarray = h @ weights.recurrent_kernel.astype(np.float64) + weights.state_bias
+    return product

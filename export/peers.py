@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from export.bundle import Bundle
+from export.formats.format import Runtime, as_input
+from export.formats.onnx import OnnxRuntime
 from export.network import read_model
-from export.runtimes import OnnxRuntime, Runtime, as_input, load_keras
+from export.runtimes import load_keras
 
 
 class KerasPredict:
@@ -80,10 +82,10 @@ class Tf2Onnx:
 
         from export.formats.onnx import by_tf2onnx
 
-        twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+        network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "tf2onnx.onnx"
-            onnx.save(by_tf2onnx(twin), path)
+            onnx.save(by_tf2onnx(network), path)
             self.runtime = OnnxRuntime(path, bundle.spec, threads)
 
     def predict(self, x: np.ndarray) -> np.ndarray:

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import tyro
 
-from export.bundle import ARTEFACTS, QUANTIZED, Bundle, find_bundle, load_test
+from export.bundle import Bundle, find_bundle, load_test
 from export.check.compare import Report, compare, failures
 from export.check.questions import answer, families
-from export.network import Twin, read_model
-from export.runtimes import RUNTIMES, OracleRuntime, Runtime, load_keras, open_runtime
+from export.formats.format import Runtime
+from export.formats.registry import FORMATS, file_of
+from export.network import Network, read_model
+from export.runtimes import OracleRuntime, load_keras, open_file, open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
@@ -31,7 +33,9 @@ from rnn_tf.files.writing import write_text
 WITNESS = "pytorch"
 
 
-# Is told, line by line, what is being done.
+QUANTIZED = [name for name, each in FORMATS.items() if each.quantized]
+
+# Is given, line by line, what is being done.
 Say = Callable[[str], None]
 
 
@@ -77,25 +81,25 @@ def verify_bundle(
     bundle.check()
     test = load_test(bundle, source)
     keras = open_runtime(bundle, "keras")
-    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
     runtimes = {}
     for name in bundle.formats:
         with named(name):
             runtimes[name] = open_runtime(bundle, name)
     if "torch" not in runtimes and all(map(find_spec, ("torch", "safetensors"))):
         with named(WITNESS):
-            runtimes[WITNESS] = _in_pytorch(twin)
-    return verify(runtimes, keras, OracleRuntime(twin), test, say)
+            runtimes[WITNESS] = _in_pytorch(network)
+    return verify(runtimes, keras, OracleRuntime(network), test, say)
 
 
-def _in_pytorch(twin: Twin) -> Runtime:
+def _in_pytorch(network: Network) -> Runtime:
     """The trained model in PyTorch, which shares no arithmetic with any format."""
     from export.formats import pytorch  # optional, and slow to import
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ARTEFACTS["torch"]
-        pytorch.write(twin, path)
-        runtime: Runtime = RUNTIMES["torch"](path, twin.spec)
+        path = Path(folder) / file_of("torch")
+        pytorch.write(network, path)
+        runtime: Runtime = open_file("torch", path, network.spec)
     return runtime
 
 

@@ -59,6 +59,7 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
                 f"{source} is not of the run's specification",
                 expected=f"{name} {expected}",
                 got=got,
+                fix="Name all classes of the run in labels." if name == "classes" else None,
             )
     # Numbers are what classes are called when nobody has named them.
     numbers = tuple(map(str, range(given.classes)))

@@ -60,7 +60,7 @@ def train(
     config = run.config if run else config or TrainConfig()
     # Reading the data is native code for the most part, and importing TensorFlow is not.
     with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(lambda: data or load(config.dataset))
+        loading = beside.submit(lambda: data or load(config.dataset, to_train=True))
         process.start(config, verbose=verbose)
         data = loading.result()
     # A run that goes on keeps its own.

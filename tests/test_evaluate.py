@@ -118,7 +118,7 @@ def test_probabilities_come_in_the_order_of_the_split(run: Run, mnist: SequenceD
     [
         (lambda x: {"x_train": x[:, :14], "x_test": x[:, :14]}, "expected timesteps 28, got 14"),
         (lambda x: {"x_train": x[..., :7], "x_test": x[..., :7]}, "expected features 28, got 7"),
-        (lambda x: {"labels": np.array(list("abcdefghijk"))}, "expected classes 10, got 11"),
+        (lambda x: {"labels": np.array(list("abcdefghijk"))}, r"classes 10, got 11\. Name all"),
         (lambda x: {"scale": 1.0}, "expected scale 0.0039.*, got 1.0"),
     ],
 )

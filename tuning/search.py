@@ -56,7 +56,7 @@ def search(
     if max_minutes is not None and not max_minutes > 0:
         raise InputError("bad max_minutes", expected="more than 0", got=max_minutes)
     space = read_space(settings.space)
-    data = data or load(settings.dataset)
+    data = data or load(settings.dataset, to_train=True)
     begin(directory, settings, space, resume=resume)
     # Workers inherit what this sets.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.check import limits
-from export.runtimes import Runtime
+from export.formats.format import Runtime
 from rnn_tf.data import Split
 
 LARGEST_BATCH = 1000

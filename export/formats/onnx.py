@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
-from export.formats import onnx_graph
-from export.formats.tf_function import inference_function
-from export.network import INPUT, OUTPUT, Twin
+from export.formats import onnx_readme
+from export.formats.format import (
+    NEWEST_OPSET,
+    OLDEST_OPSET,
+    OPSET,
+    as_input,
+    file_metadata,
+)
+from export.network import INPUT, OUTPUT, Network
+from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 
-# Low, so that old runtimes load it: onnxruntime 1.19 and 1.20 of 2024 were tried, and 1.32. From
-# 22 on, activations have new versions that they do not know; below 16, operators are missing.
-OPSET, OLDEST_OPSET, NEWEST_OPSET = 17, 16, 21
+if TYPE_CHECKING:
+    import onnx
+
+readme = onnx_readme.sections
 
 # float32 rounding in both; see `export.verify`.
 MOST_DIFFERENCE = 1e-5
@@ -28,16 +34,20 @@ def check_opset(opset: int) -> None:
         raise InputError("unknown opset", expected=f"{OLDEST_OPSET} to {NEWEST_OPSET}", got=opset)
 
 
-def write(twin: Twin, path: Path, x: np.ndarray, opset: int = OPSET) -> dict[str, Any]:
-    """Write the twin as ONNX; give what the manifest says about it.
+def write(network: Network, path: Path, x: np.ndarray, opset: int = OPSET) -> dict[str, Any]:
+    """Write the network as ONNX; give what the manifest says about it.
 
     Two graphs are made, by `onnx_graph` from the weights and by tf2onnx from the TensorFlow
     function, and both answer raw `x` `(n, timesteps, features)`. The first, which is faster, is
     shipped. Raises `CheckFailed` when they differ.
     """
-    model = with_metadata(onnx_graph.build(twin, opset), twin)
+    import onnx
+
+    from export.formats import onnx_graph
+
+    model = with_metadata(onnx_graph.build(network, opset), network)
     onnx.checker.check_model(model, full_check=True)
-    ours, theirs = _run(model, x), _run(by_tf2onnx(twin), x)
+    ours, theirs = _run(model, x), _run(by_tf2onnx(network), x)
     difference = float(np.abs(ours - theirs).max())
     if not difference <= MOST_DIFFERENCE:
         raise CheckFailed(
@@ -52,22 +62,23 @@ def write(twin: Twin, path: Path, x: np.ndarray, opset: int = OPSET) -> dict[str
     }
 
 
-def with_metadata(model: onnx.ModelProto, twin: Twin) -> onnx.ModelProto:
-    """Keep labels and specification, as JSON, in the model's own metadata."""
-    spec = json.loads(twin.spec.to_json())
-    onnx.helper.set_model_props(
-        model, {"labels": json.dumps(spec["labels"], ensure_ascii=False), "spec": json.dumps(spec)}
-    )
+def with_metadata(model: onnx.ModelProto, network: Network) -> onnx.ModelProto:
+    """Keep labels, specification and signatures, as JSON, in the model's own metadata."""
+    import onnx
+
+    onnx.helper.set_model_props(model, file_metadata(network))
     model.producer_name = "rnn_tf"
     return model
 
 
-def by_tf2onnx(twin: Twin) -> onnx.ModelProto:
+def by_tf2onnx(network: Network) -> onnx.ModelProto:
     """The same function, converted from TensorFlow, of opset 17: tf2onnx ends at 18."""
     import tf2onnx
 
+    from export.formats.tf_function import inference_function
+
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    function = inference_function(twin)
+    function = inference_function(network)
     model: onnx.ModelProto
     model, _ = tf2onnx.convert.from_function(
         function, input_signature=function.input_signature, opset=OPSET
@@ -83,3 +94,22 @@ def _run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     )
     result: np.ndarray = session.run([OUTPUT], {INPUT: x.astype(np.float32)})[0]
     return result
+
+
+class OnnxRuntime:
+    """ONNX in onnxruntime. Without TensorFlow."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 1
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self.spec = spec
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        result: np.ndarray = self.session.run([OUTPUT], {INPUT: as_input(x, self.spec)})[0]
+        return result

@@ -1,15 +1,15 @@
-"""The twin as an ONNX graph, written for the lowest latency in onnxruntime.
+"""The network as an ONNX graph, written for the lowest latency in onnxruntime.
 
 No one form of a recurrence is the fastest at every batch, so that there are three: the recurrent
 operator of ONNX, the time steps written out, and a Scan. `build` chooses, by the number of time
 steps when it writes the graph and by the batch when the graph runs. All operators are of the
-standard domain.
+standard domain, and the recurrent ones have their default activations only: engines are known
+that do not load an RNN operator with others, or compute the default ones instead without a word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,54 +17,39 @@ from onnx import TensorProto, helper
 
 from export.formats.onnx_nodes import ACTIVATIONS, Graph
 from export.formats.tf_function import MOST_UNROLLED
-from export.network import INPUT, OUTPUT, Twin
-from rnn_tf.config import Cell
+from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
+from rnn_tf.model.cells import CELLS, Cell
 
 # That of opset 17; onnxruntime 1.19 and 1.20 of 2024 were tried, and 1.32.
 IR_VERSION = 8
 
-# The operator of each cell, and the order in which it has the gates, counted as Keras has them.
-OPERATORS: dict[Cell, tuple[str, list[int]]] = {
-    "simple_rnn": ("RNN", [0]),
-    "lstm": ("LSTM", [0, 3, 1, 2]),
-    "gru": ("GRU", [0, 1, 2]),
-}
 # Up to this batch the operator, one node, is faster than many nodes with larger products. Measured
 # with 28 steps and 32 units, by python -m export.benchmark.
 MOST_IN_OPERATOR: dict[Cell, int] = {"simple_rnn": 8, "lstm": 48, "gru": 20}
-
-# The activations that the operators have: name, alpha and beta, where they take them.
-OPERATOR_ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
-    "celu": ("Elu", 1.0, None),
-    "elu": ("Elu", 1.0, None),
-    "hard_sigmoid": ("HardSigmoid", 1 / 6, 0.5),
-    "leaky_relu": ("LeakyRelu", 0.2, None),
-    "linear": ("Affine", 1.0, 0.0),
-    "relu": ("Relu", None, None),
-    "sigmoid": ("Sigmoid", None, None),
-    "softsign": ("Softsign", None, None),
-    "sparse_sigmoid": ("HardSigmoid", 0.5, 0.5),
-    "tanh": ("Tanh", None, None),
+# Activation and that of the gates which an operator has if nothing is said.
+OPERATOR_ACTIVATIONS: dict[Cell, tuple[str, str]] = {
+    "simple_rnn": ("tanh", "linear"),
+    "lstm": ("tanh", "sigmoid"),
+    "gru": ("tanh", "sigmoid"),
 }
 # A single node that onnxruntime fuses into the product before it: written out, a step of
 # simple_rnn is then as fast as one of the operator at any batch.
 FUSED = ("leaky_relu", "linear", "relu", "sigmoid", "softsign", "tanh")
 
-# (index of the gate, name of its activation) -> the name of its value
-Gate = Callable[[int, str], str]
+# (gate, name of its activation) -> the name of its value
+Gate = Callable[[str, str], str]
 
 
-def build(twin: Twin, opset: int) -> onnx.ModelProto:
+def build(network: Network, opset: int) -> onnx.ModelProto:
     """The model, stateless: raw `sequence` in, `probabilities` out, any batch."""
-    graph = Graph()
-    dense = graph.constant("dense_kernel", twin.dense_kernel)
-    state = recurrence(graph, twin)
-    logits = graph.add("Gemm", state, dense, graph.constant("dense_bias", twin.dense_bias))
+    graph, spec = Graph(), network.spec
+    state = recurrence(graph, network)
+    dense = graph.constant("dense_kernel", network.dense_kernel)
+    logits = graph.add("Gemm", state, dense, graph.constant("dense_bias", network.dense_bias))
     graph.nodes.append(helper.make_node("Softmax", [logits], [OUTPUT], axis=-1))
-    spec = twin.spec
     whole = helper.make_graph(
         graph.nodes,
-        twin.cell,
+        network.cell,
         [_value(INPUT, spec.timesteps, spec.features)],
         [_value(OUTPUT, spec.classes)],
         graph.initializers(),
@@ -73,159 +58,259 @@ def build(twin: Twin, opset: int) -> onnx.ModelProto:
     return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION)
 
 
-def recurrence(graph: Graph, twin: Twin) -> str:
-    """The state after the last step, `(batch, units)`, in the form that is fastest."""
-    many = unrolled if twin.spec.timesteps <= MOST_UNROLLED else scan
-    names = [twin.activation] + ([] if twin.cell == "simple_rnn" else [twin.recurrent_activation])
-    fast = twin.cell == "simple_rnn" and twin.activation in FUSED and many is unrolled
-    if fast or not all(name in OPERATOR_ACTIVATIONS for name in names):
-        return many(graph, twin)
+def recurrence(graph: Graph, network: Network) -> str:
+    """The final states of the last layer, `(batch, width)`, in the form that is fastest."""
+    many = unrolled if network.spec.timesteps <= MOST_UNROLLED else scan
+    if not _has_operator(network) or (_is_fused(network) and many is unrolled):
+        return many(graph, network)
     batch = graph.add("Shape", INPUT, start=0, end=1)
-    low, high = graph.constant("one", 1), graph.constant("few", MOST_IN_OPERATOR[twin.cell])
+    low, high = graph.constant("one", 1), graph.constant("few", MOST_IN_OPERATOR[network.cell])
     # From 1 to few. Not an empty batch: onnxruntime's LSTM and GRU end the process with it.
     few = graph.add("Equal", batch, graph.add("Clip", batch, low, high))
     branches = {}
     for branch, form in (("then", operator), ("else", many)):
         inner = Graph(f"{branch}_")
-        state = _value(form(inner, twin), twin.units)
+        state = _value(form(inner, network), network.layers[-1].width)
         branches[f"{branch}_branch"] = helper.make_graph(
             inner.nodes, branch, [], [state], inner.initializers()
         )
     return graph.add("If", few, **branches)
 
 
-def operator(graph: Graph, twin: Twin) -> str:
-    """The whole recurrence as one RNN, LSTM or GRU node."""
-    kind, gates = OPERATORS[twin.cell]
-    columns = np.concatenate([np.arange(twin.units) + gate * twin.units for gate in gates])
-    state_bias = twin.bias[1] if twin.cell == "gru" else np.zeros_like(twin.bias)
-    gate_names = [] if twin.cell == "simple_rnn" else [twin.recurrent_activation]
-    names = [*gate_names, *[twin.activation] * (2 if twin.cell == "lstm" else 1)]
-    by_time = graph.add("Transpose", INPUT, perm=[1, 0, 2])
-    _, state = graph.add_several(
-        kind,
-        by_time,
-        graph.constant("kernel", twin.raw_kernel[:, columns].T[None]),
-        graph.constant("recurrent", twin.recurrent_kernel[:, columns].T[None]),
-        graph.constant(
-            "bias", np.concatenate([twin.input_bias[columns], state_bias[columns]])[None]
-        ),
-        outputs=2,
-        hidden_size=twin.units,
-        **_operator_activations(names),
-        **({"linear_before_reset": 1} if twin.cell == "gru" else {}),
+def _has_operator(network: Network) -> bool:
+    """Whether ONNX's operator computes every layer as it is, with nothing said of activations."""
+    return all(
+        (each.activation, each.recurrent_activation) == OPERATOR_ACTIVATIONS[each.cell]
+        for layer in network.layers
+        for each in layer.directions
     )
-    graph.nodes[-1].output[0] = ""  # the states of all steps, which nobody asks for
-    return graph.add("Squeeze", state, graph.constant("directions", [0]))
 
 
-def _operator_activations(names: list[str]) -> dict[str, Any]:
-    kinds, alphas, betas = zip(*(OPERATOR_ACTIVATIONS[name] for name in names), strict=True)
-    found: dict[str, Any] = {"activations": list(kinds)}
-    # Lists of only those that take one, in order.
-    for key, values in (("activation_alpha", alphas), ("activation_beta", betas)):
-        if any(value is not None for value in values):
-            found[key] = [value for value in values if value is not None]
-    return found
+def _is_fused(network: Network) -> bool:
+    """Whether the steps written out are as fast as the operator: one fused product for each."""
+    (first, *others) = network.layers
+    simple = first.forward.cell == "simple_rnn" and first.forward.activation in FUSED
+    return simple and not others and first.backward is None
 
 
-def unrolled(graph: Graph, twin: Twin) -> str:
+def operator(graph: Graph, network: Network) -> str:
+    """Each layer as one RNN, LSTM or GRU node."""
+    frames = graph.add("Transpose", INPUT, perm=[1, 0, 2])
+    for i, layer in enumerate(network.raw_layers):
+        kind = CELLS[layer.forward.cell]
+        weights = [_operator_weights(each) for each in layer.directions]
+        names = [f"{name}_{i}" for name in ("kernel", "recurrent", "bias")]
+        arrays = [np.stack(each) for each in zip(*weights, strict=True)]
+        states, final = graph.add_several(
+            kind.onnx_operator,
+            frames,
+            *map(graph.constant, names, arrays),
+            outputs=2,
+            hidden_size=layer.forward.units,
+            **({"direction": "bidirectional"} if layer.backward is not None else {}),
+            **({"linear_before_reset": 1} if layer.forward.cell == "gru" else {}),
+        )
+        last = i + 1 == len(network.layers)
+        graph.nodes[-1].output[0 if last else 1] = ""  # nobody asks for the other one
+        # (timesteps, directions, batch, units) of all states, without timesteps of the final ones
+        if layer.backward is None:
+            axis = graph.constant(f"direction_{int(not last)}", [0 if last else 1])
+            frames = graph.add("Squeeze", final if last else states, axis)
+            continue
+        width = graph.constant(f"width_{i}", [*([] if last else [0]), -1, layer.width])
+        turned = (
+            graph.add("Transpose", final, perm=[1, 0, 2])
+            if last
+            else (graph.add("Transpose", states, perm=[0, 2, 1, 3]))
+        )
+        frames = graph.add("Reshape", turned, width)
+    return frames
+
+
+def _operator_weights(weights: Recurrence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernel `(g*u, inputs)`, recurrent kernel `(g*u, u)` and bias `(2*g*u,)` as ONNX has them."""
+    kind = CELLS[weights.cell]
+    columns = kind.columns(kind.onnx_gates, weights.units)
+    bias = np.concatenate([weights.input_bias[columns], weights.state_bias[columns]])
+    return weights.kernel[:, columns].T, weights.recurrent_kernel[:, columns].T, bias
+
+
+def unrolled(graph: Graph, network: Network) -> str:
     """Every step as nodes of its own."""
-    spec = twin.spec
+    frames = _split_steps(graph, network)
+    for i, layer in enumerate(network.raw_layers):
+        # The first simple layer reads what is projected already.
+        projected = i == 0 and layer.forward.cell == "simple_rnn" and layer.backward is None
+        found = []
+        for name, direction in _named(i, layer):
+            order = -1 if direction is layer.backward else 1
+            states: list[str] = []
+            after = []
+            for frame in frames[::order]:
+                states = step(graph, name, direction, frame, states, projected=projected)
+                after.append(states[0])
+            found.append(after[::order])
+        if i + 1 == len(network.layers):
+            return _joined(graph, [found[0][-1], *(each[0] for each in found[1:])])
+        frames = [_joined(graph, list(each)) for each in zip(*found, strict=True)]
+    raise AssertionError("a network has a layer")
+
+
+def _split_steps(graph: Graph, network: Network) -> list[str]:
+    """Each frame of the input as a value of its own, projected already where that is faster."""
+    spec, first = network.spec, network.raw_layers[0]
     frames, width = INPUT, spec.features
-    if twin.cell == "simple_rnn":
+    if first.forward.cell == "simple_rnn" and first.backward is None:
         # One product for all steps. Gated cells would write four times the input to memory.
         rows = graph.add("Reshape", frames, graph.constant("rows", [-1, width]))
-        frames, width = _project(graph, twin, rows, 0), twin.units
+        frames = _project(graph, "layer_0", first.forward, rows, "content")
+        width = first.forward.units
     flat = graph.add("Reshape", frames, graph.constant("flat", [-1, spec.timesteps * width]))
-    steps = [flat]
-    if spec.timesteps > 1:
-        # Widths, since the attribute that only counts them came with opset 18, and is needed there.
-        widths = graph.constant("widths", [width] * spec.timesteps)
-        steps = graph.add_several("Split", flat, widths, outputs=spec.timesteps, axis=1)
-    states: list[str] = []
-    for frame in steps:
-        states = _step(graph, twin, frame, states)
-    return states[0]
+    if spec.timesteps == 1:
+        return [flat]
+    # Widths, since the attribute that only counts them came with opset 18, and is needed there.
+    widths = graph.constant("widths", [width] * spec.timesteps)
+    return graph.add_several("Split", flat, widths, outputs=spec.timesteps, axis=1)
 
 
-def scan(graph: Graph, twin: Twin) -> str:
+def scan(graph: Graph, network: Network) -> str:
     """The steps as the body of a Scan: as small for 1,000 time steps as for 10."""
-    spec, units = twin.spec, twin.units
-    frames, width = graph.add("Transpose", INPUT, perm=[1, 0, 2]), spec.features
-    if twin.cell == "simple_rnn":
-        rows = graph.add("Reshape", frames, graph.constant("rows", [-1, width]))
-        shape = graph.constant("by_time", [spec.timesteps, -1, units])
-        frames, width = graph.add("Reshape", _project(graph, twin, rows, 0), shape), units
-    batch = graph.add("Shape", INPUT, start=0, end=1)
-    shape = graph.add("Concat", batch, graph.constant("units", [units]), axis=0)
-    zeros = graph.add("Expand", graph.constant("zero", np.zeros((1, 1))), shape)
+    frames = graph.add("Transpose", INPUT, perm=[1, 0, 2])
+    for i, layer in enumerate(network.raw_layers):
+        last = i + 1 == len(network.layers)
+        found = [
+            _scan_direction(
+                graph, network, name, direction, frames,
+                backward=direction is layer.backward, every=not last,
+            )
+            for name, direction in _named(i, layer)
+        ]  # fmt: skip
+        frames = _joined(graph, found)
+    return frames
 
-    body = Graph(f"{graph.prefix}step_")
-    before = [f"{body.prefix}before_{i}" for i in range(2 if twin.cell == "lstm" else 1)]
+
+def _scan_direction(
+    graph: Graph,
+    network: Network,
+    name: str,
+    weights: Recurrence,
+    frames: str,
+    *,
+    backward: bool,
+    every: bool,
+) -> str:
+    """The final state `(batch, units)`, or with `every` all states `(timesteps, batch, units)`."""
+    spec, units, width = network.spec, weights.units, weights.inputs
+    projected = weights.cell == "simple_rnn"
+    if projected:
+        rows = graph.add("Reshape", frames, graph.constant(f"{name}_rows", [-1, width]))
+        shape = graph.constant(f"{name}_by_time", [spec.timesteps, -1, units])
+        sums = _project(graph, name, weights, rows, "content")
+        frames, width = graph.add("Reshape", sums, shape), units
+    body = Graph(f"{graph.prefix}{name}_step_")
+    before = [f"{body.prefix}before_{state}" for state in CELLS[weights.cell].states]
     frame = f"{body.prefix}frame"
-    after = _step(body, twin, frame, before)
+    after = step(body, name, weights, frame, before, projected=projected)
     # Outside the body there is one copy of them, which onnxruntime packs once.
     graph.constants |= body.constants
+    outputs = [_value(state, units) for state in after]
+    if every:
+        # A value leaves a body once: as a state, and as a copy of it.
+        outputs.append(_value(body.add("Identity", after[0]), units))
     one_step = helper.make_graph(
         body.nodes,
         f"{body.prefix}graph",
-        [*(_value(name, units) for name in before), _value(frame, width)],
-        [_value(name, units) for name in after],
+        [*(_value(state, units) for state in before), _value(frame, width)],
+        outputs,
     )
-    states = graph.add_several(
-        "Scan", *[zeros] * len(before), frames,
-        outputs=len(before), body=one_step, num_scan_inputs=1,
+    back = [1] if backward else [0]
+    found = graph.add_several(
+        "Scan", *[_zeros(graph, units)] * len(before), frames,
+        outputs=len(outputs), body=one_step, num_scan_inputs=1, scan_input_directions=back,
+        **({"scan_output_directions": back} if every else {}),
     )  # fmt: skip
-    return states[0]
+    return found[-1] if every else found[0]
 
 
-def _step(graph: Graph, twin: Twin, frame: str, states: list[str]) -> list[str]:
+def _zeros(graph: Graph, units: int) -> str:
+    """The state before the first step, `(batch, units)`."""
+    batch = graph.add("Shape", INPUT, start=0, end=1)
+    shape = graph.add("Concat", batch, graph.constant(f"units_{units}", [units]), axis=0)
+    return graph.add("Expand", graph.constant("zero", np.zeros((1, 1))), shape)
+
+
+def _named(index: int, layer: Layer) -> list[tuple[str, Recurrence]]:
+    """Each direction of a layer, and what its constants are called."""
+    names = (f"layer_{index}", f"layer_{index}_backward")
+    return list(zip(names, layer.directions, strict=False))
+
+
+def _joined(graph: Graph, values: list[str]) -> str:
+    """Values side by side along their last axis."""
+    return values[0] if len(values) == 1 else graph.add("Concat", *values, axis=-1)
+
+
+def step(
+    graph: Graph,
+    name: str,
+    weights: Recurrence,
+    frame: str,
+    states: list[str],
+    *,
+    projected: bool = False,
+) -> list[str]:
     """The states after one step; no `states` are zeros, as before the first step.
 
-    The `frame` of simple_rnn is projected already. That of a gated cell is joined to the state,
-    so that each gate is one product into which onnxruntime fuses its activation; one product for
-    all gates would be no faster, since it must then be split.
+    `projected` frames are x W + b already. Others are joined to the state, so that each gate is one
+    product into which onnxruntime fuses its activation; one product for all gates would be no
+    faster, since it must then be split.
     """
-    if twin.cell == "simple_rnn":
+    if projected:
         if states:
-            kernel = graph.constant("recurrent", twin.recurrent_kernel)
+            kernel = graph.constant(f"{name}_recurrent", weights.recurrent_kernel)
             frame = graph.add("Gemm", states[0], kernel, frame)
-        return [ACTIVATIONS[twin.activation](graph, frame)]
+        return [ACTIVATIONS[weights.activation](graph, frame)]
     joined = graph.add("Concat", frame, states[0], axis=1) if states else ""
 
-    def gate(index: int, activation: str) -> str:
+    def gate(gate: str, activation: str) -> str:
         if not states:
-            return ACTIVATIONS[activation](graph, _project(graph, twin, frame, index))
-        part = _columns(twin, index)
-        both = np.concatenate([twin.raw_kernel[:, part], twin.recurrent_kernel[:, part]])
-        kernel = graph.constant(f"joined_{index}", both)
-        product = graph.add("Gemm", joined, kernel, _bias(graph, twin, index))
-        return ACTIVATIONS[activation](graph, product)
+            value = _project(graph, name, weights, frame, gate)
+        else:
+            part = weights.columns(gate)
+            both = np.concatenate([weights.kernel[:, part], weights.recurrent_kernel[:, part]])
+            kernel = graph.constant(f"{name}_joined_{gate}", both)
+            value = graph.add("Gemm", joined, kernel, _bias(graph, name, weights, gate))
+        return ACTIVATIONS[activation](graph, value)
 
-    cell = _lstm if twin.cell == "lstm" else _gru
-    return cell(graph, twin, frame, states, gate)
+    if weights.cell == "simple_rnn":
+        return [gate("content", weights.activation)]
+    if weights.cell == "lstm":
+        return _lstm(graph, weights, states, gate)
+    return _gru(graph, name, weights, frame, states, gate)
 
 
-def _lstm(graph: Graph, twin: Twin, frame: str, states: list[str], gate: Gate) -> list[str]:
-    gates = twin.recurrent_activation
-    content = graph.add("Mul", gate(0, gates), gate(2, twin.activation))
+def _lstm(graph: Graph, weights: Recurrence, states: list[str], gate: Gate) -> list[str]:
+    gates = weights.recurrent_activation
+    content = graph.add("Mul", gate("input", gates), gate("content", weights.activation))
     if states:
-        kept = graph.add("Mul", gate(1, gates), states[1])
+        kept = graph.add("Mul", gate("forget", gates), states[1])
         content = graph.add("Add", kept, content)
-    output = gate(3, gates)
-    return [graph.add("Mul", output, ACTIVATIONS[twin.activation](graph, content)), content]
+    output = gate("output", gates)
+    return [graph.add("Mul", output, ACTIVATIONS[weights.activation](graph, content)), content]
 
 
-def _gru(graph: Graph, twin: Twin, frame: str, states: list[str], gate: Gate) -> list[str]:
-    update, reset = gate(0, twin.recurrent_activation), gate(1, twin.recurrent_activation)
-    part = _columns(twin, 2)
-    inner = graph.constant("state_bias", twin.bias[1, part])
+def _gru(
+    graph: Graph, name: str, weights: Recurrence, frame: str, states: list[str], gate: Gate
+) -> list[str]:
+    update, reset = (gate(each, weights.recurrent_activation) for each in ("update", "reset"))
+    part = weights.columns("content")
+    inner = graph.constant(f"{name}_state_bias", weights.state_bias[part])
     if states:
-        kernel = graph.constant("recurrent", twin.recurrent_kernel[:, part])
+        kernel = graph.constant(f"{name}_recurrent", weights.recurrent_kernel[:, part])
         inner = graph.add("Gemm", states[0], kernel, inner)
-    reached = graph.add("Add", _project(graph, twin, frame, 2), graph.add("Mul", reset, inner))
-    new = ACTIVATIONS[twin.activation](graph, reached)
+    new = graph.add("Add", _project(graph, name, weights, frame, "content"),
+                    graph.add("Mul", reset, inner))  # fmt: skip
+    new = ACTIVATIONS[weights.activation](graph, new)
     # z h + (1 - z) g = g + z (h - g)
     if not states:
         return [graph.add("Sub", new, graph.add("Mul", update, new))]
@@ -233,23 +318,18 @@ def _gru(graph: Graph, twin: Twin, frame: str, states: list[str], gate: Gate) ->
     return [graph.add("Add", new, change)]
 
 
-def _project(graph: Graph, twin: Twin, frame: str, index: int) -> str:
+def _project(graph: Graph, name: str, weights: Recurrence, frame: str, gate: str) -> str:
     """The product of `frame` and the kernel of one gate, and its bias."""
-    kernel = graph.constant(f"kernel_{index}", twin.raw_kernel[:, _columns(twin, index)])
-    return graph.add("Gemm", frame, kernel, _bias(graph, twin, index))
+    kernel = graph.constant(f"{name}_kernel_{gate}", weights.kernel[:, weights.columns(gate)])
+    return graph.add("Gemm", frame, kernel, _bias(graph, name, weights, gate))
 
 
-def _bias(graph: Graph, twin: Twin, index: int) -> str:
-    bias = twin.input_bias
-    if twin.cell == "gru" and index < 2:
-        # Update and reset add both biases; the content has its second one reset.
-        bias = twin.input_bias + twin.bias[1]
-    return graph.constant(f"bias_{index}", bias[_columns(twin, index)])
-
-
-def _columns(twin: Twin, index: int) -> slice:
-    """The columns of the kernels that belong to one gate."""
-    return slice(index * twin.units, (index + 1) * twin.units)
+def _bias(graph: Graph, name: str, weights: Recurrence, gate: str) -> str:
+    bias = weights.input_bias
+    if (weights.cell, gate) != ("gru", "content"):
+        # Both biases add up; but that beside the state is reset with it in the content of a GRU.
+        bias = bias + weights.state_bias
+    return graph.constant(f"{name}_bias_{gate}", bias[weights.columns(gate)])
 
 
 def _value(name: str, *shape: int) -> onnx.ValueInfoProto:

@@ -7,9 +7,10 @@ too, and a bundle holds no pickle. Needs the extra `torch`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,63 +19,62 @@ from safetensors.numpy import save
 from torch import nn
 from torch.nn import functional
 
-from export.network import GATES, Twin
-from rnn_tf.config import Cell
-from rnn_tf.training.torch.module import (
-    ACTIVATIONS,
-    LAYERS,
-    SequenceClassifier,
-    columns_by_gate,
-    own_layer,
-)
+from export.formats import pytorch_readme
+from export.formats.format import as_input, file_metadata
+from export.markdown import code
+from export.network import Network
+from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.model.cells import CELLS, Cell
+from rnn_tf.training.torch.module import ACTIVATIONS, LAYERS, columns_by_gate
 
-# What PyTorch calls kernel and recurrent kernel, and the bias beside each, in its first layer.
-NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+# What PyTorch calls kernel and recurrent kernel, and the bias beside each.
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+Function = Callable[[torch.Tensor], torch.Tensor]
 
 
-def write(twin: Twin, path: Path) -> dict[str, Any]:
-    """Write the twin as safetensors; give what the manifest says about it.
+def write(network: Network, path: Path) -> dict[str, Any]:
+    """Write the network as safetensors; give what the manifest says about it.
 
     Tensors have the names and shapes of `nn.RNN`, `nn.LSTM` or `nn.GRU` and of `nn.Linear`. They
-    are for raw input: its scale is in `recurrent.weight_ih_l0`.
+    are for raw input: its normalization is in the weights and biases of the first layer.
     """
-    arrays = tensors(twin)
-    path.write_bytes(_in_order(save(arrays, metadata(twin))))
+    arrays = tensors(network)
+    path.write_bytes(_in_order(save(arrays, metadata(network))))
+    first = network.layers[0].forward
     return {
-        "layer": LAYERS.get((twin.cell, twin.activation, twin.recurrent_activation)),
-        "recurrent_activation": twin.recurrent_activation,
+        "layer": LAYERS.get((first.cell, first.activation, first.recurrent_activation)),
+        "recurrent_activation": first.recurrent_activation,
         "tensors": {name: list(array.shape) for name, array in arrays.items()},
     }
 
 
-def tensors(twin: Twin) -> dict[str, np.ndarray]:
-    """The twin's weights as the `state_dict` of its module, float32."""
-    # GRU has a bias beside each product in both; the other cells have one in Keras and two here.
-    state_bias = twin.bias[1] if twin.cell == "gru" else np.zeros_like(twin.bias)
-    bias = np.stack([twin.input_bias, state_bias])
-    columns = columns_by_gate(twin.cell, twin.units)
-    found = {
-        "recurrent.weight_ih_l0": twin.raw_kernel[:, columns].T,  # (g*u, features)
-        "recurrent.weight_hh_l0": twin.recurrent_kernel[:, columns].T,  # (g*u, u)
-        "recurrent.bias_ih_l0": bias[0, columns],  # (g*u,)
-        "recurrent.bias_hh_l0": bias[1, columns],
-        "dense.weight": twin.dense_kernel.T,  # (classes, u)
-        "dense.bias": twin.dense_bias,
-    }
+def tensors(network: Network) -> dict[str, np.ndarray]:
+    """The network's weights as the `state_dict` of its module, float32."""
+    found: dict[str, np.ndarray] = {}
+    for i, layer in enumerate(network.raw_layers):
+        for suffix, weights in zip(("", "_reverse"), layer.directions, strict=False):
+            columns = columns_by_gate(weights.cell, weights.units)
+            of_layer = {
+                "weight_ih": weights.kernel[:, columns].T,  # (g*u, inputs)
+                "weight_hh": weights.recurrent_kernel[:, columns].T,  # (g*u, u)
+                "bias_ih": weights.input_bias[columns],  # (g*u,)
+                "bias_hh": weights.state_bias[columns],
+            }
+            found |= {f"recurrent.{name}_l{i}{suffix}": each for name, each in of_layer.items()}
+    found["dense.weight"] = network.dense_kernel.T  # (classes, width)
+    found["dense.bias"] = network.dense_bias
     # safetensors writes the bytes as they lie, whatever the strides are.
     return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
 
-def metadata(twin: Twin) -> dict[str, str]:
-    """What the file says of itself, labels and specification as JSON."""
-    spec = json.loads(twin.spec.to_json())
+def metadata(network: Network) -> dict[str, str]:
+    """What the file says of itself."""
     return {
         "format": "pt",  # how libraries tell a file that is meant for PyTorch
-        "cell": twin.cell,
-        "activation": twin.activation,
-        "recurrent_activation": twin.recurrent_activation,
-        "labels": json.dumps(spec["labels"], ensure_ascii=False),
-        "spec": json.dumps(spec),
+        "cell": network.cell,
+        "activation": network.activation,
+        "recurrent_activation": network.recurrent_activation,
+        **file_metadata(network),
     }
 
 
@@ -105,87 +105,159 @@ def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
     them. PyTorch's own layer is used where it computes with these activations.
     """
     features = weights["recurrent.weight_ih_l0"].shape[1]
-    classes, units = weights["dense.weight"].shape
-    cell = cast(Cell, about["cell"])
-    activations = (about["activation"], about["recurrent_activation"])
-    layer = own_layer(cell, *activations, features, units)
-    made = (
-        OwnLayer(layer, units, classes)
-        if layer is not None
-        else WrittenOut(cell, features, units, classes, activations)
+    units = weights["recurrent.weight_hh_l0"].shape[1]
+    forward = [name for name in weights if re.fullmatch(r"recurrent.weight_hh_l\d+", name)]
+    made = Probabilities(
+        cast(Cell, about["cell"]),
+        (about["activation"], about["recurrent_activation"]),
+        Sizes(features, units, len(forward), "recurrent.weight_hh_l0_reverse" in weights),
+        classes=len(weights["dense.bias"]),
     )
     made.load_state_dict({name: torch.as_tensor(weight) for name, weight in weights.items()})
     return made.eval()
 
 
-class OwnLayer(SequenceClassifier):
-    """`nn.RNN`, `nn.LSTM` or `nn.GRU`, its last hidden state, `nn.Linear` and a softmax."""
+class Sizes(NamedTuple):
+    """Of the recurrent part of a module."""
 
-    def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(super().forward(sequence), 1)
+    features: int
+    units: int
+    layers: int
+    bidirectional: bool
+
+    @property
+    def width(self) -> int:
+        """How many numbers its last layer gives of a time step."""
+        return self.units * (2 if self.bidirectional else 1)
 
 
-Function = Callable[[torch.Tensor], torch.Tensor]
-
-
-class WrittenOut(nn.Module):
-    """The same with any activation, time steps in a Python loop. Parameters have the same names."""
+class Probabilities(nn.Module):
+    """Recurrent layers, the final states of the last, `nn.Linear` and a softmax."""
 
     def __init__(
-        self, cell: Cell, features: int, units: int, classes: int, activations: tuple[str, str]
+        self, cell: Cell, activations: tuple[str, str], sizes: Sizes, classes: int
     ) -> None:
         super().__init__()
-        rows = units * GATES[cell]
-        shapes = [(rows, features), (rows, units), (rows,), (rows,)]
-        empty = {name: torch.empty(shape) for name, shape in zip(NAMES, shapes, strict=True)}
-        self.recurrent = nn.ParameterDict(empty)
-        self.dense = nn.Linear(units, classes)
-        self.read = {"simple_rnn": _simple_rnn, "lstm": _lstm, "gru": _gru}[cell]
-        self.functions = [ACTIVATIONS[name] for name in activations]
+        self.sizes = sizes
+        own = LAYERS.get((cell, *activations))
+        if own is None:
+            self.recurrent: nn.Module = Looped(cell, activations, sizes)
+        else:
+            options = {"nonlinearity": activations[0]} if own == "RNN" else {}
+            features, units, layers, both = sizes
+            self.recurrent = getattr(nn, own)(
+                features, units, layers, bidirectional=both, batch_first=True, **options
+            )
+        self.dense = nn.Linear(sizes.width, classes)
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        weights = (self.recurrent[name] for name in NAMES)
-        state = self.read(sequence, *weights, *self.functions)
-        return torch.softmax(self.dense(state), 1)
+        states, _ = self.recurrent(sequence)
+        units = self.sizes.units
+        final = states[:, -1, :units]
+        if self.sizes.bidirectional:  # reading backward ends at the first step
+            final = torch.cat([final, states[:, 0, units:]], 1)
+        return torch.softmax(self.dense(final), 1)
 
 
-# The state `(batch, units)` after `x` `(batch, timesteps, features)`: `w` and `b` are the weights
-# and bias beside the input, `u` and `c` those beside the state, `f` the activation and `s` that of
-# the gates. Formulas are in `export/oracle.py`.
+class Looped(nn.Module):
+    """`nn.RNN`, `nn.LSTM` or `nn.GRU` with any activation, time steps in a Python loop."""
+
+    def __init__(self, cell: Cell, activations: tuple[str, str], sizes: Sizes) -> None:
+        super().__init__()
+        self.read = {"simple_rnn": _simple_rnn, "lstm": _lstm, "gru": _gru}[cell]
+        self.functions = [ACTIVATIONS[name] for name in activations]
+        self.sizes = sizes
+        rows = sizes.units * len(CELLS[cell].gates)
+        for end, inputs in self._ends():
+            shapes = [(rows, inputs), (rows, sizes.units), (rows,), (rows,)]
+            for name, shape in zip(NAMES, shapes, strict=True):
+                self.register_parameter(name + end, nn.Parameter(torch.empty(shape)))
+
+    def _ends(self) -> Iterator[tuple[str, int]]:
+        """How the names of each direction of each layer end, and what it reads."""
+        for layer in range(self.sizes.layers):
+            inputs = self.sizes.width if layer else self.sizes.features
+            yield f"_l{layer}", inputs
+            if self.sizes.bidirectional:
+                yield f"_l{layer}_reverse", inputs
+
+    def forward(self, states: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """The states of the last layer after each step, `(batch, timesteps, width)`."""
+        for layer in range(self.sizes.layers):
+            found = [self._direction(states, f"_l{layer}")]
+            if self.sizes.bidirectional:
+                found.append(self._direction(states.flip(1), f"_l{layer}_reverse").flip(1))
+            states = torch.cat(found, 2)
+        return states, None
+
+    def _direction(self, sequence: torch.Tensor, end: str) -> torch.Tensor:
+        weights = (getattr(self, name + end) for name in NAMES)
+        return torch.stack(self.read(sequence, *weights, *self.functions), 1)
+
+
+# The states `(batch, units)` after each step of `x` `(batch, timesteps, inputs)`: `w` and `b` are
+# the weights and bias beside the input, `u` and `c` those beside the state, `f` the activation and
+# `s` that of the gates. Formulas are in `export/oracle.py`.
 def _simple_rnn(
     x: torch.Tensor, w: torch.Tensor, u: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
     f: Function, s: Function,
-) -> torch.Tensor:  # fmt: skip
+) -> list[torch.Tensor]:  # fmt: skip
     u = u.t()  # once: in the loop it would take a sixth of the time
     first, *others = functional.linear(x, w, b + c).unbind(1)
-    h = f(first)
+    states = [f(first)]
     for step in others:
-        h = f(torch.addmm(step, h, u))
-    return h
+        states.append(f(torch.addmm(step, states[-1], u)))
+    return states
 
 
 def _lstm(
     x: torch.Tensor, w: torch.Tensor, u: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
     f: Function, s: Function,
-) -> torch.Tensor:  # fmt: skip
-    u = u.t()
+) -> list[torch.Tensor]:  # fmt: skip
+    u, states = u.t(), []
     h = memory = x.new_zeros(len(x), len(u))
     for step in functional.linear(x, w, b + c).unbind(1):
         i, forget, g, o = torch.addmm(step, h, u).chunk(4, 1)
         memory = s(forget) * memory + s(i) * f(g)
         h = s(o) * f(memory)
-    return h
+        states.append(h)
+    return states
 
 
 def _gru(
     x: torch.Tensor, w: torch.Tensor, u: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
     f: Function, s: Function,
-) -> torch.Tensor:  # fmt: skip
-    u = u.t()
+) -> list[torch.Tensor]:  # fmt: skip
+    u, states = u.t(), []
     h = x.new_zeros(len(x), len(u))
     for step in functional.linear(x, w, b).unbind(1):
         xr, xz, xg = step.chunk(3, 1)
         hr, hz, hg = torch.addmm(c, h, u).chunk(3, 1)
         z = s(xz + hz)
         h = z * h + (1 - z) * f(xg + s(xr + hr) * hg)
-    return h
+        states.append(h)
+    return states
+
+
+class TorchRuntime:
+    """The weights of `model.safetensors` in PyTorch. Without TensorFlow."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        torch.set_num_threads(threads or 1)
+        self.module, self.spec = load(path), spec
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        x = as_input(x, self.spec)
+        # PyTorch has no tensors that must not be written to, and warns of such arrays.
+        x = x if x.flags.writeable else x.copy()
+        with torch.inference_mode():
+            result: np.ndarray = self.module(torch.from_numpy(x)).numpy()
+        return result
+
+
+def readme(manifest: dict[str, Any]) -> list[str]:
+    """The module, from Python."""
+    return [
+        "## PyTorch\n\n`pip install torch safetensors`. The normalization of raw values is in "
+        "the weights of the first layer.\n\n" + code("python", *pytorch_readme.code(manifest))
+    ]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.bundle import ARTEFACTS
-from export.network import GATES
+from export.formats.registry import file_of
 
 # Expressions of `x`, where the name is not that of a function in torch.nn.functional.
 ACTIVATIONS = {
@@ -51,7 +50,7 @@ STEPS = {
 def code(manifest: dict[str, Any]) -> list[str]:
     """Python that loads the file and asks it, with PyTorch and safetensors only."""
     own_layer = manifest["formats"]["torch"]["layer"] is not None
-    spec, file = manifest["spec"], ARTEFACTS["torch"]
+    spec, file = manifest["spec"], file_of("torch")
     module = _with_layer(manifest) if own_layer else _written_out(manifest)
     shape = f"1, {spec['timesteps']}, {spec['features']}"
     return [
@@ -78,47 +77,94 @@ def code(manifest: dict[str, Any]) -> list[str]:
 
 def _with_layer(manifest: dict[str, Any]) -> list[str]:
     spec, model = manifest["spec"], manifest["model"]
-    layer = f"nn.{manifest['formats']['torch']['layer']}({spec['features']}, {model['units']}"
-    option = ', nonlinearity="relu"' if model["activation"] == "relu" else ""
+    options = ["batch_first=True"]
+    if model["activation"] == "relu":
+        options.append('nonlinearity="relu"')
+    if model["layers"] > 1:
+        options.append(f"num_layers={model['layers']}")
+    if model["bidirectional"]:
+        options.append("bidirectional=True")
+    layer = f"nn.{manifest['formats']['torch']['layer']}"
     return [
         "class Classifier(nn.Module):",
         "    def __init__(self):",
         "        super().__init__()",
-        f"        self.recurrent = {layer}, batch_first=True{option})",
-        f"        self.dense = nn.Linear({model['units']}, {spec['classes']})",
+        f"        self.recurrent = {layer}(",
+        f"            {spec['features']}, {model['units']}, {', '.join(options)}",
+        "        )",
+        f"        self.dense = nn.Linear({_width(model)}, {len(spec['labels'])})",
         "",
         "    def forward(self, sequence):",
         "        states, _ = self.recurrent(sequence)",
-        "        return torch.softmax(self.dense(states[:, -1]), 1)",
+        *_final(model),
+        "        return torch.softmax(self.dense(final), 1)",
+    ]
+
+
+def _width(model: dict[str, Any]) -> int:
+    return int(model["units"] * (2 if model["bidirectional"] else 1))
+
+
+def _final(model: dict[str, Any]) -> list[str]:
+    """The last state of each direction, out of `states`."""
+    if not model["bidirectional"]:
+        return ["        final = states[:, -1]"]
+    units = model["units"]
+    return [
+        "        # Reading backward ends at the first step.",
+        f"        final = torch.cat([states[:, -1, :{units}], states[:, 0, {units}:]], 1)",
     ]
 
 
 def _written_out(manifest: dict[str, Any]) -> list[str]:
-    spec, model = manifest["spec"], manifest["model"]
-    units, gates = model["units"], manifest["formats"]["torch"]["recurrent_activation"]
-    rows = units * GATES[model["cell"]]
+    """A module whose recurrent weights are named as PyTorch's layers name theirs."""
+    model = manifest["model"]
     functions = {"activation": model["activation"]}
     if model["cell"] != "simple_rnn":
-        functions["gate"] = gates
+        functions["gate"] = manifest["formats"]["torch"]["recurrent_activation"]
+    shapes = manifest["formats"]["torch"]["tensors"]
+    prefix = "recurrent."
+    recurrent = [
+        f'            "{name.removeprefix(prefix)}": {tuple(shape)},'
+        for name, shape in shapes.items()
+        if name.startswith(prefix)
+    ]
+    ends = [""] + (["_reverse"] if model["bidirectional"] else [])
     return [
         *(line for name in functions for line in _function(name, functions[name])),
         "class Classifier(nn.Module):",
         "    def __init__(self):",
         "        super().__init__()",
-        f'        kernels = {{"weight_ih_l0": ({rows}, {spec["features"]}), '
-        f'"weight_hh_l0": ({rows}, {units})}}',
-        f'        shapes = {{**kernels, "bias_ih_l0": ({rows},), "bias_hh_l0": ({rows},)}}',
+        "        shapes = {",
+        *recurrent,
+        "        }",
         "        empty = {name: torch.empty(shape) for name, shape in shapes.items()}",
         "        self.recurrent = nn.ParameterDict(empty)",
-        f"        self.dense = nn.Linear({units}, {spec['classes']})",
+        f"        self.dense = nn.Linear({_width(model)}, {len(manifest['spec']['labels'])})",
         "",
-        "    def forward(self, sequence):",
-        "        weights = self.recurrent",
-        '        w, b = weights["weight_ih_l0"], weights["bias_ih_l0"]',
-        '        u, c = weights["weight_hh_l0"].t(), weights["bias_hh_l0"]',
-        f"        h = sequence.new_zeros(len(sequence), {units})",
+        "    def read(self, sequence, end):",
+        '        w, b = self.recurrent["weight_ih" + end], self.recurrent["bias_ih" + end]',
+        '        u, c = self.recurrent["weight_hh" + end].t(), self.recurrent["bias_hh" + end]',
+        f"        h = sequence.new_zeros(len(sequence), {model['units']})",
+        "        states = []",
         *STEPS[model["cell"]],
-        "        return torch.softmax(self.dense(h), 1)",
+        "            states.append(h)",
+        "        return torch.stack(states, 1)",
+        "",
+        "    def forward(self, states):",
+        f"        for layer in range({model['layers']}):",
+        f'            directions = [self.read(states, f"_l{{layer}}")]',
+        *(
+            [
+                '            backward = self.read(states.flip(1), f"_l{layer}_reverse")',
+                "            directions.append(backward.flip(1))",
+            ]
+            if len(ends) > 1
+            else []
+        ),
+        "            states = torch.cat(directions, 2)",
+        *_final(model),
+        "        return torch.softmax(self.dense(final), 1)",
     ]
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from export import oracle
-from export.network import Twin
+from export.network import Layer, Network, Recurrence
+from rnn_tf.model.cells import CELLS
 
 LARGEST = 127  # of int8, the same below and above zero
 # Time steps of training data that the rounding looks at; more change nothing.
@@ -34,37 +35,54 @@ class Rounded:
         return result
 
 
-def round_to_int8(twin: Twin, x: np.ndarray) -> tuple[Twin, list[Rounded]]:
-    """Round the three matrices of a twin, calibrated on raw `x` `(n, timesteps, features)`.
+def round_to_int8(network: Network, x: np.ndarray) -> tuple[Network, list[Rounded]]:
+    """Round every matrix of a network, calibrated on raw `x` `(n, timesteps, features)`.
 
-    Returns a twin that computes with the rounded matrices and takes raw input, not normalized,
-    and the matrices themselves: kernel, recurrent kernel, dense kernel.
+    Returns a network that computes with the rounded matrices and takes raw input, not normalized,
+    and the matrices themselves, each kernel before its recurrent kernel, the dense kernel last.
     """
-    bias = np.stack([twin.input_bias, twin.bias[1]]) if twin.cell == "gru" else twin.input_bias
-    spec = replace(twin.spec, normalize=None)
-    raw = replace(twin, kernel=twin.raw_kernel, bias=bias, spec=spec)
-    x = x[: -(-CALIBRATION_STEPS // spec.timesteps)].astype(np.float64)
-    states = list(oracle.states(raw, x))
-    before = np.concatenate([np.zeros_like(states[0]), *states[:-1]])
-    inputs = x.swapaxes(0, 1).reshape(-1, spec.features)  # in the order of `before`
-    if twin.cell == "gru":
-        # Its reset gate stands between the two products, so that neither can mend the other.
-        (kernel,), input_bias = _round([raw.kernel], [inputs], raw.bias[0])
-        (recurrent,), state_bias = _round([raw.recurrent_kernel], [before], raw.bias[1])
-        bias = np.stack([input_bias, state_bias])
-    else:
-        matrices = [raw.kernel, raw.recurrent_kernel]
-        (kernel, recurrent), bias = _round(matrices, [inputs, before], raw.bias)
-    (dense,), dense_bias = _round([raw.dense_kernel], [states[-1]], raw.dense_bias)
-    rounded = replace(
-        raw,
-        kernel=kernel.matrix,
-        recurrent_kernel=recurrent.matrix,
-        bias=bias,
+    spec = network.spec
+    x = x[: -(-CALIBRATION_STEPS // spec.timesteps)]
+    frames, matrices, layers = x.astype(np.float64), [], []
+    for layer in network.raw_layers:
+        final = oracle.final_states(layer, frames)
+        states = oracle.layer_states(layer, frames)
+        directions = []
+        for direction, after, order in zip(layer.directions, states, oracle.ORDERS, strict=False):
+            rounded, of_direction = _round_recurrence(
+                direction, frames[:, ::order], after[:, ::order]
+            )
+            directions.append(rounded)
+            matrices += of_direction
+        layers.append(Layer(*directions))
+        frames = np.concatenate(states, axis=2)
+    (dense,), dense_bias = _round([network.dense_kernel], [final], network.dense_bias)
+    rounded_network = Network(
+        spec=replace(spec, normalize=None),
+        layers=tuple(layers),
         dense_kernel=dense.matrix,
         dense_bias=dense_bias,
     )
-    return rounded, [kernel, recurrent, dense]
+    return rounded_network, [*matrices, dense]
+
+
+def _round_recurrence(
+    weights: Recurrence, frames: np.ndarray, after: np.ndarray
+) -> tuple[Recurrence, list[Rounded]]:
+    """Round one direction that reads `frames` in their order, in the state `after` each of them."""
+    inputs = frames.reshape(-1, weights.inputs)
+    before = np.concatenate([np.zeros_like(after[:, :1]), after[:, :-1]], axis=1)
+    before = before.reshape(-1, weights.units)
+    if CELLS[weights.cell].biases == 2:
+        # Its reset gate stands between the two products, so that neither can mend the other.
+        (kernel,), input_bias = _round([weights.kernel], [inputs], weights.input_bias)
+        (recurrent,), state_bias = _round([weights.recurrent_kernel], [before], weights.state_bias)
+        bias = np.stack([input_bias, state_bias])
+    else:
+        both = [weights.kernel, weights.recurrent_kernel]
+        (kernel, recurrent), bias = _round(both, [inputs, before], weights.bias)
+    rounded = replace(weights, kernel=kernel.matrix, recurrent_kernel=recurrent.matrix, bias=bias)
+    return rounded, [kernel, recurrent]
 
 
 def _round(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.bundle import SERVING_VERSION
+from export.formats.format import as_input, file_metadata
+from export.formats.registry import file_of
 from export.formats.tf_function import inference_function
-from export.network import INPUT, Twin
+from export.markdown import code, zeros
+from export.network import INPUT, OUTPUT, Network
+from export.start import start_tensorflow
+from rnn_tf.data.spec import SequenceSpec
+
+# TensorFlow Serving takes the folder as a model and its subfolders as versions of it.
+SERVING_VERSION = "1"
 
 # TensorFlow Serving runs these once when it loads the model, so that the first caller need not
 # wait for what is set up on first use.
@@ -18,22 +25,22 @@ WARMUP_BATCHES = (1,)
 SERVING_NAME = "rnn_tf"
 
 
-def write(twin: Twin, folder: Path) -> dict[str, Any]:
-    """Write the twin as a SavedModel into `folder`; give what the manifest says about it.
+def write(network: Network, folder: Path) -> dict[str, Any]:
+    """Write the network as a SavedModel into `folder`; give what the manifest says about it.
 
     `serving_default` maps float32 `sequence` `(batch, timesteps, features)` to float32
     `probabilities` `(batch, classes)`; `metadata` takes nothing and gives the `labels`
-    `(classes,)` and the `spec` as JSON, both strings. There is no variable in it.
+    `(classes,)`, and the `spec` and `signatures` as JSON, all strings. There is no variable in it.
     """
     import tensorflow as tf
 
-    function = inference_function(twin)
-    labels = tf.constant(list(twin.spec.labels))
-    spec = tf.constant(json.dumps(json.loads(twin.spec.to_json()), ensure_ascii=False))
+    function = inference_function(network)
+    about = {name: tf.constant(text) for name, text in file_metadata(network).items()}
+    about["labels"] = tf.constant(list(network.spec.labels))
 
     @tf.function(input_signature=[])  # type: ignore[untyped-decorator]
     def metadata() -> dict[str, tf.Tensor]:
-        return {"labels": tf.identity(labels), "spec": tf.identity(spec)}
+        return {name: tf.identity(value) for name, value in about.items()}
 
     module = tf.Module()
     module.serving_default, module.metadata = function, metadata
@@ -46,11 +53,11 @@ def write(twin: Twin, folder: Path) -> dict[str, Any]:
             "metadata": metadata.get_concrete_function(),
         },
     )
-    _write_warmup(twin, version / "assets.extra" / "tf_serving_warmup_requests")
+    _write_warmup(network, version / "assets.extra" / "tf_serving_warmup_requests")
     return {"version": SERVING_VERSION, "signatures": ["serving_default", "metadata"]}
 
 
-def _write_warmup(twin: Twin, file: Path) -> None:
+def _write_warmup(network: Network, file: Path) -> None:
     import tensorflow as tf
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
@@ -58,10 +65,63 @@ def _write_warmup(twin: Twin, file: Path) -> None:
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as records:
         for batch in WARMUP_BATCHES:
-            x = np.zeros((batch, twin.spec.timesteps, twin.spec.features), np.float32)
+            x = np.zeros((batch, network.spec.timesteps, network.spec.features), np.float32)
             request = PredictRequest()
             request.model_spec.name = SERVING_NAME
             request.model_spec.signature_name = "serving_default"
             request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(x))
             log = PredictionLog(predict_log=PredictLog(request=request))
             records.write(log.SerializeToString())
+
+
+class SavedModelRuntime:
+    """A SavedModel in TensorFlow, through its `serving_default` signature."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        tf = start_tensorflow(threads)
+        # The signature lives only as long as what was loaded.
+        self.loaded = tf.saved_model.load(str(path / SERVING_VERSION))
+        self.call = self.loaded.signatures["serving_default"]
+        self.tensor = functools.partial(tf.constant, dtype=tf.float32)
+        self.spec = spec
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        answer = self.call(**{INPUT: self.tensor(as_input(x, self.spec))})
+        result: np.ndarray = answer[OUTPUT].numpy()
+        return result
+
+
+def readme(manifest: dict[str, Any]) -> list[str]:
+    """How to call it from Python, and how to serve it."""
+    return [_python(manifest), _serving(manifest)]
+
+
+def _python(manifest: dict[str, Any]) -> str:
+    return "## SavedModel from Python\n\n`pip install tensorflow`\n\n" + code(
+        "python",
+        "import numpy as np",
+        "import tensorflow as tf",
+        "",
+        f'model = tf.saved_model.load("{file_of("saved_model")}/{SERVING_VERSION}")',
+        f"x = {zeros(manifest)}",
+        f'answer = model.signatures["serving_default"]({INPUT}=tf.constant(x))',
+        f'probabilities = answer["{OUTPUT}"].numpy()',
+        'labels = model.signatures["metadata"]()["labels"].numpy()',
+        "print(labels[probabilities[0].argmax()].decode(), probabilities[0].max())",
+    )
+
+
+def _serving(manifest: dict[str, Any]) -> str:
+    spec = manifest["spec"]
+    return (
+        "## TensorFlow Serving\n\nIt warms up with the requests in "
+        "`assets.extra/tf_serving_warmup_requests`.\n\n"
+        + code(
+            "sh",
+            "docker run -p 8501:8501 -e MODEL_NAME=classifier \\",
+            f'  -v "$PWD/{file_of("saved_model")}:/models/classifier" tensorflow/serving',
+            "# instances: a list of sequences, each "
+            f"{spec['timesteps']} lists of {spec['features']} numbers",
+            "curl -d @request.json localhost:8501/v1/models/classifier:predict",
+        )
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from export.network import INPUT, OUTPUT, Twin
-from rnn_tf.config import Cell
+from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
+from rnn_tf.model.cells import Cell
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -14,10 +14,17 @@ if TYPE_CHECKING:
 # Up to this many time steps a graph has them written out: converters and runtimes optimise
 # straight lines. Beyond, the graph itself would be what is slow to convert and load.
 MOST_UNROLLED = 64
+# Steps that a turn of a loop has written out, where the states of all steps are wanted: TFLite
+# copies all of them whenever some are added.
+STEPS_A_TURN = 32
+
+State = tuple["tf.Tensor", ...]
+# (x W + b of the step (batch, g*u), state, None for zeros) -> next state, (batch, u) each
+Step = Callable[["tf.Tensor", State | None], State]
 
 
-def inference_function(twin: Twin, *, unroll: bool | None = None) -> Any:
-    """The twin as a `tf.function`, weights as constants, for SavedModel and the converters.
+def inference_function(network: Network, *, unroll: bool | None = None) -> Any:
+    """The network as a `tf.function`, weights as constants, for SavedModel and the converters.
 
     It maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to a dictionary with
     float32 `probabilities` `(batch, classes)`. `unroll` writes the time steps out, by default as
@@ -25,56 +32,108 @@ def inference_function(twin: Twin, *, unroll: bool | None = None) -> Any:
     """
     import tensorflow as tf
 
-    spec = twin.spec
-    read = _unrolled if (spec.timesteps <= MOST_UNROLLED if unroll is None else unroll) else _looped
+    spec = network.spec
+    unroll = spec.timesteps <= MOST_UNROLLED if unroll is None else unroll
 
     @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[tf.TensorSpec((None, spec.timesteps, spec.features), tf.float32, INPUT)],
         autograph=False,
     )
     def function(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
+        *before, last = network.raw_layers
+        frames = sequence
+        for layer in before:
+            frames = tf.concat(_read_layer(layer, frames, unroll=unroll, every=True), axis=2)
+        state = tf.concat(_read_layer(last, frames, unroll=unroll, every=False), axis=1)
         # Here, so that weights are constants of the graph; outside they would be further inputs.
-        kernel, bias = tf.constant(twin.raw_kernel), tf.constant(twin.input_bias)
-        dense_kernel, dense_bias = tf.constant(twin.dense_kernel), tf.constant(twin.dense_bias)
-        step = _STEPS[twin.cell](twin)
-        # One product for all time steps: only what needs the state has to wait for it.
-        rows = tf.reshape(sequence, (-1, spec.features)) @ kernel + bias
-        inputs = tf.reshape(rows, (-1, spec.timesteps, rows.shape[1]))
-        state = read(step, inputs, spec.timesteps)
-        return {OUTPUT: tf.nn.softmax(state[0] @ dense_kernel + dense_bias, name=OUTPUT)}
+        dense_kernel, dense_bias = map(tf.constant, (network.dense_kernel, network.dense_bias))
+        return {OUTPUT: tf.nn.softmax(state @ dense_kernel + dense_bias, name=OUTPUT)}
 
     return function
 
 
-State = tuple["tf.Tensor", ...]
-# (input of the step (batch, g*u), state, None for zeros) -> next state, (batch, u) each
-Step = Callable[["tf.Tensor", State | None], State]
+def _read_layer(layer: Layer, frames: tf.Tensor, *, unroll: bool, every: bool) -> list[tf.Tensor]:
+    """What each direction has read of `frames` `(batch, timesteps, inputs)`.
+
+    With `every` its states after every step, `(batch, timesteps, units)`, else the final one,
+    `(batch, units)`.
+    """
+    read = _unrolled if unroll else _looped
+    found = [read(layer.forward, _projected(layer.forward, frames), every)]
+    if layer.backward is not None:
+        import tensorflow as tf
+
+        turned = tf.reverse(_projected(layer.backward, frames), axis=[1])
+        states = read(layer.backward, turned, every)
+        found.append(tf.reverse(states, axis=[1]) if every else states)
+    return found
 
 
-def _unrolled(step: Step, inputs: tf.Tensor, timesteps: int) -> State:
-    """The state after all of `inputs` `(batch, timesteps, g*u)`, each step written out."""
+def _projected(weights: Recurrence, frames: tf.Tensor) -> tf.Tensor:
+    """x W + b of all time steps, one product: only what needs the state has to wait for it."""
+    import tensorflow as tf
+
+    kernel, bias = tf.constant(weights.kernel), tf.constant(weights.input_bias)
+    rows = tf.reshape(frames, (-1, weights.inputs)) @ kernel + bias
+    return tf.reshape(rows, (-1, frames.shape[1], rows.shape[1]))
+
+
+def step(weights: Recurrence) -> Step:
+    """One step of a recurrence, in the graph that is being made."""
+    return _STEPS[weights.cell](weights)
+
+
+def _unrolled(weights: Recurrence, inputs: tf.Tensor, every: bool) -> tf.Tensor:
+    """Every step of `inputs` `(batch, timesteps, g*u)` written out."""
     import tensorflow as tf
 
     # Unstacked at once: a slice for every step would triple the time in TFLite.
-    first, *others = tf.unstack(inputs, num=timesteps, axis=1)
-    state = step(first, None)
-    for x in others:
-        state = step(x, state)
-    return state
+    states = _written_out(step(weights), tf.unstack(inputs, axis=1), None)
+    return tf.stack([state[0] for state in states], axis=1) if every else states[-1][0]
 
 
-def _looped(step: Step, inputs: tf.Tensor, timesteps: int) -> State:
+def _written_out(step: Step, frames: list[tf.Tensor], state: State | None) -> list[State]:
+    """The states after each of `frames`, the first read in `state`."""
+    states = []
+    for frame in frames:
+        state = step(frame, state)
+        states.append(state)
+    return states
+
+
+def _looped(weights: Recurrence, inputs: tf.Tensor, every: bool) -> tf.Tensor:
     """The same as a loop that needs no list of tensors, which TFLite does not have."""
     import tensorflow as tf
 
+    one_step, timesteps = step(weights), inputs.shape[1]
     by_time = tf.transpose(inputs, (1, 0, 2))
-    state: State
-    _, state = tf.while_loop(
-        lambda t, state: t < timesteps,
-        lambda t, state: (t + 1, step(tf.gather(by_time, t), state)),
-        (tf.constant(1), step(by_time[0], None)),
-    )
-    return state
+    if not every:
+        _, state = tf.while_loop(
+            lambda t, state: t < timesteps,
+            lambda t, state: (t + 1, one_step(tf.gather(by_time, t), state)),
+            (tf.constant(1), one_step(by_time[0], None)),
+        )
+        return state[0]
+    # The first turn, outside the loop, also takes the steps that do not fill one.
+    steps = min(STEPS_A_TURN, timesteps)
+    first = timesteps % steps + steps
+    states = _written_out(one_step, tf.unstack(by_time[:first]), None)
+    begun = tf.stack([state[0] for state in states])
+    if first == timesteps:
+        return tf.transpose(begun, (1, 0, 2))
+    turns = (timesteps - first) // steps
+    later = tf.reshape(by_time[first:], (turns, steps, -1, by_time.shape[2]))
+
+    def turn(t: tf.Tensor, state: State, found: tf.Tensor) -> tuple[tf.Tensor, State, tf.Tensor]:
+        states = _written_out(one_step, tf.unstack(tf.gather(later, t)), state)
+        made = tf.stack([state[0] for state in states])
+        found = tf.tensor_scatter_nd_update(found, tf.reshape(t, (1, 1)), made[None])
+        return t + 1, states[-1], found
+
+    empty = tf.zeros_like(tf.tile(begun[None, :steps], (turns, 1, 1, 1)))
+    _, _, found = tf.while_loop(lambda t, *_: t < turns, turn, (tf.constant(0), states[-1], empty))
+    rest = tf.reshape(found, (turns * steps, -1, weights.units))
+    return tf.transpose(tf.concat([begun, rest], axis=0), (1, 0, 2))
 
 
 def _activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -109,11 +168,11 @@ def _activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     return function
 
 
-def _simple_rnn(twin: Twin) -> Step:
+def _simple_rnn(weights: Recurrence) -> Step:
     import tensorflow as tf
 
-    f = _activation(twin.activation)
-    u = tf.constant(twin.recurrent_kernel)
+    f = _activation(weights.activation)
+    u = tf.constant(weights.recurrent_kernel)
 
     def step(x: tf.Tensor, state: State | None) -> State:
         return (f(x if state is None else x + state[0] @ u),)
@@ -121,11 +180,11 @@ def _simple_rnn(twin: Twin) -> Step:
     return step
 
 
-def _lstm(twin: Twin) -> Step:
+def _lstm(weights: Recurrence) -> Step:
     import tensorflow as tf
 
-    f, s = _activation(twin.activation), _activation(twin.recurrent_activation)
-    u = tf.constant(twin.recurrent_kernel)
+    f, s = _activation(weights.activation), _activation(weights.recurrent_activation)
+    u = tf.constant(weights.recurrent_kernel)
 
     def step(x: tf.Tensor, state: State | None) -> State:
         i, forget, g, o = tf.split(x if state is None else x + state[0] @ u, 4, axis=1)
@@ -135,12 +194,12 @@ def _lstm(twin: Twin) -> Step:
     return step
 
 
-def _gru(twin: Twin) -> Step:
+def _gru(weights: Recurrence) -> Step:
     import tensorflow as tf
 
-    f, s = _activation(twin.activation), _activation(twin.recurrent_activation)
-    u, bias = tf.constant(twin.recurrent_kernel), tf.constant(twin.bias[1])
-    gates = 2 * twin.units
+    f, s = _activation(weights.activation), _activation(weights.recurrent_activation)
+    u, bias = tf.constant(weights.recurrent_kernel), tf.constant(weights.state_bias)
+    gates = 2 * weights.units
 
     def step(x: tf.Tensor, state: State | None) -> State:
         h = bias if state is None else state[0] @ u + bias
@@ -151,6 +210,6 @@ def _gru(twin: Twin) -> Step:
     return step
 
 
-_STEPS: dict[Cell, Callable[[Twin], Step]] = {
+_STEPS: dict[Cell, Callable[[Recurrence], Step]] = {
     "simple_rnn": _simple_rnn, "lstm": _lstm, "gru": _gru,
 }  # fmt: skip

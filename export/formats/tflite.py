@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from export.formats.format import as_input, file_metadata
 from export.formats.quantize import round_to_int8
+from export.formats.registry import file_of
 from export.formats.tf_function import MOST_UNROLLED, inference_function
 from export.formats.tflite_file import (
     Stored,
@@ -18,53 +20,54 @@ from export.formats.tflite_file import (
     variables,
     with_metadata,
 )  # fmt: skip
-from export.network import Twin
+from export.markdown import code, zeros
+from export.network import INPUT, OUTPUT, Network
+from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
+from rnn_tf.startup.process import silent_stderr
 
 
-def write(twin: Twin, path: Path) -> dict[str, Any]:
-    """Write the twin in float32 for low latency; give what the manifest says about it.
+def write(network: Network, path: Path) -> dict[str, Any]:
+    """Write the network in float32 for low latency; give what the manifest says about it.
 
     Raises `CheckFailed` when the model needs more than TFLite's builtin operators.
     """
-    return _save(_convert(twin, unroll=twin.spec.timesteps <= MOST_UNROLLED), twin, path)
+    return _save(_convert(network, unroll=network.spec.timesteps <= MOST_UNROLLED), network, path)
 
 
-def write_int8(twin: Twin, path: Path, x: np.ndarray) -> dict[str, Any]:
-    """Write the twin with int8 weights, calibrated on raw `x` `(n, timesteps, features)`.
+def write_int8(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
+    """Write the network with int8 weights, calibrated on raw `x` `(n, timesteps, features)`.
 
     A scale for each row; arithmetic stays float32, so that only the weights are rounded. The time
     steps are a loop, which is smaller than writing them out, and slower at batch 1.
     """
-    rounded, matrices = round_to_int8(twin, x)
+    rounded, matrices = round_to_int8(network, x)
     stored = {
         each.matrix.T.tobytes(): Stored(each.values.T.copy(), each.scale) for each in matrices
     }
     model = _convert(rounded, unroll=False)
-    return _save(store_matrices(model, lambda matrix: stored[matrix.tobytes()]), twin, path)
+    return _save(store_matrices(model, lambda matrix: stored[matrix.tobytes()]), network, path)
 
 
-def write_float16(twin: Twin, path: Path) -> dict[str, Any]:
-    """Write the twin with float16 weights and float32 arithmetic, the time steps as a loop."""
-    model = _convert(twin, unroll=False)
+def write_float16(network: Network, path: Path) -> dict[str, Any]:
+    """Write the network with float16 weights and float32 arithmetic, the time steps as a loop."""
+    model = _convert(network, unroll=False)
     half = store_matrices(model, lambda matrix: Stored(matrix.astype(np.float16)))
-    return _save(half, twin, path)
+    return _save(half, network, path)
 
 
-def _convert(twin: Twin, *, unroll: bool) -> bytes:
+def _convert(network: Network, *, unroll: bool) -> bytes:
     import tensorflow as tf
 
-    from rnn_tf.startup.process import silent_stderr
-
     module = tf.Module()
-    module.serving_default = inference_function(twin, unroll=unroll)
+    module.serving_default = inference_function(network, unroll=unroll)
     concrete = module.serving_default.get_concrete_function()
     with silent_stderr():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         return compact(converter.convert())
 
 
-def _save(model: bytes, twin: Twin, path: Path) -> dict[str, Any]:
+def _save(model: bytes, network: Network, path: Path) -> dict[str, Any]:
     needed = operators(model)
     # Flex operators are custom ones too: those of TensorFlow itself, which no phone has.
     foreign = [name for name in needed if name.startswith("CUSTOM")]
@@ -72,11 +75,61 @@ def _save(model: bytes, twin: Twin, path: Path) -> dict[str, Any]:
         raise CheckFailed(f"tflite: operators that are not builtin: {', '.join(sorted(foreign))}")
     if kept := variables(model):
         raise CheckFailed(f"tflite: state between calls: {', '.join(kept)}")
-    spec = json.loads(twin.spec.to_json())
-    entries = {"labels": spec["labels"], "spec": spec}
-    model = with_metadata(
-        model,
-        {name: json.dumps(value, ensure_ascii=False).encode() for name, value in entries.items()},
-    )
+    entries = file_metadata(network)
+    model = with_metadata(model, {name: text.encode() for name, text in entries.items()})
     path.write_bytes(model)
     return {"operators": dict(sorted(needed.items()))}
+
+
+class LiteRuntime:
+    """TFLite in LiteRT. Without TensorFlow.
+
+    Threads that share one take turns: an interpreter holds one input and one answer.
+    """
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        # It says on stderr that it uses its own kernels, and nothing turns that off.
+        with silent_stderr():
+            self.interpreter = Interpreter(model_path=str(path), num_threads=threads or 1)
+            self.interpreter.allocate_tensors()
+        self.input = self.interpreter.get_input_details()[0]["index"]
+        self.output = self.interpreter.get_output_details()[0]["index"]
+        self.spec = spec
+        self.batch = 1
+        self.turn = threading.Lock()
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        x = as_input(x, self.spec)
+        with self.turn:
+            if len(x) != self.batch:
+                self.interpreter.resize_tensor_input(self.input, x.shape)
+                self.interpreter.allocate_tensors()
+                self.batch = len(x)
+            self.interpreter.set_tensor(self.input, x)
+            self.interpreter.invoke()
+            result: np.ndarray = self.interpreter.get_tensor(self.output)
+        return result
+
+
+def readme(manifest: dict[str, Any]) -> list[str]:
+    """How to call it, and the smaller file where there is one, from Python."""
+    small = [file_of(name) for name in manifest["formats"] if name.startswith("tflite_")]
+    also = f" `{small[0]}` is called in the same way." if small else ""
+    text = (
+        f"## TFLite from Python\n\n`pip install ai-edge-litert numpy`.{also} On a phone, the same "
+        "signature is called from Kotlin, Swift or C++.\n\n"
+        + code(
+            "python",
+            "import numpy as np",
+            "from ai_edge_litert.interpreter import Interpreter",
+            "",
+            f'interpreter = Interpreter("{file_of("tflite")}")',
+            'classify = interpreter.get_signature_runner("serving_default")',
+            f"x = {zeros(manifest)}  # any batch",
+            f'probabilities = classify({INPUT}=x)["{OUTPUT}"]',
+            "print(probabilities[0].argmax(), probabilities[0].max())",
+        )
+    )
+    return [text]

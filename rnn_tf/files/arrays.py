@@ -36,10 +36,21 @@ UNREADABLE = (
 )
 
 
+class ObjectArray(InputError):
+    """An array of Python objects, such as arrays of different shapes: only a pickle holds it."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        super().__init__(
+            f"{path}: {key} holds Python objects", expected="one array of numbers or of text"
+        )
+        self.key = key
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Every array of an `.npz` file, by name, with no pickle read.
 
-    Raises `InputError` when there is no such file, or when it is not a whole `.npz` file.
+    Raises `InputError` when there is no such file, or when it is not a whole `.npz` file;
+    `ObjectArray`, which is one, when an array holds Python objects.
     """
     if not path.is_file():
         raise InputError(
@@ -75,7 +86,12 @@ def _npz_errors(what: str) -> Iterator[None]:
 
 def _member(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     with _npz_errors(f"{path}: cannot read {key}"):
-        array = archive[key]
+        try:
+            array = archive[key]
+        except ValueError as error:
+            if str(error).startswith("Object arrays"):  # NumPy has no type of error for it
+                raise ObjectArray(path, key) from error
+            raise
     if not isinstance(array, np.ndarray):  # NumPy hands out a file of another kind as bytes
         raise InputError(f"{path}: {key} is not an array", got="another kind of file")
     return array

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Capture, failure, refusal
+from networks import SPEC, random_network, raw_input
 from PIL import Image
-from twins import SPEC, random_twin, raw_input
 
 from export import benchmark, peers
 from export.benchmark import BATCHES, Measured, Worker, call_times, main, ratios, table
@@ -35,14 +35,14 @@ IGNORE_WARNINGS = pytest.mark.filterwarnings("ignore")
 
 def bundle_of(cell: Cell, activation: str, folder: Path) -> tuple[Bundle, OracleRuntime]:
     """The part of a bundle that peers read: the Keras model, and a manifest that vouches for it."""
-    twin = random_twin(cell, activation)
-    config = TrainConfig(cell=cell, units=twin.units, activation=activation)
+    network = random_network(cell, activation)
+    config = TrainConfig(cell=cell, units=network.units, activation=activation)
     model = build_model(config, SPEC)
-    model.set_weights([getattr(twin, name) for name in ARRAYS])
+    model.set_weights([getattr(network, name) for name in ARRAYS])
     model.save(folder / "model.keras")
     write_manifest(folder, {})
     manifest = {**json.loads((folder / "manifest.json").read_text()), "formats": {}}
-    return Bundle(folder, manifest, SPEC), OracleRuntime(twin)
+    return Bundle(folder, manifest, SPEC), OracleRuntime(network)
 
 
 # --- peers ---

@@ -1,4 +1,4 @@
-"""The twin has the weights of the trained model, and refuses what it could not compute."""
+"""The network has the weights of the trained model, and refuses what it could not compute."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from twins import SPEC, UNITS, random_twin, raw_input
+from networks import SPEC, UNITS, random_network, raw_input
 
 from export.formats.tf_function import MOST_UNROLLED, inference_function
-from export.network import GATES, OUTPUT, Twin, read_model
+from export.network import OUTPUT, Network, read_model
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
+from rnn_tf.model.cells import CELLS
 from rnn_tf.model.classifier import build_model
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -36,45 +37,45 @@ def softmax(**options: object) -> keras.layers.Layer:
     return keras.layers.Dense(SPEC.classes, **{"activation": "softmax", **options})
 
 
-def answer(twin: Twin, x: np.ndarray, *, unroll: bool | None = None) -> np.ndarray:
-    result: np.ndarray = inference_function(twin, unroll=unroll)(x)[OUTPUT].numpy()
+def answer(network: Network, x: np.ndarray, *, unroll: bool | None = None) -> np.ndarray:
+    result: np.ndarray = inference_function(network, unroll=unroll)(x)[OUTPUT].numpy()
     return result
 
 
 # --- what is read ---
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_twin_has_the_weights_of_the_model(cell: str, precision: str) -> None:
     model = model_of(cell, precision)
-    twin = read_model(model, SPEC)
+    network = read_model(model, SPEC)
     arrays = (
-        twin.kernel, twin.recurrent_kernel, twin.bias, twin.dense_kernel, twin.dense_bias
+        network.kernel, network.recurrent_kernel, network.bias, network.dense_kernel, network.dense_bias
     )  # fmt: skip
     for array, weight in zip(arrays, model.get_weights(), strict=True):
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, weight)
-    assert (twin.cell, twin.units, twin.parameters) == (cell, UNITS, model.count_params())
-    assert twin.spec == SPEC
+    assert (network.cell, network.units, network.parameters) == (cell, UNITS, model.count_params())
+    assert network.spec == SPEC
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_twin_computes_in_float32_whatever_the_model_was_trained_in(
     cell: str, precision: str
 ) -> None:
     x = raw_input(9)
-    twin = read_model(model_of(cell, precision), SPEC)
+    network = read_model(model_of(cell, precision), SPEC)
     expected = np.asarray(model_of(cell)(x * np.float32(SPEC.normalization.scale[0])))
     # The same float32 operations in another order: 3e-8 seen. In half precision 4e-5 to 1e-3.
-    np.testing.assert_allclose(answer(twin, x), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answer(network, x), expected, rtol=0, atol=1e-6)
 
 
 def test_activations_go_by_their_keras_names() -> None:
     recurrent = keras.layers.LSTM(UNITS, activation="swish", recurrent_activation="hard_sigmoid")
-    twin = read_model(sequential(recurrent, softmax()), SPEC)
-    assert (twin.activation, twin.recurrent_activation) == ("silu", "hard_sigmoid")
-    twin = read_model(model_of("simple_rnn", activation="hard_swish"), SPEC)
-    assert (twin.activation, twin.recurrent_activation) == ("hard_silu", "linear")
+    network = read_model(sequential(recurrent, softmax()), SPEC)
+    assert (network.activation, network.recurrent_activation) == ("silu", "hard_sigmoid")
+    network = read_model(model_of("simple_rnn", activation="hard_swish"), SPEC)
+    assert (network.activation, network.recurrent_activation) == ("hard_silu", "linear")
 
 
 def test_dropout_is_for_training_only_and_no_obstacle() -> None:
@@ -83,17 +84,19 @@ def test_dropout_is_for_training_only_and_no_obstacle() -> None:
 
 
 def test_the_scale_goes_into_the_kernel() -> None:
-    twin = random_twin("lstm", spec=replace(SPEC, normalize=Normalize((1 / 255,))))
+    network = random_network("lstm", spec=replace(SPEC, normalize=Normalize((1 / 255,))))
     # One rounding to float32 each: half of 2**-23.
-    np.testing.assert_allclose(twin.raw_kernel, twin.kernel / 255.0, rtol=6e-8)
-    assert twin.raw_kernel.dtype == np.float32
+    np.testing.assert_allclose(network.raw_kernel, network.kernel / 255.0, rtol=6e-8)
+    assert network.raw_kernel.dtype == np.float32
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_bias_of_the_input_is_one_row(cell: str) -> None:
-    twin = read_model(model_of(cell), SPEC)
-    assert twin.input_bias.shape == (twin.kernel.shape[1],)
-    np.testing.assert_array_equal(twin.input_bias, twin.bias.reshape(-1)[: len(twin.input_bias)])
+    network = read_model(model_of(cell), SPEC)
+    assert network.input_bias.shape == (network.kernel.shape[1],)
+    np.testing.assert_array_equal(
+        network.input_bias, network.bias.reshape(-1)[: len(network.input_bias)]
+    )
 
 
 # --- what is refused ---
@@ -200,12 +203,12 @@ def test_weights_that_are_not_finite_are_refused(index: int, name: str, value: f
 
 
 # --- the TensorFlow function ---
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_unrolled_and_looped_are_the_same_function_at_any_batch(cell: str) -> None:
-    twin = read_model(model_of(cell), SPEC)
+    network = read_model(model_of(cell), SPEC)
     for batch in (1, 2, 9):
         unrolled, looped = (
-            answer(twin, raw_input(batch), unroll=unroll) for unroll in (True, False)
+            answer(network, raw_input(batch), unroll=unroll) for unroll in (True, False)
         )
         assert unrolled.shape == (batch, SPEC.classes)
         # The same float32 operations, fused in another order: 6e-8 seen.
@@ -213,7 +216,7 @@ def test_unrolled_and_looped_are_the_same_function_at_any_batch(cell: str) -> No
 
 
 @pytest.mark.parametrize("unroll", [True, False])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_function_has_one_input_and_no_variables(cell: str, unroll: bool) -> None:
     concrete = inference_function(
         read_model(model_of(cell), SPEC), unroll=unroll
@@ -226,8 +229,8 @@ def test_the_function_has_one_input_and_no_variables(cell: str, unroll: bool) ->
 
 
 def loops(timesteps: int, unroll: bool | None = None) -> bool:
-    twin = random_twin("simple_rnn", spec=replace(SPEC, timesteps=timesteps))
-    operations = inference_function(twin, unroll=unroll).get_concrete_function().graph
+    network = random_network("simple_rnn", spec=replace(SPEC, timesteps=timesteps))
+    operations = inference_function(network, unroll=unroll).get_concrete_function().graph
     return any("While" in operation.type for operation in operations.get_operations())
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from twins import SPEC, UNITS, random_twin, raw_input
+from networks import SPEC, UNITS, random_network, raw_input
 
 from export import oracle
-from export.network import GATES, Twin, read_model
+from export.network import Network, read_model
 from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
+from rnn_tf.model.cells import CELLS
 from rnn_tf.model.classifier import build_model, keras_layer, read_along
 
 # Fine where activations bend, and out to where careless formulas overflow or cancel.
@@ -42,39 +43,49 @@ def test_there_is_a_formula_for_exactly_what_can_be_trained() -> None:
     assert trained == set(oracle.ACTIVATIONS)
 
 
-def in_float64(twin: Twin) -> keras.Sequential:
-    """The twin as a Keras model that computes in float64."""
+def in_float64(network: Network) -> keras.Sequential:
+    """The network as a Keras model that computes in float64."""
     options = (
-        {} if twin.cell == "simple_rnn" else {"recurrent_activation": twin.recurrent_activation}
+        {}
+        if network.cell == "simple_rnn"
+        else {"recurrent_activation": network.recurrent_activation}
     )
     model = keras.Sequential(
         [
             keras.Input((SPEC.timesteps, SPEC.features), dtype="float64"),
-            keras_layer(twin.cell)(UNITS, activation=twin.activation, dtype="float64", **options),
+            keras_layer(network.cell)(
+                UNITS, activation=network.activation, dtype="float64", **options
+            ),
             keras.layers.Dense(SPEC.classes, activation="softmax", dtype="float64"),
         ]
     )
     model.set_weights(
-        [twin.kernel, twin.recurrent_kernel, twin.bias, twin.dense_kernel, twin.dense_bias]
+        [
+            network.kernel,
+            network.recurrent_kernel,
+            network.bias,
+            network.dense_kernel,
+            network.dense_bias,
+        ]
     )
     return model
 
 
 @pytest.mark.parametrize("activations", [("tanh", "sigmoid"), ("elu", "hard_sigmoid")])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_oracle_is_keras_in_float64(cell: str, activations: tuple[str, str]) -> None:
-    twin = random_twin(cell, activations[0])
+    network = random_network(cell, activations[0])
     if cell != "simple_rnn":
-        twin = replace(twin, recurrent_activation=activations[1])
+        network = replace(network, recurrent_activation=activations[1])
     x = raw_input(9)
-    theirs = np.asarray(in_float64(twin)(x.astype(np.float64) * SPEC.normalization.scale[0]))
-    ours = oracle.probabilities(twin, x)
+    theirs = np.asarray(in_float64(network)(x.astype(np.float64) * SPEC.normalization.scale[0]))
+    ours = oracle.probabilities(network, x)
     assert ours.dtype == theirs.dtype == np.float64
     # float64 rounding: 1e-16 seen. Nothing that float32 has touched could be as close.
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_states_are_those_of_keras_at_every_step(cell: str) -> None:
     model = build_model(TrainConfig.from_dict({"cell": cell, "units": UNITS}), SPEC)
     x = raw_input(1)
@@ -93,13 +104,13 @@ def test_large_logits_neither_overflow_nor_warn() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(oracle.ACTIVATIONS) - {"exponential"}))
 def test_large_inputs_give_probabilities_and_no_warning(name: str) -> None:
-    twin = random_twin("lstm", name)
-    probabilities = oracle.probabilities(twin, raw_input(9) * np.float32(1e6))
+    network = random_network("lstm", name)
+    probabilities = oracle.probabilities(network, raw_input(9) * np.float32(1e6))
     # A sum of four float64.
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=0, atol=1e-15)
 
 
 def test_what_overflows_is_not_a_number_for_the_comparison_to_find() -> None:
-    probabilities = oracle.probabilities(random_twin("gru", "exponential"), raw_input(9) * 1e4)
+    probabilities = oracle.probabilities(random_network("gru", "exponential"), raw_input(9) * 1e4)
     assert probabilities.shape == (9, SPEC.classes)
     assert np.isnan(probabilities).any()

@@ -20,7 +20,7 @@ from export import verify
 from export.bundle import ARTEFACTS, Bundle
 from export.formats import onnx as onnx_export
 from export.formats import tflite
-from export.network import Twin, read_model
+from export.network import Network, read_model
 from export.publish import Quantize, export_run
 from export.runtimes import OracleRuntime, load_keras, open_runtime
 from export.verify import verify_bundle
@@ -260,8 +260,8 @@ def test_a_quantized_format_that_is_not_smaller_is_not_shipped(
 ) -> None:
     """As of a model so small that what int8 needs beside its weights is more than they are."""
 
-    def write(twin: Twin, path: Path, x: np.ndarray) -> dict[str, Any]:
-        made = real(twin, path, x)
+    def write(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
+        made = real(network, path, x)
         path.write_bytes(path.read_bytes() + bytes(10_000))
         return made
 
@@ -312,9 +312,9 @@ def test_a_format_that_is_another_function_is_not_published(
     """A converter that is really given other weights, and says nothing about it."""
     before = files(old.path.parent)
 
-    def write(twin: Twin, path: Path) -> dict[str, Any]:
-        bias = twin.dense_bias + np.array([1e-3, 0, 0], np.float32)
-        return real(replace(twin, dense_bias=bias), path)
+    def write(network: Network, path: Path) -> dict[str, Any]:
+        bias = network.dense_bias + np.array([1e-3, 0, 0], np.float32)
+        return real(replace(network, dense_bias=bias), path)
 
     real = tflite.write
     monkeypatch.setattr(tflite, "write", write)
@@ -327,8 +327,8 @@ def test_a_format_that_is_another_function_is_not_published(
 def test_two_onnx_graphs_that_differ_are_not_published(
     small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_tf2onnx(twin: Twin) -> onnx.ModelProto:
-        return real(replace(twin, dense_bias=twin.dense_bias[::-1].copy()))
+    def by_tf2onnx(network: Network) -> onnx.ModelProto:
+        return real(replace(network, dense_bias=network.dense_bias[::-1].copy()))
 
     real = onnx_export.by_tf2onnx
     monkeypatch.setattr(onnx_export, "by_tf2onnx", by_tf2onnx)

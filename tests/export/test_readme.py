@@ -28,9 +28,9 @@ def blocks(bundle: Bundle, language: str) -> list[str]:
 
 def of_zeros(bundle: Bundle) -> np.ndarray:
     """What the formulas say of the input of every example: `(classes,)`."""
-    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
     x = np.zeros((1, bundle.spec.timesteps, bundle.spec.features), np.float32)
-    row: np.ndarray = OracleRuntime(twin).predict(x)[0]
+    row: np.ndarray = OracleRuntime(network).predict(x)[0]
     return row
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from twins import SPEC, random_twin, raw_input
+from networks import SPEC, random_network, raw_input
 
 from export import oracle
 from export.bundle import ARTEFACTS, Bundle
@@ -24,7 +24,7 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import build_model
 
-TWIN = random_twin("gru")
+TWIN = random_network("gru")
 SHAPE = (2, SPEC.timesteps, SPEC.features)
 # float32 rounding, 8 bits and 11 bits a weight: as in test_tflite.py.
 LIMITS = dict.fromkeys(RUNTIMES, 1e-6) | {"tflite_int8": 3e-3, "tflite_float16": 5e-4}
@@ -34,7 +34,7 @@ NAMES = [name for name in RUNTIMES if name != "torch" or WITH_TORCH]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A twin in every format."""
+    """A network in every format."""
     folder = tmp_path_factory.mktemp("runtimes")
     model = build_model(TrainConfig(cell="gru", units=TWIN.units), SPEC)
     model.set_weights(

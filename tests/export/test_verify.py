@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import Capture, Command, failure, refusal
-from twins import random_twin
+from networks import random_network
 
 from export import verify as verify_module
 from export.bundle import ARTEFACTS, QUANTIZED, SERVING_VERSION, Bundle, find_bundle, write_manifest
@@ -23,13 +23,14 @@ from export.check.limits import LEAST_AGREEMENT, MOST_ACCURACY_LOSS, MOST_DIFFER
 from export.check.questions import Family, families
 from export.formats import onnx_graph, saved_model, tflite
 from export.formats.tf_function import inference_function
-from export.network import GATES, INPUT, OUTPUT, Twin, read_model
+from export.network import INPUT, OUTPUT, Network, read_model
 from export.runtimes import RUNTIMES, KerasRuntime, OracleRuntime, Runtime, load_keras, open_runtime
 from export.verify import WITNESS, main, table, verify, verify_bundle
 from rnn_tf import Run, TrainConfig
 from rnn_tf.config import Cell
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
+from rnn_tf.model.cells import CELLS
 from rnn_tf.model.classifier import build_model
 
 WITH_TORCH = all(map(find_spec, ("torch", "safetensors")))
@@ -59,12 +60,12 @@ NO_LIMITS = {"quantized": False}
 class Case:
     """A model in Keras, its formulas, and data to ask them about."""
 
-    twin: Twin
+    network: Network
     keras: Runtime
     test: Split
 
     def verify(self, **runtimes: Runtime) -> Report:
-        return verify(runtimes, self.keras, OracleRuntime(self.twin), self.test)
+        return verify(runtimes, self.keras, OracleRuntime(self.network), self.test)
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,19 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     """A small model of each cell with random weights, large enough that each one matters."""
     folder, found = tmp_path_factory.mktemp("keras"), {}
     for cell in CELLS:
-        small = random_twin(cell)
-        twin = replace(small, **{name: 4 * getattr(small, name) for name in ARRAYS})
-        model = build_model(TrainConfig(cell=cell, units=twin.units, activation="tanh"), twin.spec)
-        model.set_weights([getattr(twin, name) for name in ARRAYS])
+        small = random_network(cell)
+        network = replace(small, **{name: 4 * getattr(small, name) for name in ARRAYS})
+        model = build_model(
+            TrainConfig(cell=cell, units=network.units, activation="tanh"), network.spec
+        )
+        model.set_weights([getattr(network, name) for name in ARRAYS])
         model.save(folder / f"{cell}.keras")
         random = np.random.default_rng(2)
-        x = random.normal(0, 1 / twin.spec.normalization.scale[0], (40, 7, 3)).astype(np.float32)
-        keras = Remembering(KerasRuntime(folder / f"{cell}.keras", twin.spec))
-        found[cell] = Case(twin, keras, Split(x, OracleRuntime(twin).predict(x).argmax(axis=1)))
+        x = random.normal(0, 1 / network.spec.normalization.scale[0], (40, 7, 3)).astype(np.float32)
+        keras = Remembering(KerasRuntime(folder / f"{cell}.keras", network.spec))
+        found[cell] = Case(
+            network, keras, Split(x, OracleRuntime(network).predict(x).argmax(axis=1))
+        )
     return found
 
 
@@ -116,45 +121,45 @@ def case(cases: dict[str, Case]) -> Case:
 @pytest.fixture(scope="module")
 def real(bundle: Bundle, mnist: SequenceData) -> Case:
     """The default model, trained on MNIST, with the first thousand of the test split."""
-    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
     test = Split(mnist.test.x[:1000], mnist.test.y[:1000])
-    return Case(twin, Remembering(open_runtime(bundle, "keras")), test)
+    return Case(network, Remembering(open_runtime(bundle, "keras")), test)
 
 
-def build(name: str, twin: Twin, folder: Path) -> Runtime:
-    """A format, really made from a twin, in its real runtime."""
+def build(name: str, network: Network, folder: Path) -> Runtime:
+    """A format, really made from a network, in its real runtime."""
     path = folder / ARTEFACTS[name]
     if name == "saved_model":
-        saved_model.write(twin, path)
+        saved_model.write(network, path)
     elif name == "tflite":
-        tflite.write(twin, path)
+        tflite.write(network, path)
     elif name == "torch":
         from export.formats import pytorch
 
-        pytorch.write(twin, path)
+        pytorch.write(network, path)
     else:
-        onnx.save(onnx_graph.build(twin, 17), path)
-    runtime: Runtime = RUNTIMES[name](path, twin.spec)
+        onnx.save(onnx_graph.build(network, 17), path)
+    runtime: Runtime = RUNTIMES[name](path, network.spec)
     return runtime
 
 
-def perturbed(twin: Twin, name: str, by: float = 1e-3) -> Twin:
-    """The twin with one weight, in the middle of an array, changed."""
-    array = getattr(twin, name).copy()
+def perturbed(network: Network, name: str, by: float = 1e-3) -> Network:
+    """The network with one weight, in the middle of an array, changed."""
+    array = getattr(network, name).copy()
     array.flat[array.size // 2] += by
-    return replace(twin, **{name: array})
+    return replace(network, **{name: array})
 
 
-def swapped(twin: Twin) -> Twin:
-    """The twin with its first two gates taken for each other: i and f of LSTM, z and r of GRU."""
-    gates, u = GATES[twin.cell], twin.units
+def swapped(network: Network) -> Network:
+    """The network with its first two gates taken for each other: i and f of LSTM, z and r of GRU."""
+    gates, u = CELLS[network.cell], network.units
     order = np.arange(gates * u).reshape(gates, u)[[1, 0, *range(2, gates)]].ravel()
     names = ("kernel", "recurrent_kernel", "bias")
-    return replace(twin, **{name: getattr(twin, name)[..., order] for name in names})
+    return replace(network, **{name: getattr(network, name)[..., order] for name in names})
 
 
-def unscaled(twin: Twin) -> Twin:
-    return replace(twin, spec=replace(twin.spec, normalize=None))
+def unscaled(network: Network) -> Network:
+    return replace(network, spec=replace(network.spec, normalize=None))
 
 
 def broken(report: Report, name: str) -> list[str]:
@@ -201,7 +206,7 @@ def test_a_format_of_the_same_weights_passes(
     name: str, cell: str, cases: dict[str, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
-    assert case.verify(**{name: build(name, case.twin, tmp_path)}).failures() == []
+    assert case.verify(**{name: build(name, case.network, tmp_path)}).failures() == []
 
 
 def test_every_size_of_batch_is_asked(case: Case) -> None:
@@ -209,7 +214,7 @@ def test_every_size_of_batch_is_asked(case: Case) -> None:
 
     def answer(x: np.ndarray) -> np.ndarray:
         sizes.setdefault("asked", []).append(len(x))
-        return OracleRuntime(case.twin).predict(x)
+        return OracleRuntime(case.network).predict(x)
 
     assert case.verify(onnx=Answering(answer)).failures() == []
     assert {1, 2, 7, 64, 1000} <= set(sizes["asked"])
@@ -224,7 +229,7 @@ def test_one_weight_off_by_a_thousandth_is_caught(
     cell: str, array: str, name: str, cases: dict[str, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
-    wrong = build(name, perturbed(case.twin, array), tmp_path)
+    wrong = build(name, perturbed(case.network, array), tmp_path)
     found = broken(case.verify(**{name: wrong}), name)
     assert any("|dp| from the oracle" in line for line in found)
     assert any("|dp| from Keras" in line for line in found)
@@ -234,19 +239,19 @@ def test_one_weight_off_by_a_thousandth_is_caught(
 def test_one_weight_of_the_real_model_off_by_a_thousandth_is_caught(
     array: str, real: Case, tmp_path: Path
 ) -> None:
-    wrong = build("onnx", perturbed(real.twin, array), tmp_path)
+    wrong = build("onnx", perturbed(real.network, array), tmp_path)
     found = broken(real.verify(onnx=wrong), "onnx")
     assert any("|dp| from the oracle" in line for line in found)
 
 
 def test_a_weight_that_no_digit_uses_is_caught_by_noise(real: Case, tmp_path: Path) -> None:
     """The left column is black in nearly every digit, so that only other input can tell."""
-    kernel = real.twin.kernel.copy()
+    kernel = real.network.kernel.copy()
     kernel[0, 0] += 1e-3
     black = ~real.test.x[:, :, 0].any(axis=1)
     assert black.mean() > 0.9
     digits = replace(real, test=Split(real.test.x[black], real.test.y[black]))
-    wrong = build("onnx", replace(real.twin, kernel=kernel), tmp_path)
+    wrong = build("onnx", replace(real.network, kernel=kernel), tmp_path)
     found = broken(digits.verify(onnx=wrong), "onnx")
     assert any("uniform noise: |dp| from the oracle" in line for line in found)
     assert not any("test split" in line for line in found)
@@ -258,7 +263,7 @@ def test_a_wrong_weight_is_caught_in_every_format(
     name: str, cell: str, cases: dict[str, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
-    wrong = build(name, perturbed(case.twin, "recurrent_kernel"), tmp_path)
+    wrong = build(name, perturbed(case.network, "recurrent_kernel"), tmp_path)
     assert any(
         "|dp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
     )
@@ -270,7 +275,7 @@ def test_two_swapped_gates_are_caught(
     cell: str, name: str, cases: dict[str, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
-    wrong = build(name, swapped(case.twin), tmp_path)
+    wrong = build(name, swapped(case.network), tmp_path)
     assert any(
         "|dp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
     )
@@ -282,13 +287,13 @@ def test_a_forgotten_scale_is_caught(
     cell: str, name: str, cases: dict[str, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
-    wrong = build(name, unscaled(case.twin), tmp_path)
+    wrong = build(name, unscaled(case.network), tmp_path)
     assert len(broken(case.verify(**{name: wrong}), name)) > len(ASKED)
 
 
 def test_formulas_that_keras_does_not_compute_are_caught(case: Case) -> None:
     """The oracle itself may be wrong: Keras is held against it like any format."""
-    wrong = OracleRuntime(perturbed(case.twin, "bias"))
+    wrong = OracleRuntime(perturbed(case.network, "bias"))
     found = verify({}, case.keras, wrong, case.test).failures("keras")
     assert any("test split: |dp| from the oracle" in line for line in found)
     assert not any("from Keras" in line for line in found)
@@ -297,11 +302,11 @@ def test_formulas_that_keras_does_not_compute_are_caught(case: Case) -> None:
 def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    twin = case.twin
-    right = inference_function(twin)
+    network = case.network
+    right = inference_function(network)
     module = tf.Module()
     module.calls = tf.Variable(0.0)
-    shape = (None, twin.spec.timesteps, twin.spec.features)
+    shape = (None, network.spec.timesteps, network.spec.features)
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)], autograph=False)
     def remembering(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -317,7 +322,7 @@ def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path
     tf.saved_model.save(
         module, str(path / SERVING_VERSION), signatures={"serving_default": signature}
     )
-    runtime = RUNTIMES["saved_model"](path, twin.spec)
+    runtime = RUNTIMES["saved_model"](path, network.spec)
     found = broken(case.verify(saved_model=runtime), "saved_model")
     assert not any(line.startswith("saved_model, test split") for line in found)
     repeated = [line for line in found if line.startswith("saved_model, repeated calls")]
@@ -327,7 +332,7 @@ def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path
 @pytest.mark.parametrize("quantized", [False, True])
 def test_an_answer_that_depends_on_its_batch_is_caught(quantized: bool, case: Case) -> None:
     """As of a layer that normalises over the batch, or padding that leaks."""
-    oracle = OracleRuntime(case.twin)
+    oracle = OracleRuntime(case.network)
 
     def answer(x: np.ndarray) -> np.ndarray:
         return oracle.predict(x + 0.1 * x.mean(axis=0))
@@ -343,7 +348,7 @@ def test_an_answer_that_depends_on_its_batch_is_caught(quantized: bool, case: Ca
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_never_passes(name: str, value: float, case: Case) -> None:
     """One number, of the one sequence of zeros."""
-    oracle = OracleRuntime(case.twin)
+    oracle = OracleRuntime(case.network)
 
     def answer(x: np.ndarray) -> np.ndarray:
         found = oracle.predict(x)
@@ -358,7 +363,7 @@ def test_what_is_no_number_never_passes(name: str, value: float, case: Case) -> 
 
 
 def test_all_nan_breaks_every_rule_of_a_quantized_format(case: Case) -> None:
-    nan = Answering(lambda x: np.full((len(x), case.twin.spec.classes), np.nan))
+    nan = Answering(lambda x: np.full((len(x), case.network.spec.classes), np.nan))
     report = case.verify(tflite_int8=nan)
     assert {row.family for row in report.rows if row.failures} == {
         row.family for row in report.rows
@@ -377,10 +382,10 @@ def test_another_shape_is_named(shape: tuple[int, ...], case: Case) -> None:
 
 def test_a_format_that_takes_one_batch_only_is_named(case: Case, tmp_path: Path) -> None:
     """The commonest fault of an exported file: the batch of the example is built in."""
-    model = onnx_graph.build(case.twin, 17)
+    model = onnx_graph.build(case.network, 17)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, tmp_path / "model.onnx")
-    fixed = RUNTIMES["onnx"](tmp_path / "model.onnx", case.twin.spec)
+    fixed = RUNTIMES["onnx"](tmp_path / "model.onnx", case.network.spec)
     with pytest.raises(CheckFailed, match=r"^onnx, test split: .*40"):
         case.verify(onnx=fixed)
 
@@ -435,9 +440,9 @@ def test_what_is_quantized_must_keep_its_accuracy(
 
 def test_a_quantized_format_that_has_lost_a_class_is_caught(case: Case, tmp_path: Path) -> None:
     """Really built, from weights whose last class has taken the place of the first."""
-    wrong = replace(case.twin, dense_bias=case.twin.dense_bias[::-1].copy())
+    wrong = replace(case.network, dense_bias=case.network.dense_bias[::-1].copy())
     tflite.write_float16(wrong, tmp_path / "model.tflite")
-    runtime = RUNTIMES["tflite_float16"](tmp_path / "model.tflite", case.twin.spec)
+    runtime = RUNTIMES["tflite_float16"](tmp_path / "model.tflite", case.network.spec)
     found = broken(case.verify(tflite_float16=runtime), "tflite_float16")
     assert {line.split(" 0.")[0] for line in found} == {
         "tflite_float16, test split: accuracy lost",
@@ -460,7 +465,7 @@ def test_half_a_point_of_accuracy_and_one_of_agreement_may_be_lost(wrong: int, r
 
 def test_input_beyond_the_data_is_as_large_as_float32_allows(case: Case) -> None:
     """Where Keras itself overflows, a smaller magnitude is asked."""
-    linear = replace(random_twin("simple_rnn"), activation="linear")
+    linear = replace(random_network("simple_rnn"), activation="linear")
     oracle = OracleRuntime(linear)
     most = 1e4 * np.abs(case.test.x).max()
 
@@ -507,10 +512,10 @@ def test_json_is_what_is_written_beside_the_bundle(copy: Bundle, capsys: Capture
 
 def put_wrong_weights(bundle: Bundle, name: str = "onnx") -> None:
     """Another model in the place of one format, and a manifest that vouches for it."""
-    twin = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
     if name == "saved_model":
         shutil.rmtree(bundle.path / "saved_model")
-    build(name, perturbed(twin, "dense_bias"), bundle.path)
+    build(name, perturbed(network, "dense_bias"), bundle.path)
     manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "layout")}
     write_manifest(bundle.path, manifest)
 
@@ -549,8 +554,8 @@ def test_pytorch_is_a_witness_that_can_disagree(
     """Really built, of other weights than the bundle has."""
     from export.formats import pytorch
 
-    def write(twin: Twin, path: Path) -> None:
-        real(perturbed(twin, "dense_bias"), path)
+    def write(network: Network, path: Path) -> None:
+        real(perturbed(network, "dense_bias"), path)
 
     real = pytorch.write
     monkeypatch.setattr(pytorch, "write", write)

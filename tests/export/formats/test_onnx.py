@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from twins import LONG, SPEC, one_number_twin, random_twin, raw_input
+from networks import LONG, SPEC, one_number_network, random_network, raw_input
 
 from export import oracle
 from export.formats import onnx as export_onnx
@@ -21,11 +21,12 @@ from export.formats import onnx_graph
 from export.formats.onnx import NEWEST_OPSET, OLDEST_OPSET, OPSET, by_tf2onnx, check_opset, write
 from export.formats.onnx_graph import MOST_IN_OPERATOR
 from export.formats.tf_function import MOST_UNROLLED
-from export.network import GATES, INPUT, OUTPUT, Twin
+from export.network import INPUT, OUTPUT, Network
 from export.runtimes import OnnxRuntime
 from rnn_tf.config import Cell
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
+from rnn_tf.model.cells import CELLS
 
 # float32 rounding with states below 10, in all cells and activations: 9e-8 seen. A swapped gate or
 # a constant wrong in its third digit gives 1e-5 to 1e-1.
@@ -52,15 +53,15 @@ def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from nodes(attribute.g)
 
 
-def kinds(twin: Twin) -> set[str]:
-    return {node.op_type for node in nodes(onnx_graph.build(twin, OPSET).graph)}
+def kinds(network: Network) -> set[str]:
+    return {node.op_type for node in nodes(onnx_graph.build(network, OPSET).graph)}
 
 
-def largest_difference(twin: Twin, batches: tuple[int, ...], opset: int = OPSET) -> float:
+def largest_difference(network: Network, batches: tuple[int, ...], opset: int = OPSET) -> float:
     """From the oracle, of one session asked with one batch after the other."""
-    model = session(onnx_graph.build(twin, opset))
-    x = raw_input(max(batches), twin.spec)
-    exact = oracle.probabilities(twin, x)
+    model = session(onnx_graph.build(network, opset))
+    x = raw_input(max(batches), network.spec)
+    exact = oracle.probabilities(network, x)
     answers = [model.run([OUTPUT], {INPUT: x[:batch]})[0] for batch in batches]
     assert [len(each) for each in answers] == list(batches)
     return max(float(np.abs(each - exact[: len(each)]).max()) for each in answers)
@@ -68,13 +69,13 @@ def largest_difference(twin: Twin, batches: tuple[int, ...], opset: int = OPSET)
 
 # --- values ---
 @pytest.mark.parametrize("spec", [SPEC, LONG], ids=["short", "long"])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_every_activation_gives_what_the_oracle_gives_on_both_sides_of_the_switch(
     cell: Cell, spec: SequenceSpec
 ) -> None:
     few = MOST_IN_OPERATOR[cell]
     differences = {
-        name: largest_difference(random_twin(cell, name, spec), (1, few, few + 1, 2))
+        name: largest_difference(random_network(cell, name, spec), (1, few, few + 1, 2))
         for name in oracle.ACTIVATIONS
     }
     # Not `>`: NaN is above no limit.
@@ -84,26 +85,26 @@ def test_every_activation_gives_what_the_oracle_gives_on_both_sides_of_the_switc
 @pytest.mark.parametrize("gates", sorted({*onnx_graph.OPERATOR_ACTIVATIONS, "gelu"} - {"linear"}))
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_gates_may_have_another_activation_too(cell: Cell, gates: str) -> None:
-    twin = replace(random_twin(cell, "elu"), recurrent_activation=gates)
+    network = replace(random_network(cell, "elu"), recurrent_activation=gates)
     few = MOST_IN_OPERATOR[cell]
-    assert largest_difference(twin, (few, few + 1)) <= ROUNDING
+    assert largest_difference(network, (few, few + 1)) <= ROUNDING
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, MOST_UNROLLED, MOST_UNROLLED + 1])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int) -> None:
     spec = SequenceSpec(timesteps=timesteps, features=1, labels=("a", "b"))
     for activation in ("tanh", "gelu", "elu"):  # fused, written out only, both
-        twin = random_twin(cell, activation, spec, units=1)
-        assert largest_difference(twin, (1, 60)) <= ROUNDING
+        network = random_network(cell, activation, spec, units=1)
+        assert largest_difference(network, (1, 60)) <= ROUNDING
 
 
 @pytest.mark.parametrize("name", sorted(set(oracle.ACTIVATIONS) - {"exponential"}))
 def test_activations_hold_where_float32_ends(name: str) -> None:
     """Softplus by its textbook formula is infinite from 89 on; batches 1 and 9 are two forms."""
     x = np.array([89, 100, 1e3, 1e4, -89, -100, -1e3, -1e4, 0], np.float32).reshape(-1, 1, 1)
-    twin = one_number_twin(name, slope=1e-4)
-    model, exact = onnx_graph.build(twin, OPSET), oracle.probabilities(twin, x)
+    network = one_number_network(name, slope=1e-4)
+    model, exact = onnx_graph.build(network, OPSET), oracle.probabilities(network, x)
     alone = np.concatenate([answer(model, one[None]) for one in x])
     np.testing.assert_allclose(answer(model, x), exact, rtol=0, atol=ROUNDING)
     np.testing.assert_allclose(alone, exact, rtol=0, atol=ROUNDING)
@@ -112,34 +113,38 @@ def test_activations_hold_where_float32_ends(name: str) -> None:
 def test_nothing_cancels_below_zero() -> None:
     """Squareplus of -1,000 is 0.001; in float32, the sum of its formula is 0."""
     x = -np.logspace(0, 3, 20, dtype=np.float32).reshape(-1, 1, 1)
-    twin = one_number_twin("squareplus", slope=1e3)
-    exact = oracle.probabilities(twin, x)
+    network = one_number_network("squareplus", slope=1e3)
+    exact = oracle.probabilities(network, x)
     assert exact[-1, 0] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)
-    got = answer(onnx_graph.build(twin, OPSET), x)
+    got = answer(onnx_graph.build(network, OPSET), x)
     np.testing.assert_allclose(got, exact, rtol=0, atol=ROUNDING)
 
 
 # --- forms ---
 @pytest.mark.parametrize(
-    ("twin", "forms"),
+    ("network", "forms"),
     [
-        (random_twin("simple_rnn", "tanh"), set()),  # fused into its product at any batch
-        (random_twin("simple_rnn", "elu"), {"If", "RNN"}),
-        (random_twin("simple_rnn", "gelu"), set()),  # an operator does not have it
-        (random_twin("simple_rnn", "tanh", LONG), {"If", "RNN", "Scan"}),
-        (random_twin("lstm", "tanh"), {"If", "LSTM"}),
-        (random_twin("lstm", "tanh", LONG), {"If", "LSTM", "Scan"}),
-        (random_twin("gru", "mish", LONG), {"Scan"}),
-        (random_twin("gru", "tanh"), {"If", "GRU"}),
+        (random_network("simple_rnn", "tanh"), set()),  # fused into its product at any batch
+        (random_network("simple_rnn", "elu"), {"If", "RNN"}),
+        (random_network("simple_rnn", "gelu"), set()),  # an operator does not have it
+        (random_network("simple_rnn", "tanh", LONG), {"If", "RNN", "Scan"}),
+        (random_network("lstm", "tanh"), {"If", "LSTM"}),
+        (random_network("lstm", "tanh", LONG), {"If", "LSTM", "Scan"}),
+        (random_network("gru", "mish", LONG), {"Scan"}),
+        (random_network("gru", "tanh"), {"If", "GRU"}),
     ],
 )
-def test_the_form_is_chosen_by_cell_activation_and_length(twin: Twin, forms: set[str]) -> None:
-    assert kinds(twin) & {"If", "RNN", "LSTM", "GRU", "Scan", "Loop"} == forms
+def test_the_form_is_chosen_by_cell_activation_and_length(
+    network: Network, forms: set[str]
+) -> None:
+    assert kinds(network) & {"If", "RNN", "LSTM", "GRU", "Scan", "Loop"} == forms
 
 
 def test_a_long_sequence_makes_no_larger_graph() -> None:
     sizes = [
-        onnx_graph.build(random_twin("gru", spec=replace(SPEC, timesteps=steps)), OPSET).ByteSize()
+        onnx_graph.build(
+            random_network("gru", spec=replace(SPEC, timesteps=steps)), OPSET
+        ).ByteSize()
         for steps in (MOST_UNROLLED, MOST_UNROLLED + 1, 10_000)
     ]
     # The number of steps itself takes a byte or two more.
@@ -161,11 +166,11 @@ for path in sys.argv[1:]:
 def test_an_empty_batch_does_not_end_the_process(tmp_path: Path) -> None:
     """In one of its own: onnxruntime's LSTM and GRU divide by the batch."""
     paths = []
-    for cell in GATES:
+    for cell in CELLS:
         for spec in (SPEC, LONG):
             for activation in ("tanh", "elu", "gelu"):
                 path = tmp_path / f"{cell}-{spec.timesteps}-{activation}.onnx"
-                onnx.save(onnx_graph.build(random_twin(cell, activation, spec), OPSET), path)
+                onnx.save(onnx_graph.build(random_network(cell, activation, spec), OPSET), path)
                 paths.append(str(path))
     done = subprocess.run(
         [sys.executable, "-c", EMPTY_BATCH, *paths], capture_output=True, text=True, check=False
@@ -177,23 +182,23 @@ def test_an_empty_batch_does_not_end_the_process(tmp_path: Path) -> None:
 # --- the file ---
 @pytest.mark.parametrize("opset", range(OLDEST_OPSET, NEWEST_OPSET + 1))
 def test_every_opset_builds_checks_and_runs(opset: int) -> None:
-    for cell in GATES:
+    for cell in CELLS:
         for spec in (SPEC, LONG):
-            model = onnx_graph.build(random_twin(cell, "elu", spec), opset)
+            model = onnx_graph.build(random_network(cell, "elu", spec), opset)
             onnx.checker.check_model(model, full_check=True)
             assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
-            assert largest_difference(random_twin(cell, "elu", spec), (1, 60), opset) <= ROUNDING
+            assert largest_difference(random_network(cell, "elu", spec), (1, 60), opset) <= ROUNDING
 
 
 @pytest.mark.parametrize("opset", [OLDEST_OPSET, OPSET, NEWEST_OPSET])
 @pytest.mark.parametrize("name", oracle.ACTIVATIONS)
 def test_every_activation_is_standard_in_every_opset(name: str, opset: int) -> None:
     for spec in (SPEC, LONG):
-        twin = random_twin("lstm", name, spec)
-        model = onnx_graph.build(twin, opset)
+        network = random_network("lstm", name, spec)
+        model = onnx_graph.build(network, opset)
         onnx.checker.check_model(model, full_check=True)
         assert {node.domain for node in nodes(model.graph)} == {""}
-        assert largest_difference(twin, (1, 60), opset) <= ROUNDING
+        assert largest_difference(network, (1, 60), opset) <= ROUNDING
 
 
 @pytest.mark.parametrize("opset", [OLDEST_OPSET - 1, NEWEST_OPSET + 1, 0, -1])
@@ -203,11 +208,11 @@ def test_another_opset_is_refused(opset: int) -> None:
     check_opset(OPSET)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_file_says_what_it_takes_and_gives(cell: Cell, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     x = raw_input(60)
-    details = write(random_twin(cell), path, x)
+    details = write(random_network(cell), path, x)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert details["opset"] == model.opset_import[0].version == OPSET
@@ -222,14 +227,14 @@ def test_the_file_says_what_it_takes_and_gives(cell: Cell, tmp_path: Path) -> No
     assert (probabilities.name, probabilities.type, probabilities.shape) == (
         OUTPUT, "tensor(float)", ["batch", SPEC.classes],
     )  # fmt: skip
-    expected = oracle.probabilities(random_twin(cell), x)
+    expected = oracle.probabilities(random_network(cell), x)
     got = OnnxRuntime(path, SPEC).predict(x)
     np.testing.assert_allclose(got, expected, rtol=0, atol=ROUNDING)
 
 
 def test_labels_and_specification_travel_inside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    write(random_twin("gru"), path, raw_input(2))
+    write(random_network("gru"), path, raw_input(2))
     metadata = session(onnx.load(path)).get_modelmeta()
     assert metadata.producer_name == "rnn_tf"
     found = metadata.custom_metadata_map
@@ -239,23 +244,23 @@ def test_labels_and_specification_travel_inside_the_file(tmp_path: Path) -> None
 
 # --- the check against tf2onnx ---
 @pytest.mark.parametrize("spec", [SPEC, LONG], ids=["short", "long"])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_tf2onnx_makes_the_same_function(cell: Cell, spec: SequenceSpec) -> None:
-    twin = random_twin(cell, spec=spec)
+    network = random_network(cell, spec=spec)
     x = raw_input(60, spec)
-    got = answer(by_tf2onnx(twin), x)
-    np.testing.assert_allclose(got, oracle.probabilities(twin, x), rtol=0, atol=ROUNDING)
+    got = answer(by_tf2onnx(network), x)
+    np.testing.assert_allclose(got, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
 
 
 def test_two_graphs_that_differ_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    twin = random_twin("lstm")
-    other = replace(twin, dense_bias=twin.dense_bias + np.array([1e-3, 0, 0, 0], np.float32))
+    network = random_network("lstm")
+    other = replace(network, dense_bias=network.dense_bias + np.array([1e-3, 0, 0, 0], np.float32))
     # The real converter, on weights that are a little different.
     monkeypatch.setattr(export_onnx, "by_tf2onnx", lambda _: by_tf2onnx(other))
     with pytest.raises(CheckFailed, match=r"differs from that of tf2onnx by 0.000\d+, limit 1e-05"):
-        write(twin, tmp_path / "model.onnx", raw_input(60))
+        write(network, tmp_path / "model.onnx", raw_input(60))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -263,5 +268,5 @@ def test_nan_is_not_taken_for_agreement(tmp_path: Path) -> None:
     x = raw_input(2)
     x[1, 2, 0] = np.nan
     with pytest.raises(CheckFailed, match=r"differs from that of tf2onnx by nan"):
-        write(random_twin("gru"), tmp_path / "model.onnx", x)
+        write(random_network("gru"), tmp_path / "model.onnx", x)
     assert list(tmp_path.iterdir()) == []

@@ -6,27 +6,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from twins import SPEC, random_twin, raw_input
+from networks import SPEC, random_network, raw_input
 
 from export import oracle
 from export.formats.quantize import LARGEST, Rounded, round_to_int8
-from export.network import GATES, Twin
+from export.network import Network
 from rnn_tf.config import Cell
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.model.cells import CELLS
 
 DIGITS = tuple("0123456789")
 ROWS = SequenceSpec(timesteps=28, features=28, labels=DIGITS, normalize=Normalize((1 / 255,)))
 UNITS = 32
 
 
-def trained_like(cell: Cell, activation: str) -> Twin:
+def trained_like(cell: Cell, activation: str) -> Network:
     """Weights of the size that training gives them: no sum of many grows with their number."""
-    twin = random_twin(cell, activation, ROWS, units=UNITS)
+    network = random_network(cell, activation, ROWS, units=UNITS)
     return replace(
-        twin,
-        kernel=twin.kernel * np.float32((3 / ROWS.features) ** 0.5),
-        recurrent_kernel=twin.recurrent_kernel * np.float32((3 / UNITS) ** 0.5),
+        network,
+        kernel=network.kernel * np.float32((3 / ROWS.features) ** 0.5),
+        recurrent_kernel=network.recurrent_kernel * np.float32((3 / UNITS) ** 0.5),
     )
 
 
@@ -41,42 +42,44 @@ def waves(examples: int, seed: int) -> np.ndarray:
     )
 
 
-def to_nearest(twin: Twin, matrices: list[Rounded]) -> Twin:
-    """The twin with every weight rounded to the nearest multiple of the same scales."""
-    originals = (twin.raw_kernel, twin.recurrent_kernel, twin.dense_kernel)
+def to_nearest(network: Network, matrices: list[Rounded]) -> Network:
+    """The network with every weight rounded to the nearest multiple of the same scales."""
+    originals = (network.raw_kernel, network.recurrent_kernel, network.dense_kernel)
     kernel, recurrent, dense = (
         np.rint(original / rounded.scale).astype(np.float32) * rounded.scale
         for original, rounded in zip(originals, matrices, strict=True)
     )
-    spec = replace(twin.spec, normalize=None)
-    return replace(twin, kernel=kernel, recurrent_kernel=recurrent, dense_kernel=dense, spec=spec)
+    spec = replace(network.spec, normalize=None)
+    return replace(
+        network, kernel=kernel, recurrent_kernel=recurrent, dense_kernel=dense, spec=spec
+    )
 
 
-def mean_difference(twin: Twin, other: Twin, x: np.ndarray) -> float:
-    difference = oracle.probabilities(twin, x) - oracle.probabilities(other, x)
+def mean_difference(network: Network, other: Network, x: np.ndarray) -> float:
+    difference = oracle.probabilities(network, x) - oracle.probabilities(other, x)
     return float(np.abs(difference).mean())
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_calibrated_rounding_beats_rounding_to_nearest(cell: Cell, activation: str) -> None:
-    twin = trained_like(cell, activation)
+    network = trained_like(cell, activation)
     calibration = waves(500, seed=0)
-    rounded, matrices = round_to_int8(twin, calibration)
-    nearest = to_nearest(twin, matrices)
+    rounded, matrices = round_to_int8(network, calibration)
+    nearest = to_nearest(network, matrices)
     for x in (calibration, waves(500, seed=1)):
         # A quarter to two fifths seen, also on data that it was not calibrated on.
-        error = mean_difference(twin, rounded, x)
-        assert 0 < error < 0.6 * mean_difference(twin, nearest, x)
+        error = mean_difference(network, rounded, x)
+        assert 0 < error < 0.6 * mean_difference(network, nearest, x)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_rounded_twin_computes_with_the_matrices_and_takes_raw_input(cell: Cell) -> None:
-    twin = random_twin(cell)
-    rounded, matrices = round_to_int8(twin, raw_input(100))
+    network = random_network(cell)
+    rounded, matrices = round_to_int8(network, raw_input(100))
     assert rounded.spec == replace(SPEC, normalize=None)
     arrays = [rounded.raw_kernel, rounded.recurrent_kernel, rounded.dense_kernel]
-    originals = [twin.raw_kernel, twin.recurrent_kernel, twin.dense_kernel]
+    originals = [network.raw_kernel, network.recurrent_kernel, network.dense_kernel]
     for array, original, matrix in zip(arrays, originals, matrices, strict=True):
         np.testing.assert_array_equal(array, matrix.matrix)
         np.testing.assert_array_equal(array, matrix.values * matrix.scale[None])
@@ -85,80 +88,80 @@ def test_the_rounded_twin_computes_with_the_matrices_and_takes_raw_input(cell: C
         assert matrix.scale.shape == original.shape[1:]
         # The whole range of int8 but -128, which has no counterpart above zero.
         assert 120 < np.abs(matrix.values.astype(int)).max() <= LARGEST
-    assert (rounded.bias.shape, rounded.bias.dtype) == (twin.bias.shape, np.float32)
-    assert rounded.parameters == twin.parameters
+    assert (rounded.bias.shape, rounded.bias.dtype) == (network.bias.shape, np.float32)
+    assert rounded.parameters == network.parameters
     # What was trained is not touched.
     for name in ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias"):
-        np.testing.assert_array_equal(getattr(twin, name), getattr(random_twin(cell), name))
+        np.testing.assert_array_equal(getattr(network, name), getattr(random_network(cell), name))
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_bias_takes_up_what_rounding_leaves(cell: Cell) -> None:
     """On average over the data, the logits are then those of the model."""
-    twin = trained_like(cell, "tanh")
+    network = trained_like(cell, "tanh")
     x = waves(500, seed=0)
-    rounded, matrices = round_to_int8(twin, x)
-    without = replace(to_nearest(twin, matrices), bias=twin.bias)
+    rounded, matrices = round_to_int8(network, x)
+    without = replace(to_nearest(network, matrices), bias=network.bias)
 
-    def mean_logits(other: Twin) -> np.ndarray:
+    def mean_logits(other: Network) -> np.ndarray:
         states = list(oracle.states(other, x))[-1]
         result: np.ndarray = (states @ other.dense_kernel + other.dense_bias).mean(axis=0)
         return result
 
-    kept, lost = (np.abs(mean_logits(each) - mean_logits(twin)) for each in (rounded, without))
+    kept, lost = (np.abs(mean_logits(each) - mean_logits(network)) for each in (rounded, without))
     # A seventh or less seen: the states that the bias was fitted to are those before rounding.
     assert kept.mean() < 0.5 * lost.mean()
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_feature_that_is_always_zero_does_no_harm(cell: Cell) -> None:
-    twin = random_twin(cell)
+    network = random_network(cell)
     x = raw_input(100)
     x[:, :, 1] = 0
-    rounded, _ = round_to_int8(twin, x)
+    rounded, _ = round_to_int8(network, x)
     # As with any data, of 8 bits: 9e-5 seen.
-    assert mean_difference(twin, rounded, x) < 5e-4
+    assert mean_difference(network, rounded, x) < 5e-4
     assert np.isfinite(rounded.kernel).all()
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_data_that_are_all_zero_do_no_harm(cell: Cell) -> None:
-    twin = random_twin(cell)
-    rounded, matrices = round_to_int8(twin, np.zeros_like(raw_input(100)))
+    network = random_network(cell)
+    rounded, matrices = round_to_int8(network, np.zeros_like(raw_input(100)))
     # Nothing is known of the inputs to come, so that these are rounded to the nearest.
     np.testing.assert_allclose(
-        matrices[0].matrix, twin.raw_kernel, rtol=0, atol=float(matrices[0].scale.max()) * 0.51
+        matrices[0].matrix, network.raw_kernel, rtol=0, atol=float(matrices[0].scale.max()) * 0.51
     )
     # As with any data, of 8 bits: 2e-4 seen.
-    assert mean_difference(twin, rounded, raw_input(100)) < 1e-3
+    assert mean_difference(network, rounded, raw_input(100)) < 1e-3
 
 
 @pytest.mark.parametrize("timesteps", [1, 2])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_state_that_is_always_zero_does_no_harm(cell: Cell, timesteps: int) -> None:
     """It is before the first step, and of relu if every unit is dead."""
     spec = replace(SPEC, timesteps=timesteps)
     for shift in (0, -100):
-        twin = random_twin(cell, "relu", spec)
-        twin = replace(twin, bias=twin.bias + np.float32(shift))
+        network = random_network(cell, "relu", spec)
+        network = replace(network, bias=network.bias + np.float32(shift))
         x = raw_input(100, spec)
-        rounded, _ = round_to_int8(twin, x)
-        assert mean_difference(twin, rounded, x) < 1e-3
+        rounded, _ = round_to_int8(network, x)
+        assert mean_difference(network, rounded, x) < 1e-3
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_column_of_zeros_stays_zero(cell: Cell) -> None:
-    twin = random_twin(cell)
-    twin.dense_kernel[:, 2] = 0
-    rounded, (_, _, dense) = round_to_int8(twin, raw_input(100))
+    network = random_network(cell)
+    network.dense_kernel[:, 2] = 0
+    rounded, (_, _, dense) = round_to_int8(network, raw_input(100))
     assert not dense.values[:, 2].any()
     assert (dense.scale > 0).all()
-    assert rounded.dense_bias[2] == twin.dense_bias[2]
+    assert rounded.dense_bias[2] == network.dense_bias[2]
 
 
 def test_more_data_than_it_looks_at_changes_nothing() -> None:
-    twin = random_twin("gru", spec=replace(SPEC, timesteps=10))
-    x = raw_input(2_500, twin.spec)
-    some, all_of_it = (round_to_int8(twin, each)[1] for each in (x[:2_000], x))
+    network = random_network("gru", spec=replace(SPEC, timesteps=10))
+    x = raw_input(2_500, network.spec)
+    some, all_of_it = (round_to_int8(network, each)[1] for each in (x[:2_000], x))
     for matrix, same in zip(some, all_of_it, strict=True):
         np.testing.assert_array_equal(matrix.values, same.values)

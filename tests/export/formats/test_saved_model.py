@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import LONG, SPEC, random_network, raw_input
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-from twins import LONG, SPEC, random_twin, raw_input
 
 from export import oracle
 from export.formats import saved_model
-from export.network import GATES
 from export.runtimes import SavedModelRuntime
 from rnn_tf.config import Cell
 from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.model.cells import CELLS
 
 # float32 rounding, as in test_tflite.py: 1e-7 seen.
 ROUNDING = 1e-6
@@ -25,7 +25,7 @@ ROUNDING = 1e-6
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "saved_model"
-    saved_model.write(random_twin("gru"), folder)
+    saved_model.write(random_network("gru"), folder)
     return folder
 
 
@@ -35,7 +35,7 @@ def loaded(folder: Path) -> Any:
 
 
 def test_it_is_laid_out_for_tensorflow_serving(tmp_path: Path) -> None:
-    details = saved_model.write(random_twin("lstm"), tmp_path / "saved_model")
+    details = saved_model.write(random_network("lstm"), tmp_path / "saved_model")
     assert details == {"version": "1", "signatures": ["serving_default", "metadata"]}
     assert [entry.name for entry in (tmp_path / "saved_model").iterdir()] == ["1"]
     assert (tmp_path / "saved_model" / "1" / "saved_model.pb").is_file()
@@ -55,15 +55,15 @@ def test_the_signature_says_what_it_takes_and_gives(loaded: Any) -> None:
 
 
 @pytest.mark.parametrize("spec", [SPEC, LONG], ids=["short", "long"])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_it_answers_as_the_oracle_does_at_any_batch(
     cell: Cell, spec: SequenceSpec, tmp_path: Path
 ) -> None:
-    twin = random_twin(cell, spec=spec)
-    saved_model.write(twin, tmp_path)
+    network = random_network(cell, spec=spec)
+    saved_model.write(network, tmp_path)
     runtime = SavedModelRuntime(tmp_path, spec)
     x = raw_input(64, spec)
-    exact = oracle.probabilities(twin, x)
+    exact = oracle.probabilities(network, x)
     for batch in (1, 2, 7, 64, 1):
         got = runtime.predict(x[:batch])
         assert (got.shape, got.dtype) == ((batch, spec.classes), np.float32)
@@ -102,5 +102,5 @@ def test_the_warm_up_is_a_request_that_it_can_answer(folder: Path, loaded: Any) 
     assert (x.shape, x.dtype) == ((1, SPEC.timesteps, SPEC.features), np.float32)
     signature = loaded.signatures[request.model_spec.signature_name]
     got = signature(sequence=tf.constant(x))["probabilities"].numpy()
-    exact = oracle.probabilities(random_twin("gru"), x)
+    exact = oracle.probabilities(random_network("gru"), x)
     np.testing.assert_allclose(got, exact, rtol=0, atol=ROUNDING)

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from twins import LONG, SPEC, one_number_twin, random_twin, raw_input
+from networks import LONG, SPEC, one_number_network, random_network, raw_input
 
 from export import oracle
 from export.formats import tflite
 from export.formats.tf_function import MOST_UNROLLED
 from export.formats.tflite_file import operators, variables
-from export.network import GATES, Twin
+from export.network import Network
 from export.runtimes import LiteRuntime
 from rnn_tf.config import Cell
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
+from rnn_tf.model.cells import CELLS
 
 # float32 rounding with states below 10, in all cells and activations: 2e-7 seen. A swapped gate or
 # a constant wrong in its third digit gives 1e-5 to 1e-1.
@@ -32,9 +33,9 @@ BATCHES = (1, 2, 7, 64, 1000, 7, 1)
 # Steps that are written out are what takes the converter its time.
 BRIEF = replace(SPEC, timesteps=3)
 
-WRITERS: dict[str, Callable[[Twin, Path], dict[str, Any]]] = {
+WRITERS: dict[str, Callable[[Network, Path], dict[str, Any]]] = {
     "float32": tflite.write,
-    "int8": lambda twin, path: tflite.write_int8(twin, path, raw_input(200, twin.spec)),
+    "int8": lambda network, path: tflite.write_int8(network, path, raw_input(200, network.spec)),
     "float16": tflite.write_float16,
 }
 
@@ -44,13 +45,13 @@ Written = dict[tuple[Cell, str], tuple[Path, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """By cell and kind: the file of `random_twin(cell)`, and what its writer says about it."""
+    """By cell and kind: the file of `random_network(cell)`, and what its writer says about it."""
     folder = tmp_path_factory.mktemp("tflite")
     found: Written = {}
-    for cell in GATES:
+    for cell in CELLS:
         for kind, write in WRITERS.items():
             path = folder / f"{cell}-{kind}.tflite"
-            found[cell, kind] = path, write(random_twin(cell), path)
+            found[cell, kind] = path, write(random_network(cell), path)
     return found
 
 
@@ -59,22 +60,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.tflite"
 
 
-def assert_equals_oracle(twin: Twin, path: Path, x: np.ndarray) -> None:
-    got = LiteRuntime(path, twin.spec).predict(x)
-    np.testing.assert_allclose(got, oracle.probabilities(twin, x), rtol=0, atol=ROUNDING)
+def assert_equals_oracle(network: Network, path: Path, x: np.ndarray) -> None:
+    got = LiteRuntime(path, network.spec).predict(x)
+    np.testing.assert_allclose(got, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
 
 
 # --- float32 ---
 @pytest.mark.parametrize("spec", [SPEC, LONG], ids=["short", "long"])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_one_interpreter_answers_batches_of_any_size(
     cell: Cell, spec: SequenceSpec, path: Path
 ) -> None:
-    twin = random_twin(cell, spec=spec)
-    tflite.write(twin, path)
+    network = random_network(cell, spec=spec)
+    tflite.write(network, path)
     runtime = LiteRuntime(path, spec)
     x = raw_input(1000, spec)
-    exact = oracle.probabilities(twin, x)
+    exact = oracle.probabilities(network, x)
     for batch in BATCHES:
         got = runtime.predict(x[:batch])
         assert (got.shape, got.dtype) == ((batch, spec.classes), np.float32)
@@ -82,7 +83,7 @@ def test_one_interpreter_answers_batches_of_any_size(
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_signature_names_input_and_output(cell: Cell, kind: str, written: Written) -> None:
     path, _ = written[cell, kind]
     interpreter = Interpreter(model_path=str(path))
@@ -100,48 +101,48 @@ def test_the_signature_names_input_and_output(cell: Cell, kind: str, written: Wr
 
 @pytest.mark.parametrize("name", oracle.ACTIVATIONS)
 def test_every_activation_converts_and_gives_what_the_oracle_gives(name: str, path: Path) -> None:
-    twin = random_twin("simple_rnn", name, BRIEF)
-    tflite.write(twin, path)
-    assert_equals_oracle(twin, path, raw_input(60, BRIEF))
+    network = random_network("simple_rnn", name, BRIEF)
+    tflite.write(network, path)
+    assert_equals_oracle(network, path, raw_input(60, BRIEF))
 
 
 @pytest.mark.parametrize("gates", ["hard_sigmoid", "sparse_sigmoid", "softsign", "gelu"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_gates_may_have_another_activation_too(cell: Cell, gates: str, path: Path) -> None:
-    twin = replace(random_twin(cell, "elu", BRIEF), recurrent_activation=gates)
-    tflite.write(twin, path)
-    assert_equals_oracle(twin, path, raw_input(60, BRIEF))
+    network = replace(random_network(cell, "elu", BRIEF), recurrent_activation=gates)
+    tflite.write(network, path)
+    assert_equals_oracle(network, path, raw_input(60, BRIEF))
 
 
 @pytest.mark.parametrize("name", sorted(set(oracle.ACTIVATIONS) - {"exponential"}))
 def test_activations_hold_where_float32_ends(name: str, path: Path) -> None:
     """Softplus as the converter writes it is infinite from 89 on."""
-    twin = one_number_twin(name, slope=1e-4)
-    tflite.write(twin, path)
+    network = one_number_network(name, slope=1e-4)
+    tflite.write(network, path)
     x = np.array([89, 100, 1e3, 1e4, -89, -100, -1e3, -1e4, 0], np.float32).reshape(-1, 1, 1)
-    assert_equals_oracle(twin, path, x)
+    assert_equals_oracle(network, path, x)
 
 
 def test_nothing_cancels_below_zero(path: Path) -> None:
     """Squareplus of -1,000 is 0.001; in float32, the sum of its formula is 0."""
-    twin = one_number_twin("squareplus", slope=1e3)
-    tflite.write(twin, path)
-    assert_equals_oracle(twin, path, -np.logspace(0, 3, 20, dtype=np.float32).reshape(-1, 1, 1))
+    network = one_number_network("squareplus", slope=1e3)
+    tflite.write(network, path)
+    assert_equals_oracle(network, path, -np.logspace(0, 3, 20, dtype=np.float32).reshape(-1, 1, 1))
 
 
 @pytest.mark.parametrize(
     ("cell", "timesteps"),
     [
-        *((cell, timesteps) for cell in GATES for timesteps in (1, 2)),
+        *((cell, timesteps) for cell in CELLS for timesteps in (1, 2)),
         ("simple_rnn", MOST_UNROLLED),
         ("simple_rnn", MOST_UNROLLED + 1),
     ],
 )
 def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int, path: Path) -> None:
     spec = SequenceSpec(timesteps=timesteps, features=1, labels=("a", "b"))
-    twin = random_twin(cell, spec=spec, units=1)
-    details = tflite.write(twin, path)
-    assert_equals_oracle(twin, path, raw_input(9, spec))
+    network = random_network(cell, spec=spec, units=1)
+    details = tflite.write(network, path)
+    assert_equals_oracle(network, path, raw_input(9, spec))
     assert ("WHILE" in details["operators"]) == (timesteps > MOST_UNROLLED)
 
 
@@ -155,13 +156,13 @@ def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int, pa
         ("float16", 5e-4),
     ],
 )
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_rounded_weights_change_little_and_something(
     cell: Cell, kind: str, limit: float, written: Written
 ) -> None:
     runtime = LiteRuntime(written[cell, kind][0], SPEC)
     x = raw_input(1000)
-    exact = oracle.probabilities(random_twin(cell), x)
+    exact = oracle.probabilities(random_network(cell), x)
     for batch in BATCHES:
         np.testing.assert_allclose(runtime.predict(x[:batch]), exact[:batch], rtol=0, atol=limit)
     assert np.abs(runtime.predict(x) - exact).max() > ROUNDING
@@ -170,42 +171,42 @@ def test_rounded_weights_change_little_and_something(
 @pytest.mark.parametrize("name", oracle.ACTIVATIONS)
 def test_no_activation_is_merged_into_the_weights_by_the_converter(name: str, path: Path) -> None:
     """It would no longer be the matrix that was rounded."""
-    twin = random_twin("simple_rnn", name)
-    details = WRITERS["int8"](twin, path)
+    network = random_network("simple_rnn", name)
+    details = WRITERS["int8"](network, path)
     assert details["operators"]["DEQUANTIZE"] == 3
     got = LiteRuntime(path, SPEC).predict(raw_input(60))
     # As above, of 8 bits: 1e-3 seen.
-    np.testing.assert_allclose(got, oracle.probabilities(twin, raw_input(60)), rtol=0, atol=5e-3)
+    np.testing.assert_allclose(got, oracle.probabilities(network, raw_input(60)), rtol=0, atol=5e-3)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_rounded_weights_make_the_file_smaller(cell: Cell, tmp_path: Path) -> None:
     rows = SequenceSpec(timesteps=28, features=28, labels=tuple("0123456789"))
-    twin = random_twin(cell, spec=rows, units=32)
+    network = random_network(cell, spec=rows, units=32)
     sizes = {}
     for kind, write in WRITERS.items():
-        write(twin, tmp_path / kind)
+        write(network, tmp_path / kind)
         sizes[kind] = (tmp_path / kind).stat().st_size
     assert sizes["int8"] < sizes["float16"] < sizes["float32"]
     # A byte or two each, a few numbers for each row, and a few KB of graph and labels.
-    assert twin.parameters < sizes["int8"] < twin.parameters + 11_000
-    assert 2 * twin.parameters < sizes["float16"] < 2 * twin.parameters + 11_000
+    assert network.parameters < sizes["int8"] < network.parameters + 11_000
+    assert 2 * network.parameters < sizes["float16"] < 2 * network.parameters + 11_000
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_int8_does_not_depend_on_the_unit_of_the_data(scale: float, path: Path) -> None:
     spec = replace(SPEC, normalize=Normalize((scale,)))
-    twin = random_twin("gru", spec=spec)
-    WRITERS["int8"](twin, path)
+    network = random_network("gru", spec=spec)
+    WRITERS["int8"](network, path)
     x = raw_input(60, spec)
     got = LiteRuntime(path, spec).predict(x)
     # As above, of 8 bits.
-    np.testing.assert_allclose(got, oracle.probabilities(twin, x), rtol=0, atol=3e-3)
+    np.testing.assert_allclose(got, oracle.probabilities(network, x), rtol=0, atol=3e-3)
 
 
 # --- what a phone has ---
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_builtin_operators_only_and_no_state(cell: Cell, kind: str, written: Written) -> None:
     path, details = written[cell, kind]
     model = path.read_bytes()
@@ -234,7 +235,7 @@ def test_a_model_that_needs_operators_of_tensorflow_is_refused(cell: str, path: 
     with pytest.raises(
         CheckFailed, match=r"^tflite: operators that are not builtin: .*CUSTOM Flex"
     ):
-        tflite._save(model, random_twin("lstm"), path)
+        tflite._save(model, random_network("lstm"), path)
     assert not path.exists()
 
 
@@ -243,5 +244,5 @@ def test_weights_that_have_become_uninitialised_variables_are_refused(path: Path
     model = by_keras(keras.layers.Dense(4, name="dense"))
     assert variables(model) != []
     with pytest.raises(CheckFailed, match=r"^tflite: state between calls: \w+"):
-        tflite._save(model, random_twin("lstm"), path)
+        tflite._save(model, random_network("lstm"), path)
     assert not path.exists()

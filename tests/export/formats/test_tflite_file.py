@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from twins import SPEC, random_twin, raw_input
+from networks import SPEC, random_network, raw_input
 
 from export.formats import tflite
 from export.formats.tf_function import inference_function
@@ -27,16 +27,17 @@ from export.formats.tflite_file import (
     variables,
     with_metadata,
 )  # fmt: skip
-from export.network import GATES, Twin
+from export.network import Network
 from rnn_tf.config import Cell
 from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.model.cells import CELLS
 from rnn_tf.startup.process import silent_stderr
 
 
-def converted(twin: Twin, *, unroll: bool) -> bytes:
+def converted(network: Network, *, unroll: bool) -> bytes:
     """As TensorFlow's converter leaves it."""
     module = tf.Module()
-    module.serving_default = inference_function(twin, unroll=unroll)
+    module.serving_default = inference_function(network, unroll=unroll)
     concrete = module.serving_default.get_concrete_function()
     with silent_stderr():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
@@ -56,9 +57,9 @@ def tree(model: bytes) -> schema.ModelT:
 
 # --- compact ---
 @pytest.mark.parametrize("unroll", [True, False])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_compact_model_is_smaller_and_the_same_to_the_bit(cell: Cell, unroll: bool) -> None:
-    model = converted(random_twin(cell), unroll=unroll)
+    model = converted(random_network(cell), unroll=unroll)
     small = compact(model)
     assert len(small) < 0.9 * len(model)
     assert operators(small) == operators(model)
@@ -73,7 +74,7 @@ def test_a_compact_model_is_smaller_and_the_same_to_the_bit(cell: Cell, unroll: 
 
 
 def test_the_ends_of_a_compact_model_have_the_names_of_the_signature() -> None:
-    interpreter = Interpreter(model_content=compact(converted(random_twin("gru"), unroll=True)))
+    interpreter = Interpreter(model_content=compact(converted(random_network("gru"), unroll=True)))
     (sequence,), (probabilities,) = (
         interpreter.get_input_details(),
         interpreter.get_output_details(),
@@ -84,7 +85,7 @@ def test_the_ends_of_a_compact_model_have_the_names_of_the_signature() -> None:
 
 
 def test_no_buffer_is_kept_twice_and_compacting_again_changes_nothing() -> None:
-    small = compact(converted(random_twin("lstm"), unroll=True))
+    small = compact(converted(random_network("lstm"), unroll=True))
     contents = [bytes(b.data) if b.data is not None else b"" for b in tree(small).buffers]
     assert len(contents) == len(set(contents))
     assert contents[0] == b""
@@ -104,9 +105,9 @@ print(json.dumps([sorted(entries), entries["labels"].decode(), entries["spec"].d
 
 @pytest.mark.parametrize("write", [tflite.write, tflite.write_float16])
 def test_labels_and_specification_are_read_without_tensorflow(
-    write: Callable[[Twin, Path], object], tmp_path: Path
+    write: Callable[[Network, Path], object], tmp_path: Path
 ) -> None:
-    write(random_twin("gru"), tmp_path / "model.tflite")
+    write(random_network("gru"), tmp_path / "model.tflite")
     done = subprocess.run(
         [sys.executable, "-c", READ_METADATA, str(tmp_path / "model.tflite")],
         capture_output=True, text=True, check=False,
@@ -120,7 +121,7 @@ def test_labels_and_specification_are_read_without_tensorflow(
 
 
 def test_metadata_makes_the_round_trip_and_replaces_what_was_there() -> None:
-    model = compact(converted(random_twin("simple_rnn"), unroll=True))
+    model = compact(converted(random_network("simple_rnn"), unroll=True))
     assert metadata(model) == {}
     first = with_metadata(model, {"old": b"gone"})
     entries = {"text": "läuft 歩く".encode(), "bytes": bytes(range(256))}
@@ -161,16 +162,16 @@ def matrices_in_float32(model: bytes) -> list[list[int]]:
     ]
 
 
-def values_of(twin: Twin) -> list[int]:
-    return sorted(m.size for m in (twin.kernel, twin.recurrent_kernel, twin.dense_kernel))
+def values_of(network: Network) -> list[int]:
+    return sorted(m.size for m in (network.kernel, network.recurrent_kernel, network.dense_kernel))
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_file_really_holds_weights_of_one_or_two_bytes(cell: Cell, tmp_path: Path) -> None:
-    twin = random_twin(cell)
-    sizes = values_of(twin)
-    tflite.write_int8(twin, tmp_path / "int8", raw_input(50))
-    tflite.write_float16(twin, tmp_path / "float16")
+    network = random_network(cell)
+    sizes = values_of(network)
+    tflite.write_int8(network, tmp_path / "int8", raw_input(50))
+    tflite.write_float16(network, tmp_path / "float16")
     int8, float16 = ((tmp_path / kind).read_bytes() for kind in ("int8", "float16"))
     assert weights(int8) == [(schema.TensorType.INT8, size) for size in sizes]
     assert weights(float16) == [(schema.TensorType.FLOAT16, 2 * size) for size in sizes]
@@ -180,8 +181,8 @@ def test_the_file_really_holds_weights_of_one_or_two_bytes(cell: Cell, tmp_path:
 
 @pytest.mark.parametrize("unroll", [True, False])
 def test_a_matrix_is_stored_once_however_often_it_is_used(unroll: bool) -> None:
-    twin = random_twin("simple_rnn")
-    model = compact(converted(twin, unroll=unroll))
+    network = random_network("simple_rnn")
+    model = compact(converted(network, unroll=unroll))
     asked = []
 
     def store(matrix: np.ndarray) -> Stored:
@@ -189,7 +190,7 @@ def test_a_matrix_is_stored_once_however_often_it_is_used(unroll: bool) -> None:
         return Stored(matrix.astype(np.float16))
 
     half = store_matrices(model, store)
-    assert sorted(matrix.size for matrix in asked) == values_of(twin)
+    assert sorted(matrix.size for matrix in asked) == values_of(network)
     # (outputs, inputs), the layout of TFLite
     assert {matrix.shape for matrix in asked} == {(5, 3), (5, 5), (4, 5)}
     assert operators(half)["DEQUANTIZE"] == 3
@@ -201,9 +202,9 @@ def test_a_matrix_is_stored_once_however_often_it_is_used(unroll: bool) -> None:
 
 def test_each_row_of_int8_is_restored_with_its_own_scale() -> None:
     """With that of another row, one of them would be a thousand times as large, or as small."""
-    twin = random_twin("simple_rnn")
-    twin.dense_kernel[:, 0] *= 1e-3
-    model = compact(converted(twin, unroll=False))
+    network = random_network("simple_rnn")
+    network.dense_kernel[:, 0] *= 1e-3
+    model = compact(converted(network, unroll=False))
 
     def store(matrix: np.ndarray) -> Stored:
         scale = (np.abs(matrix).max(axis=1) / 127).astype(np.float32)
@@ -216,7 +217,7 @@ def test_each_row_of_int8_is_restored_with_its_own_scale() -> None:
 
 # --- what is in a model ---
 def test_operators_are_counted_by_name() -> None:
-    found = operators(compact(converted(random_twin("lstm"), unroll=True)))
+    found = operators(compact(converted(random_network("lstm"), unroll=True)))
     assert found["FULLY_CONNECTED"] == SPEC.timesteps + 1  # the input at once, then the dense layer
     assert found["TANH"] == 2 * SPEC.timesteps
     assert found["SOFTMAX"] == 1
@@ -253,7 +254,7 @@ def test_a_variable_of_tensorflow_is_found() -> None:
 
 
 def test_a_tensor_that_keeps_its_value_is_found() -> None:
-    root = tree(converted(random_twin("gru"), unroll=True))
+    root = tree(converted(random_network("gru"), unroll=True))
     tensor = root.subgraphs[0].tensors[3]
     tensor.isVariable, tensor.name = True, b"state"
     assert variables(_write(root)) == ["state"]

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Capture, refusal
-from twins import LONG, SPEC, UNITS, random_twin, raw_input
+from networks import LONG, SPEC, UNITS, random_network, raw_input
 
 from export import oracle
 from export.__main__ import main
 from export.bundle import Bundle
 from export.formats import pytorch_readme
-from export.network import GATES
 from export.predict import main as predict
 from export.publish import export_run
 from export.runtimes import TorchRuntime, open_runtime
@@ -27,6 +26,7 @@ from rnn_tf import Run
 from rnn_tf.config import Cell
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
+from rnn_tf.model.cells import CELLS
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
 safetensors = pytest.importorskip("safetensors", reason="safetensors is in the extra `torch`")
@@ -50,31 +50,31 @@ def torch_bundle(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bu
 
 
 # --- what it computes ---
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_every_cell_with_every_activation(cell: Cell, activation: str, path: Path) -> None:
-    twin = random_twin(cell, activation)
-    pytorch.write(twin, path)
+    network = random_network(cell, activation)
+    pytorch.write(network, path)
     runtime = TorchRuntime(path, SPEC)
     for batch in (1, 7, 64):
         x = raw_input(batch)
         found = runtime.predict(x)
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, oracle.probabilities(twin, x), rtol=0, atol=ROUNDING)
+        np.testing.assert_allclose(found, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_gates_may_have_another_activation(cell: Cell, path: Path) -> None:
     gates = "linear" if cell == "simple_rnn" else "hard_sigmoid"
-    twin = replace(random_twin(cell, spec=LONG), recurrent_activation=gates)
-    pytorch.write(twin, path)
+    network = replace(random_network(cell, spec=LONG), recurrent_activation=gates)
+    pytorch.write(network, path)
     x = raw_input(20, LONG)
     found = TorchRuntime(path, LONG).predict(x)
-    np.testing.assert_allclose(found, oracle.probabilities(twin, x), rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(found, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
 
 
 def test_input_that_cannot_be_written_to_is_taken_without_a_warning(path: Path) -> None:
-    pytorch.write(random_twin("gru"), path)
+    pytorch.write(random_network("gru"), path)
     x = raw_input(2)
     x.flags.writeable = False
     assert TorchRuntime(path, SPEC).predict(x).shape == (2, SPEC.classes)
@@ -82,7 +82,7 @@ def test_input_that_cannot_be_written_to_is_taken_without_a_warning(path: Path) 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_is_that_which_was_asked_for(threads: int, path: Path) -> None:
-    pytorch.write(random_twin("gru"), path)
+    pytorch.write(random_network("gru"), path)
     before = torch.get_num_threads()
     try:
         TorchRuntime(path, SPEC, threads)
@@ -92,11 +92,11 @@ def test_the_number_of_threads_is_that_which_was_asked_for(threads: int, path: P
 
 
 # --- what is in it ---
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 def test_tensors_have_the_names_and_shapes_of_pytorch(cell: Cell, path: Path) -> None:
     """They load, every one of them, into the layer that a PyTorch user knows."""
-    twin = random_twin(cell)
-    about = pytorch.write(twin, path)
+    network = random_network(cell)
+    about = pytorch.write(network, path)
     layer = getattr(torch.nn, {"simple_rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}[cell])
     module = torch.nn.ModuleDict(
         {
@@ -113,12 +113,12 @@ def test_tensors_have_the_names_and_shapes_of_pytorch(cell: Cell, path: Path) ->
     # The scale of raw input is inside.
     kernel = module["recurrent"].weight_ih_l0.detach().numpy()
     assert np.abs(kernel).max() == pytest.approx(
-        SPEC.normalization.scale[0] * np.abs(twin.kernel).max()
+        SPEC.normalization.scale[0] * np.abs(network.kernel).max()
     )
 
 
 def test_the_file_says_what_it_is(path: Path) -> None:
-    pytorch.write(random_twin("lstm", "relu"), path)
+    pytorch.write(random_network("lstm", "relu"), path)
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float32}  # noqa: SIM118
@@ -131,21 +131,21 @@ def test_the_file_says_what_it_is(path: Path) -> None:
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     """The library itself writes metadata in an order that changes from call to call."""
-    twin, files = random_twin("gru"), set()
+    network, files = random_network("gru"), set()
     for number in range(10):
-        pytorch.write(twin, tmp_path / str(number))
+        pytorch.write(network, tmp_path / str(number))
         files.add((tmp_path / str(number)).read_bytes())
     assert len(files) == 1
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_the_module_in_the_readme_runs_as_it_stands(
     cell: Cell, activation: str, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    twin = random_twin(cell, activation)
+    network = random_network(cell, activation)
     model = {"cell": cell, "units": UNITS, "activation": activation}
-    formats = {"torch": pytorch.write(twin, path)}
+    formats = {"torch": pytorch.write(network, path)}
     spec = json.loads(SPEC.to_json())
     lines = pytorch_readme.code({"spec": spec, "model": model, "formats": formats})
     assert max(map(len, lines)) <= 100
@@ -155,8 +155,8 @@ def test_the_module_in_the_readme_runs_as_it_stands(
     x = raw_input(5)
     with torch.inference_mode():
         answer = found["model"](torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(answer, oracle.probabilities(twin, x), rtol=0, atol=ROUNDING)
-    exact = oracle.probabilities(twin, np.zeros((1, SPEC.timesteps, SPEC.features)))[0]
+    np.testing.assert_allclose(answer, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
+    exact = oracle.probabilities(network, np.zeros((1, SPEC.timesteps, SPEC.features)))[0]
     label, _, probability = capsys.readouterr().out.rstrip("\n").rpartition(" ")
     assert label == SPEC.labels[int(exact.argmax())]
     assert float(probability) == pytest.approx(exact.max(), abs=ROUNDING)

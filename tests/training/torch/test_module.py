@@ -86,9 +86,9 @@ def test_the_real_model_s_logits_agree_where_rounding_does_not_count(
 ) -> None:
     """In float32 two orders of adding differ by some 2e-5 in logits of 30."""
     model = run.load_model()
-    twin = read_model(model, mnist.spec)
-    (state,) = deque(oracle.states(twin, mnist.test.x), maxlen=1)
-    expected = state @ twin.dense_kernel.astype(np.float64) + twin.dense_bias
+    network = read_model(model, mnist.spec)
+    (state,) = deque(oracle.states(network, mnist.test.x), maxlen=1)
+    expected = state @ network.dense_kernel.astype(np.float64) + network.dense_bias
     x = torch.from_numpy(mnist.test.x).double() * mnist.spec.normalization.scale[0]
     with torch.inference_mode():
         found = to_torch(model).double()(x).numpy()

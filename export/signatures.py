@@ -1,0 +1,68 @@
+"""What a file can be asked: the name, type and axes of every input and output.
+
+They stand in a bundle's manifest and in each file's own metadata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from export.network import INPUT, OUTPUT
+from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.errors import InputError
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output. An axis is a number, or a name where any number will do."""
+
+    name: str
+    dtype: str
+    axes: tuple[str | int, ...]
+    about: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A question: what goes in, and what comes out."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        ends = {"inputs": self.inputs, "outputs": self.outputs}
+        return {
+            "name": self.name,
+            **{end: [vars(tensor) for tensor in tensors] for end, tensors in ends.items()},
+        }
+
+
+def classify(spec: SequenceSpec) -> Signature:
+    """Whole sequences in, the probability of each class out."""
+    return Signature(
+        "classify",
+        (
+            Tensor(
+                INPUT, "float32", ("batch", spec.timesteps, spec.features),
+                "raw values, as the data has them; normalization is inside",
+            ),
+        ),
+        (Tensor(OUTPUT, "float32", ("batch", spec.classes), "of each label, in their order"),),
+    )  # fmt: skip
+
+
+# Every signature that this version knows, by name.
+SIGNATURES = {"classify": classify}
+
+
+def check_names(names: list[str]) -> None:
+    """Raise `InputError` for a signature that this version does not know."""
+    for name in names:
+        if name not in SIGNATURES:
+            raise InputError(
+                f"unknown signature {name!r}",
+                expected=f"one of {', '.join(SIGNATURES)}",
+                fix="Upgrade this package, or make the bundle again.",
+            )
