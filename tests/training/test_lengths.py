@@ -17,10 +17,10 @@ Examples = tuple[np.ndarray, np.ndarray]
 
 
 def mean_of_noise(timesteps: int, random: np.random.Generator) -> Examples:
-    """Noise around +0.3 or -0.3: to be summed up over all time steps."""
-    y = random.integers(0, 2, TRAIN + TEST)
-    x = random.normal(size=(len(y), timesteps)) + np.where(y == 1, 0.3, -0.3)[:, None]
-    return x, y
+    """Is the mean above zero? To be summed up over all time steps of noise around +-0.3."""
+    shift = np.where(random.random(TRAIN + TEST) < 0.5, 0.3, -0.3)
+    x = random.normal(size=(len(shift), timesteps)) + shift[:, None]
+    return x, (x.mean(axis=1) > 0).astype(int)
 
 
 def frequency(timesteps: int, random: np.random.Generator) -> Examples:
@@ -74,7 +74,7 @@ def test_the_default_trains_at_every_length(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("timesteps", [50, 200, 1000])
+@pytest.mark.parametrize("timesteps", [50, 1000])
 @pytest.mark.parametrize("task", [mean_of_noise, frequency, early_word])
 def test_gated_cells_train_at_every_length(
     task: Callable[..., Examples], timesteps: int, cell: str, tmp_path: Path
