@@ -6,32 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import tyro
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data import SequenceSpec, load
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
 from rnn_tf.startup import process
 
-if TYPE_CHECKING:
-    import keras
-
-
 # What the data of a model must have in common with those that it was trained on.
 COMPARED = ("timesteps", "features", "classes")
-
-
-def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
-    """The model's probabilities for every example of a split: float32 `(n, classes)`."""
-    from rnn_tf.training.keras.batches import evaluation_batches
-
-    result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
-    return result
 
 
 def evaluate(run: Run, source: str | None = None) -> Scores:
@@ -43,6 +30,8 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     data = load(source or run.config.dataset)
     check_fits(run.spec, data.spec, source or run.config.dataset)
     process.start()
+    from rnn_tf.training.keras.backend import probabilities
+
     return score(probabilities(run.load_model(), data.test, run.spec), data.test.y)
 
 
@@ -114,7 +103,7 @@ def as_tables(scores: Scores, spec: SequenceSpec) -> str:
     cell = max(name, len(str(scores.confusion.max()))) + 1
     lines = [
         f"accuracy  {scores.accuracy:.2%} of {scores.examples:,} examples",
-        f"loss      {scores.loss:.4f}",
+        f"loss      {scores.loss:z.4f}",
         "",
         f"{'class':<{name}}  precision  recall      F1  examples",
     ]

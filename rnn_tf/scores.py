@@ -66,7 +66,8 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
     pairs = np.bincount(y.astype(np.int64) * classes + predicted, minlength=classes * classes)
     of_truth = probabilities[np.arange(len(y)), y].astype(np.float64)
     loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
-    return Scores(pairs.reshape(classes, classes), float(loss))
+    # No loss is below 0, but rounding takes one that is 0 to -0, or a probability above 1.
+    return Scores(pairs.reshape(classes, classes), max(0.0, float(loss)))
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -15,8 +15,9 @@ from commands import refusal
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
-from rnn_tf.evaluate import as_tables, check_fits, evaluate, main, probabilities
+from rnn_tf.evaluate import as_tables, check_fits, evaluate, main
 from rnn_tf.scores import Scores
+from rnn_tf.training.keras.backend import probabilities
 
 Capture = pytest.CaptureFixture[str]
 

@@ -67,6 +67,13 @@ def test_certainty_of_the_wrong_class_is_a_finite_loss() -> None:
     assert scores.loss == pytest.approx(-math.log(1e-7))
 
 
+@pytest.mark.parametrize("one", [1.0, np.nextafter(np.float32(1), np.float32(2))])
+def test_certainty_of_the_right_class_is_no_loss_below_zero(one: float) -> None:
+    scores = score(np.full((3, 1), one, np.float32), np.zeros(3, np.int32))
+    assert math.copysign(1, scores.loss) == 1
+    assert f"{scores.loss}" == "0.0"
+
+
 def test_the_summary_is_plain_numbers() -> None:
     summary = score(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32)).summary()
     assert summary == {
