@@ -30,8 +30,8 @@ PROFILE = "data_profile.npz"
 
 # The files of a run, in the order in which they are removed: first what makes it a whole one.
 FILES = (
-    "config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl", "curves.png",
-    "confusion.png", PROFILE,
+    "config.json", "metrics.json", "failure.json", "spec.json", "model.keras", "history.jsonl",
+    "curves.png", "confusion.png", PROFILE,
 )  # fmt: skip
 
 # What `config.json` says about the layout of the directory. Raised when it changes.
@@ -62,6 +62,10 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.json"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "failure.json"
 
     @property
     def curves_file(self) -> Path:
@@ -131,11 +135,30 @@ class Run:
             return keras.saving.load_model(self.model_file, compile=False, safe_mode=True)
 
     def require_finished(self) -> None:
+        """Raise `InputError` when there is no model yet, or none to come."""
+        self.require_no_failure()
         if not self.finished:
             raise InputError(
                 f"the run is not finished: {self.path}",
                 fix=f"Go on with: python -m rnn_tf.train --run-dir {self.path} --resume",
             )
+
+    @property
+    def failed(self) -> bool:
+        """Whether training ended without a model. To go on would only repeat it."""
+        return self.failure_file.exists()
+
+    def require_no_failure(self) -> None:
+        """Raise `InputError` when training ended without a model: why, and what to change."""
+        if not self.failed:
+            return
+        with _readable(self.failure_file):
+            failure = json.loads(self.failure_file.read_text())
+            reason, advice = failure["reason"], failure["advice"]
+        raise InputError(
+            f"training ended without a model in {self.path}: {reason}",
+            fix=f"Train it again with --overwrite, and {advice}.",
+        )
 
     # --- life cycle ---
     @classmethod
@@ -209,6 +232,11 @@ class Run:
         """Mark the run as finished, and delete the checkpoint."""
         write_text(self.metrics_file, json.dumps(metrics, indent=2) + "\n")
         self.drop_checkpoint()
+
+    def save_failure(self, reason: str, advice: str) -> None:
+        """Mark the run as one that ended without a model: why, and which setting to change."""
+        failure = {"reason": reason, "advice": advice}
+        write_text(self.failure_file, json.dumps(failure, indent=2) + "\n")
 
     def drop_checkpoint(self) -> None:
         shutil.rmtree(self.checkpoint_file.parent, ignore_errors=True)

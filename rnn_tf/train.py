@@ -13,6 +13,7 @@ from rnn_tf.command import arguments, option, parse
 from rnn_tf.config import TrainConfig, preset
 from rnn_tf.errors import CheckFailed, one_line_errors
 from rnn_tf.run import Run, holds_run
+from rnn_tf.training import divergence
 from rnn_tf.training.job import Interrupted, train
 
 __all__ = ["main", "summary", "train"]
@@ -60,8 +61,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train"
             print(f"go on with: {prog} --run-dir {path} --resume", file=sys.stderr)
         return 130
     print(summary(run))
+    if said := no_better_than_guessing(run):
+        print(said, file=sys.stderr)
     if run.metrics["stopped"]:
-        raise CheckFailed(f"{run.metrics['stopped']}; the best epoch before that was kept")
+        raise CheckFailed(
+            f"{run.metrics['stopped']}; the best epoch before that was kept. For a better one, "
+            f"{divergence.advice(run.config, run.spec)}"
+        )
     return 0
 
 
@@ -83,6 +89,20 @@ def summary(run: Run) -> str:
             f"{metrics['best_epoch']} of {len(run.history)}",
             f"run         {run.path}",
         )
+    )
+
+
+def no_better_than_guessing(run: Run) -> str | None:
+    """What to say when the test accuracy is that of one answer for all examples, or below."""
+    # A trial of a search has no test scores, and a run of an older version does not say which
+    # class is the most frequent.
+    test = run.metrics.get("test", {})
+    if "most_frequent_share" not in test or test["accuracy"] > test["most_frequent_share"]:
+        return None
+    label = run.spec.labels[test["most_frequent_class"]]
+    return (
+        f"the model is no better on the test split than always answering {label!r} "
+        f"({test['most_frequent_share']:.2%})"
     )
 
 

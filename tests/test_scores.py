@@ -76,8 +76,20 @@ def test_certainty_of_the_right_class_is_no_loss_below_zero(one: float) -> None:
 
 def test_the_summary_is_plain_numbers() -> None:
     summary = score(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32)).summary()
-    assert summary == {"accuracy": 1.0, "loss": 0.0, "examples": 3}
-    assert [type(value) for value in summary.values()] == [float, float, int]
+    assert summary == {
+        "accuracy": 1.0,
+        "loss": 0.0,
+        "examples": 3,
+        "most_frequent_class": 0,
+        "most_frequent_share": 1 / 3,
+    }
+    assert [type(value) for value in summary.values()] == [float, float, int, int, float]
+
+
+def test_the_most_frequent_class_is_that_of_the_truth() -> None:
+    # Everything is called class 0; three of four are class 2.
+    summary = score(np.eye(3)[[0, 0, 0, 0]], np.array([2, 2, 0, 2], np.int32)).summary()
+    assert (summary["most_frequent_class"], summary["most_frequent_share"]) == (2, 0.75)
 
 
 def test_labels_of_few_bits_do_not_overflow() -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rnn_tf.config import TrainConfig
+from rnn_tf.config import TrainConfig, type_of
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.cells import CELLS, Cell
@@ -140,7 +140,7 @@ def _parse_range(where: str, name: str, bounds: dict[Any, Any]) -> Range:
             f"{where}: bad range", expected="low and high, and if you like sampling and step",
             got=", ".join(map(str, bounds)) or "nothing",
         )  # fmt: skip
-    if isinstance(getattr(TrainConfig(), name), str):
+    if type_of(name) not in (int, float):
         raise InputError(f"{where}: a range of names", expected="a list of choices")
     low, high = (_value(where, name, bounds[key]) for key in ("low", "high"))
     sampling, step = bounds.get("sampling", "linear"), bounds.get("step")
@@ -162,7 +162,7 @@ def _parse_range(where: str, name: str, bounds: dict[Any, Any]) -> Range:
 
 def _value(where: str, name: str, value: Any) -> Any:
     """A value of the file as the setting's type: checked by the setting itself."""
-    if isinstance(getattr(TrainConfig(), name), float) and not isinstance(value, bool):
+    if type_of(name) is float and not isinstance(value, bool):
         try:
             value = float(value)  # YAML 1.1 reads 1e-3 as a text
         except (TypeError, ValueError):
@@ -239,6 +239,7 @@ def hyperparameters(
     """
     import keras_tuner
 
+    base = base.resolved(spec)
     result = keras_tuner.HyperParameters()
     if max_parameters is not None:
         units = within(space, base, spec, max_parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
 from rnn_tf.startup import compile_cache
 from rnn_tf.training.backend import Backend, choose_backend
+from rnn_tf.training.divergence import DivergenceWarning
 from tuning.oracles import ALIVE, OBJECTIVE, REASON
 from tuning.space import configure
 from tuning.trial import train_trial, without_test
@@ -74,7 +76,10 @@ class TrialTuner(base_tuner.BaseTuner):
         """Train trials until the oracle has no more. Raises `InputError` when none can be kept."""
         keras_tuner_config.DEBUG = False  # a trial that fails is recorded, not printed
         try:
-            super().search()
+            with warnings.catch_warnings():
+                # To try what diverges is what a search is for.
+                warnings.simplefilter("ignore", DivergenceWarning)
+                super().search()
         except keras_tuner.errors.FatalError as error:
             raise InputError(str(error)) from error
 

@@ -149,6 +149,7 @@ def find_run(
     run = Run.open(path)
     if not resume:
         raise _occupied(run)
+    run.require_no_failure()
     if config is not None and config != run.config:
         name = next(
             field.name
@@ -166,7 +167,9 @@ def find_run(
 
 def _occupied(run: Run) -> InputError:
     state, fix = "a finished run", "Add --overwrite to replace it, or choose another --run-dir."
-    if not run.finished:
+    if run.failed:
+        state = "a run that ended without a model"
+    elif not run.finished:
         state, fix = "an unfinished run", f"Add --resume to go on with it. {fix}"
     return InputError(f"the folder already holds {state}: {run.path}", fix=fix)
 
@@ -221,7 +224,11 @@ def _fit(
             callbacks.append(_import_plots(beside))
         if progress:
             how, precision = backend.describe(run.config, data), backend.precision(run.config)
-            print(f"training on {run.config.dataset} ({how}, {precision})", file=sys.stderr)
+            rate = float(run.config.resolved(run.spec).learning_rate)
+            print(
+                f"training on {run.config.dataset} ({how}, {precision}, learning rate {rate:.2g})",
+                file=sys.stderr,
+            )
             from rnn_tf.training.progress import ProgressBar
 
             bar = ProgressBar(run.config.epochs, len(run.history), waiting=backend.first_epoch)
