@@ -19,7 +19,7 @@ from export.bundle import SERVING_VERSION, Bundle
 from export.network import INPUT, OUTPUT, Twin
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
-from rnn_tf.startup import process
+from rnn_tf.startup import process, stderr
 
 
 class Runtime(Protocol):
@@ -110,7 +110,7 @@ class LiteRuntime:
         from ai_edge_litert.interpreter import Interpreter
 
         # It says on stderr that it uses its own kernels, and nothing turns that off.
-        with process.silent_stderr():
+        with stderr.muted():
             self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]

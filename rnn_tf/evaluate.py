@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data import SequenceSpec, Split, load, needs_tensorflow
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
     """The model's probabilities for every example of a split: float32 `(n, classes)`."""
     from rnn_tf.training.keras.batches import evaluation_batches
+    from rnn_tf.training.keras.tracing import new_programs_expected
 
-    result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
+    with new_programs_expected():
+        result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
     return result
 
 
@@ -36,8 +38,11 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     Raises `InputError` when the run is not finished, or `source` has another specification.
     """
     run.require_finished()
-    data = load(source or run.config.dataset)
-    check_fits(run.spec, data.spec, source or run.config.dataset)
+    source = source or run.config.dataset
+    if needs_tensorflow(source):
+        process.start()
+    data = load(source)
+    check_fits(run.spec, data.spec, source)
     process.start()
     return score(probabilities(run.load_model(), data.test, data.spec), data.test.y)
 

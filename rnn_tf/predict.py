@@ -53,7 +53,11 @@ def predict(run: Run, sequences: list[Sequences]) -> list[Prediction]:
     run.require_finished()
     process.start()
     x = np.concatenate([file.x for file in sequences]) * np.float32(run.spec.scale)
-    return named(run.load_model().predict(x, verbose=0), sequences, run.spec)
+    from rnn_tf.training.keras.tracing import new_programs_expected
+
+    with new_programs_expected():
+        probabilities = run.load_model().predict(x, verbose=0)
+    return named(probabilities, sequences, run.spec)
 
 
 def named(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # The files of a run, in the order in which they are removed: first what makes it a whole one.
 FILES = (
     "config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl", "curves.png",
-    "confusion.png",
+    "confusion.png", "compiled.json",
 )  # fmt: skip
 
 # What `config.json` says about the layout of the directory. Raised when it changes.
@@ -64,6 +64,10 @@ class Run:
     @property
     def confusion_file(self) -> Path:
         return self.path / "confusion.png"
+
+    @property
+    def compiled_file(self) -> Path:
+        return self.path / "compiled.json"
 
     @property
     def tensorboard_folder(self) -> Path:

@@ -17,10 +17,10 @@ import tyro
 
 from rnn_tf.command import arguments, option, parse
 from rnn_tf.config import TrainConfig, preset
-from rnn_tf.data import SequenceData, Split, load
+from rnn_tf.data import SequenceData, Split, load, needs_tensorflow
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import Run, holds_run, new_path
-from rnn_tf.startup import compile_cache, process
+from rnn_tf.startup import compile_cache, process, xla_flags
 from rnn_tf.training.keras import devices
 
 if TYPE_CHECKING:
@@ -57,11 +57,8 @@ def train(
     elif run.finished:
         return run
     config = run.config if run else config or TrainConfig()
-    # Reading the data is native code for the most part, and importing TensorFlow is not.
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(lambda: data or load(config.dataset))
-        process.start(config, verbose=verbose)
-        data = loading.result()
+    data = data or _load_while_tensorflow_starts(config, verbose)
+    start(config, verbose)
     from rnn_tf.model.classifier import build_model
 
     # What cannot be built is found out before anything on disk is touched.
@@ -74,6 +71,23 @@ def train(
         raise InputError(f"the data are not those that the run was begun with: {config.dataset}")
     run.tidy()
     return _train(run, data, began, progress)
+
+
+def start(config: TrainConfig, verbose: bool = False) -> None:
+    """Start TensorFlow for what `config` trains."""
+    whole_loops = xla_flags.is_small(config) if config.backend == "keras" else None
+    process.start(whole_loops=whole_loops, verbose=verbose)
+
+
+def _load_while_tensorflow_starts(config: TrainConfig, verbose: bool) -> SequenceData:
+    if needs_tensorflow(config.dataset):
+        start(config, verbose)
+        return load(config.dataset)
+    # Reading the data is native code for the most part, and importing TensorFlow is not.
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(load, config.dataset)
+        start(config, verbose)
+        return loading.result()
 
 
 def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
@@ -106,31 +120,30 @@ def _train(run: Run, data: SequenceData, began: float, progress: bool) -> Run:
             **{name: split.summary() for name, split in scores.items()},
         }
     )
-    compile_cache.seal()
+    compile_cache.record()
     return run
 
 
 def _score_and_draw(
     run: Run, data: SequenceData, way: Way, fitted: Fitted, beside: ThreadPoolExecutor
 ) -> dict[str, Scores]:
-    """Score the splits while `beside` draws: scoring leaves Python, which drawing needs, idle."""
+    """Draw while `beside` scores the splits: scoring leaves Python, which drawing needs, idle.
+
+    Not the other way round: Matplotlib opens its fonts once for each thread that draws, and never
+    closes them.
+    """
     from rnn_tf import plots
     from rnn_tf.scores import score
 
     def scored(split: Split) -> Scores:
         return score(way.probabilities(fitted.model, split), split.y)
 
-    def draw_confusion() -> None:
-        labels, path = data.spec.labels, run.confusion_file
-        plots.plot_confusion(test.confusion, labels, test.accuracy, path)
-
-    curves = beside.submit(plots.plot_curves, fitted.history, fitted.best_epoch, run.curves_file)
-    test = scored(data.test)
-    confusion = beside.submit(draw_confusion)
-    scores = {"train": scored(data.train), "valid": scored(data.valid), "test": test}
-    for picture in (curves, confusion):
-        picture.result()  # raises what drawing raised
-    return scores
+    splits = {"test": data.test, "train": data.train, "valid": data.valid}
+    scoring = {name: beside.submit(scored, split) for name, split in splits.items()}
+    plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
+    test = scoring["test"].result()
+    plots.plot_confusion(test.confusion, data.spec.labels, test.accuracy, run.confusion_file)
+    return {name: scoring[name].result() for name in ("train", "valid", "test")}
 
 
 class Way(NamedTuple):
@@ -145,17 +158,27 @@ class Way(NamedTuple):
 
 def _in_keras(run: Run, data: SequenceData) -> Way:
     from rnn_tf.evaluate import probabilities
-    from rnn_tf.training.keras.fit import fit, why_not_fused
+    from rnn_tf.training.keras import compilation
+    from rnn_tf.training.keras.fit import KEPT, fit, why_not_fused
 
     config = run.config
+    compilation.warn_if_unusual(config)
+    compilation.keep(run)
     precision = devices.choose_precision(config.precision)
     strategy = devices.choose_strategy(config)
     reason = why_not_fused(config, data, strategy)
+    how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
     return Way(
-        how="each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}",
+        how=f"{how}{compilation.describe(config)}",
         precision=precision,
         fit=lambda callbacks: fit(
-            config, data, run, precision=precision, strategy=strategy, callbacks=callbacks
+            config,
+            data,
+            run,
+            precision=precision,
+            strategy=strategy,
+            callbacks=callbacks,
+            kept=KEPT if strategy is None else None,
         ),
         probabilities=lambda model, split: probabilities(model, split, data.spec),
         waiting="compiling",

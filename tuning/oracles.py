@@ -32,9 +32,9 @@ OBJECTIVE = "val_accuracy"
 # A worker says with this value of its trial why it failed: KerasTuner's messages to the chief
 # have no place for a reason, and values of this kind are how it passes notes itself.
 REASON = "tuner/reason"
-# What a worker asks the chief: which search is this, and is XLA told how to compile small layers?
+# What a worker asks the chief: which search is this, and does XLA compile loops whole in it?
 # And what it says: I am alive.
-SETTINGS, ALIVE, XLA_TOLD = "settings", "alive", "xla told"
+SETTINGS, ALIVE, WHOLE_LOOPS = "settings", "alive", "whole loops"
 
 
 # One call at a time, from whatever thread.
@@ -112,7 +112,7 @@ class Durable(keras_tuner.Oracle):
             return found
         answer = keras_tuner.HyperParameters()
         answer.values[SETTINGS] = self.settings
-        answer.values[XLA_TOLD] = xla_flags.are_set()
+        answer.values[WHOLE_LOOPS] = xla_flags.are_in_effect()
         return trials.Trial(answer, trial_id=trial_id)
 
     @contextlib.contextmanager

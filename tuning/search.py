@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceData, load
+from rnn_tf.data import SequenceData, load, needs_tensorflow
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.files.writing import TEMPORARY, said_plainly, write_text
 from rnn_tf.run import Run, holds_run
-from rnn_tf.startup import compile_cache, process
+from rnn_tf.startup import compile_cache, process, xla_flags
 from rnn_tf.train import train
+from rnn_tf.training.keras import compilation
 from tuning import report
 from tuning.settings import Settings
 from tuning.space import Space, hyperparameters, largest, read_space
@@ -56,11 +57,15 @@ def search(
     if max_minutes is not None and not max_minutes > 0:
         raise InputError("bad max_minutes", expected="more than 0", got=max_minutes)
     space = read_space(settings.space)
-    data = data or load(settings.dataset)
+    if data is None:
+        if needs_tensorflow(settings.dataset):
+            process.start(verbose=verbose)
+        data = load(settings.dataset)
     begin(directory, settings, space, resume=resume)
-    # Workers inherit what this sets.
+    # One process compiles all its trials in the same way, and all workers as this process does.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)
-    process.start(most, verbose=verbose)
+    process.start(whole_loops=xla_flags.is_small(most), verbose=verbose)
+    compilation.warn_if_unusual(most)
     oracle = build(settings, space, data, directory)
     if max_minutes is not None:
         oracle.until = time.monotonic() + 60 * max_minutes
@@ -214,7 +219,7 @@ def finish(oracle: Durable, settings: Settings, data: SequenceData, directory: P
     if not rows or rows[0]["score"] is None:
         reasons = sorted({row["status"] for row in rows})
         raise CheckFailed(f"no trial gave a model: {'; '.join(reasons) or 'none was begun'}")
-    compile_cache.seal()
+    compile_cache.record()
     report.write_report(rows, oracle, directory)
     config = report.config_of(oracle, rows[0]["trial"], settings.base())
     path = directory / "best"

@@ -57,10 +57,12 @@ def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
 def _train(run: Run, data: SequenceData, began: float, kept: CompiledModels | None) -> None:
     import keras
 
+    from rnn_tf.training.keras import compilation
     from rnn_tf.training.keras.fit import fit
 
     config = run.config
     run.tidy()
+    compilation.keep(run)
     devices.seed_everything(config)
     precision = devices.choose_precision(config.precision)
     strategy = devices.choose_strategy(config)

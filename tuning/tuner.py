@@ -93,7 +93,7 @@ class RemoteTuner(TrialTuner):
         resident = psutil.Process().memory_info().rss
         self.smallest = self.smallest or resident
         if resident > self.smallest + GROWTH:
-            compile_cache.seal()
+            compile_cache.record()
             raise SystemExit(GROWN)
 
     def say_alive(self) -> None:

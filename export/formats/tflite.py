@@ -54,12 +54,12 @@ def write_float16(twin: Twin, path: Path) -> dict[str, Any]:
 def _convert(twin: Twin, *, unroll: bool) -> bytes:
     import tensorflow as tf
 
-    from rnn_tf.startup.process import silent_stderr
+    from rnn_tf.startup import stderr
 
     module = tf.Module()
     module.serving_default = inference_function(twin, unroll=unroll)
     concrete = module.serving_default.get_concrete_function()
-    with silent_stderr():
+    with stderr.muted():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         return compact(converter.convert())
 

@@ -30,7 +30,7 @@ from export.formats.tflite_file import (
 from export.network import GATES, Twin
 from rnn_tf.config import Cell
 from rnn_tf.data.spec import SequenceSpec
-from rnn_tf.startup.process import silent_stderr
+from rnn_tf.startup import stderr
 
 
 def converted(twin: Twin, *, unroll: bool) -> bytes:
@@ -38,7 +38,7 @@ def converted(twin: Twin, *, unroll: bool) -> bytes:
     module = tf.Module()
     module.serving_default = inference_function(twin, unroll=unroll)
     concrete = module.serving_default.get_concrete_function()
-    with silent_stderr():
+    with stderr.muted():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         result: bytes = converter.convert()
     return result
