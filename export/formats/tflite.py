@@ -24,7 +24,7 @@ from export.markdown import code, zeros
 from export.network import INPUT, OUTPUT, Network
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
-from rnn_tf.startup.process import silent_stderr
+from rnn_tf.startup import stderr
 
 
 def write(network: Network, path: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _convert(network: Network, *, unroll: bool) -> bytes:
     module = tf.Module()
     module.serving_default = inference_function(network, unroll=unroll)
     concrete = module.serving_default.get_concrete_function()
-    with silent_stderr():
+    with stderr.muted():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         return compact(converter.convert())
 
@@ -91,7 +91,7 @@ class LiteRuntime:
         from ai_edge_litert.interpreter import Interpreter
 
         # It says on stderr that it uses its own kernels, and nothing turns that off.
-        with silent_stderr():
+        with stderr.muted():
             self.interpreter = Interpreter(model_path=str(path), num_threads=threads or 1)
             self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]
