@@ -82,8 +82,10 @@ def test_calibrated_rounding_beats_rounding_to_nearest(cell: Cell, activation: s
         assert 0 < error < 0.6 * mean_difference(network, nearest, x)
 
 
-@pytest.mark.parametrize("stack", STACKS)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "stack"),
+    [("simple_rnn", "3 layers both ways"), ("lstm", "2 layers"), ("gru", "both ways")],
+)
 def test_so_it_does_in_every_layer_and_direction(cell: Cell, stack: str) -> None:
     network = trained_like(cell, **{"activation": "tanh", **STACKS[stack]})
     calibration, other = waves(200, seed=0), waves(200, seed=1)
