@@ -1,7 +1,7 @@
 """The classifier written from its formulas, in float64 NumPy: what every format is held against.
 
 Nothing here is shared with an exporter, a converter or a runtime, so that an agreement means
-something. Sequences are turned to `(timesteps, n, ...)` inside, a frame after the other in memory.
+something.
 
 The formulas say what is computed, an `Arithmetic` says in which numbers: float64, or another that
 a check brings (`export.check.rounding`).
@@ -10,6 +10,7 @@ a check brings (`export.check.rounding`).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -104,7 +105,8 @@ LINEAR_PIECES = (
 class Arithmetic(Protocol):
     """The numbers that the formulas are computed in."""
 
-    dtype: type[np.floating]
+    @property
+    def dtype(self) -> type[np.floating]: ...
 
     def product(self, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """`x @ kernel + bias`, of `x` `(..., inputs)`."""
@@ -112,8 +114,8 @@ class Arithmetic(Protocol):
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """What these numbers make of the exact result of one operation, `(..., n, columns)`."""
 
-    def approximated(self, values: np.ndarray) -> np.ndarray:
-        """What they make of a function that is not one operation, as exp or tanh."""
+    def approximated(self, function: str, values: np.ndarray) -> np.ndarray:
+        """What they make of the values of a function that is not one operation, as exp or tanh."""
 
 
 class Float64:
@@ -128,7 +130,8 @@ class Float64:
     def rounded(self, values: np.ndarray) -> np.ndarray:
         return values
 
-    approximated = rounded
+    def approximated(self, function: str, values: np.ndarray) -> np.ndarray:
+        return values
 
 
 FLOAT64 = Float64()
@@ -153,7 +156,7 @@ def classified(
     frames: np.ndarray,
     arithmetic: Arithmetic = FLOAT64,
 ) -> np.ndarray:
-    """The probabilities `(n, classes)` of `frames` `(timesteps, n, features)`, read by `layers`."""
+    """The probabilities `(n, classes)` of `frames` `(n, timesteps, features)`, read by `layers`."""
     *before, last = layers
     with _no_warnings():
         for layer in before:
@@ -163,32 +166,19 @@ def classified(
         return softmax(logits, arithmetic)
 
 
-def normalized(
-    network: Network, x: np.ndarray, arithmetic: Arithmetic = FLOAT64
-) -> np.ndarray:
-    """Raw `x` `(n, timesteps, features)` as the first layer reads it: x * scale + shift.
-
-    `(timesteps, n, features)`.
-    """
+def normalized(network: Network, x: np.ndarray, arithmetic: Arithmetic = FLOAT64) -> np.ndarray:
+    """Raw `x` as the first layer reads it: x * scale + shift."""
     normalize = network.spec.normalization
     scale, shift = (np.array(each, arithmetic.dtype) for each in (normalize.scale, normalize.shift))
-    product = arithmetic.rounded(by_time(x, arithmetic) * scale)
-    return arithmetic.rounded(product + shift) if shift.any() else product
+    scaled = arithmetic.rounded(x.astype(arithmetic.dtype) * scale)
+    return arithmetic.rounded(scaled + shift) if shift.any() else scaled
 
 
-def by_time(x: np.ndarray, arithmetic: Arithmetic = FLOAT64) -> np.ndarray:
-    """`x` `(n, timesteps, features)` as `(timesteps, n, features)`."""
-    return np.ascontiguousarray(x.transpose(1, 0, 2), arithmetic.dtype)
-
-
-def final_states(
-    layer: Layer, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64
-) -> np.ndarray:
+def final_states(layer: Layer, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64) -> np.ndarray:
     """The states of each direction after its last step, side by side: `(n, width)`."""
     found = []
     for direction, order in zip(layer.directions, ORDERS, strict=False):
-        for state in read(direction, frames[::order], arithmetic):
-            final = state
+        (final,) = deque(read(direction, frames[:, ::order], arithmetic), maxlen=1)
         found.append(final)
     return np.concatenate(found, axis=1)
 
@@ -196,17 +186,16 @@ def final_states(
 def layer_states(
     layer: Layer, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64
 ) -> list[np.ndarray]:
-    """The state of each direction after each step, where the step is: `(timesteps, n, units)`.
+    """The state of each direction after each step, where the step is: `(n, timesteps, units)`.
 
-    Of `frames` `(timesteps, n, inputs)`.
+    Of `frames` `(n, timesteps, inputs)`.
     """
     found = []
     for direction, order in zip(layer.directions, ORDERS, strict=False):
         states = np.empty((*frames.shape[:2], direction.units), arithmetic.dtype)
-        for after, state in zip(
-            states[::order], read(direction, frames[::order], arithmetic), strict=True
-        ):
-            after[:] = state
+        in_order = states[:, ::order]
+        for t, state in enumerate(read(direction, frames[:, ::order], arithmetic)):
+            in_order[:, t] = state
         found.append(states)
     return found
 
@@ -214,10 +203,11 @@ def layer_states(
 def read(
     weights: Recurrence, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64
 ) -> Iterator[np.ndarray]:
-    """The state h `(n, units)` after each of `frames` `(timesteps, n, inputs)`, one by one."""
-    state = zeros(weights, frames.shape[1], arithmetic)
-    for start in range(0, len(frames), STEPS_AT_ONCE):
-        for row in _input(weights, frames[start : start + STEPS_AT_ONCE], arithmetic):
+    """The state h `(n, units)` after each step of `frames` `(n, timesteps, inputs)`, one by one."""
+    state = zeros(weights, len(frames), arithmetic)
+    for start in range(0, frames.shape[1], STEPS_AT_ONCE):
+        by_time = frames[:, start : start + STEPS_AT_ONCE].swapaxes(0, 1)
+        for row in _input(weights, np.ascontiguousarray(by_time), arithmetic):
             with _no_warnings():
                 state = STEPS[weights.cell](weights, arithmetic, row, *state)
             yield state[0]
@@ -250,7 +240,7 @@ def _no_warnings() -> np.errstate:
 def softmax(logits: np.ndarray, arithmetic: Arithmetic = FLOAT64) -> np.ndarray:
     """Along the last axis."""
     powers = np.exp(arithmetic.rounded(logits - logits.max(axis=-1, keepdims=True)))
-    powers = arithmetic.approximated(powers)
+    powers = arithmetic.approximated("exponential", powers)
     return arithmetic.rounded(powers / powers.sum(axis=-1, keepdims=True))
 
 
@@ -263,9 +253,7 @@ def simple_rnn(weights: Recurrence, a: Arithmetic, xw: np.ndarray, h: np.ndarray
     return (f(a.rounded(xw + _state(weights, h, a))),)
 
 
-def lstm(
-    weights: Recurrence, a: Arithmetic, xw: np.ndarray, h: np.ndarray, c: np.ndarray
-) -> State:
+def lstm(weights: Recurrence, a: Arithmetic, xw: np.ndarray, h: np.ndarray, c: np.ndarray) -> State:
     """Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000.
 
     i, f, o = s(x W + h U + b) and g = f(x W + h U + b), each with its own columns;
@@ -297,7 +285,7 @@ def _function(name: str, arithmetic: Arithmetic) -> Activation:
     function = ACTIVATIONS[name]
     if name in LINEAR_PIECES:
         return function
-    return lambda x: arithmetic.approximated(function(x))
+    return lambda x: arithmetic.approximated(name, function(x))
 
 
 def _input(weights: Recurrence, x: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:

@@ -104,7 +104,8 @@ def compare(
 ) -> Row:
     """Hold `got` against the oracle's `exact`, Keras's `reference` and `itself` on the test split.
 
-    `limit` is what float32 promises of the family (`rounding.limit`). All others are probabilities `(n, classes)`. Raises `CheckFailed` when a format gives another shape.
+    `limit` is what float32 promises of the family (`rounding.limit`). All others are probabilities
+    `(n, classes)`. Raises `CheckFailed` when a format gives another shape.
     """
     if got.shape != exact.shape:
         raise CheckFailed(f"{name}, {family.name}: shape {got.shape}, expected {exact.shape}")

@@ -22,9 +22,9 @@ from export.network import Layer, Network
 
 # The largest relative error of one operation: half the distance from 1 to the next float32.
 UNIT = 2.0**-24
-# That of an approximated function, in units of max(1, |value|). Over -12..12, TensorFlow, TFLite
-# and onnxruntime are off by 4 to 5 in tanh, 1 to 4 in most others, and 20 in one (silu).
-FUNCTION_UNITS = 5
+# That of a function that is approximated, in units of max(1, |value|): the largest of TensorFlow,
+# TFLite and onnxruntime over -12..12, which is 5 (of tanh) or less where nothing is said.
+FUNCTION_UNITS, UNITS_OF = 5, {"elu": 2, "celu": 3, "selu": 3, "gelu": 12, "silu": 20}
 # The limit is this multiple of the largest move seen, since other runtimes round otherwise, and at
 # least what a single function may be off.
 MULTIPLE, LEAST = 2, 32 * UNIT
@@ -42,7 +42,7 @@ def limit(
     The hardest examples are tried: those where `found`, what some runtime answered, is furthest
     from `exact`; the first ones without it. Infinite where float32 overflows.
     """
-    most = max(LEAST_HARDEST, min(HARDEST, HARDEST_STEPS // network.spec.timesteps))
+    most = most_tried(network)
     if found is not None:
         with np.errstate(invalid="ignore"):
             off = np.nan_to_num(np.abs(found - exact).max(axis=1), nan=np.inf)
@@ -50,6 +50,11 @@ def limit(
         x, exact = x[rows], exact[rows]
     spread = _spread(network, x[:most], exact[:most])
     return max(LEAST, MULTIPLE * spread)
+
+
+def most_tried(network: Network) -> int:
+    """How many examples `limit` tries, at most."""
+    return max(LEAST_HARDEST, min(HARDEST, HARDEST_STEPS // network.spec.timesteps))
 
 
 def _spread(network: Network, x: np.ndarray, exact: np.ndarray) -> float:
@@ -61,7 +66,7 @@ def _spread(network: Network, x: np.ndarray, exact: np.ndarray) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         ways: list[tuple[tuple[Layer, ...], np.ndarray]] = [
             (network.layers, oracle.normalized(network, x, arithmetic)),
-            (network.raw_layers, oracle.by_time(x, arithmetic)),
+            (network.raw_layers, x.astype(arithmetic.dtype)),
         ]
         moves = [
             np.abs(oracle.classified(network, layers, frames, arithmetic) - exact).max()
@@ -90,8 +95,9 @@ class RandomlyRounded:
     def rounded(self, values: np.ndarray) -> np.ndarray:
         return self._moved(values, np.abs(values))
 
-    def approximated(self, values: np.ndarray) -> np.ndarray:
-        return self._moved(values, FUNCTION_UNITS * np.maximum(1, np.abs(values)))
+    def approximated(self, function: str, values: np.ndarray) -> np.ndarray:
+        units = UNITS_OF.get(function, FUNCTION_UNITS)
+        return self._moved(values, units * np.maximum(1, np.abs(values)))
 
     def _moved(self, values: np.ndarray, size: np.ndarray) -> np.ndarray:
         """`values`, each off by up to a unit of its `size`."""

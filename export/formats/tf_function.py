@@ -24,9 +24,7 @@ State = tuple["tf.Tensor", ...]
 Step = Callable[["tf.Tensor", State | None], State]
 
 
-def inference_function(
-    network: Network, *, unroll: bool | None = None, fold: bool = True
-) -> Any:
+def inference_function(network: Network, *, unroll: bool | None = None, fold: bool = True) -> Any:
     """The network as a `tf.function`, weights as constants, for SavedModel and the converters.
 
     It maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to a dictionary with
