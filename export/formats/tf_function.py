@@ -29,8 +29,8 @@ def inference_function(network: Network, *, unroll: bool | None = None, fold: bo
 
     It maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to a dictionary with
     float32 `probabilities` `(batch, classes)`. `unroll` writes the time steps out, by default as
-    many as are worth it. `fold` has the normalization inside the weights of the first layer; weights
-    that are to be rounded are better off without, since features may be of very different size.
+    many as are worth it. `fold` puts the normalization into the weights of the first layer. Weights
+    that are to be rounded are better off without it: features may be of very different size.
     """
     import tensorflow as tf
 
