@@ -598,7 +598,7 @@ def test_nor_may_it_be_one_of_few_where_all_probabilities_are_off() -> None:
     exact[0] = [0.51, 0.49]
     ideal = compare("oracle", family, exact, exact, exact, exact, 1e-5)
     for off, rules in ((0.015, 0), (0.03, 2)):
-        got = exact + [-off, off]
+        got = exact + np.array([-off, off])
         found = compare("tflite_int8", family, got, exact, exact, got, 1e-5)
         assert found.agreement == 0.95
         assert len(failures(found, ideal, quantized=True)) == rules
