@@ -31,8 +31,6 @@ KEYS = {
     "layout", "model", "spec", "dataset", "metrics", "signatures", "formats", "not_shipped",
     "files", "versions",
 }  # fmt: skip
-
-
 # What lies at the top of a bundle and is checked against the manifest.
 _TOPS = (REFERENCE, *(each.file for each in FORMATS.values()))
 

@@ -22,6 +22,9 @@ class Tensor:
     axes: tuple[str | int, ...]
     about: str
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "axes": list(self.axes)}
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -32,10 +35,11 @@ class Signature:
     outputs: tuple[Tensor, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         ends = {"inputs": self.inputs, "outputs": self.outputs}
         return {
             "name": self.name,
-            **{end: [vars(tensor) for tensor in tensors] for end, tensors in ends.items()},
+            **{end: [tensor.to_dict() for tensor in tensors] for end, tensors in ends.items()},
         }
 
 

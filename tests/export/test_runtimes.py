@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- the same call for all ---
 @pytest.mark.parametrize("name", NAMES)
 def test_every_runtime_answers_as_the_oracle_does(name: str, folder: Path) -> None:
-    runtime = open_file(name, folder / file_of(name), SPEC, 1)
+    runtime = open_file(name, folder / file_of(name), SPEC)
     x = raw_input(64)
     exact = OracleRuntime(NETWORK).predict(x)
     for batch in (1, 7, 64, 2):
@@ -58,7 +58,7 @@ def test_every_runtime_answers_as_the_oracle_does(name: str, folder: Path) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> None:
-    runtime = open_file(name, folder / file_of(name), SPEC, 1)
+    runtime = open_file(name, folder / file_of(name), SPEC)
     first = runtime.predict(raw_input(2)[:1])
     kept = first.copy()
     runtime.predict(raw_input(2)[1:])
@@ -67,7 +67,7 @@ def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_runtime_refuses_what_is_not_a_sequence(name: str, folder: Path) -> None:
-    runtime = open_file(name, folder / file_of(name), SPEC, 1)
+    runtime = open_file(name, folder / file_of(name), SPEC)
     with pytest.raises(InputError, match=r"^the input does not fit the model"):
         runtime.predict(np.zeros((2, SPEC.timesteps + 1, SPEC.features), np.float32))
     with pytest.raises(InputError, match=r"^the input is not finite"):
@@ -208,3 +208,12 @@ def test_the_number_of_threads_reaches_the_runtime(threads: int, folder: Path) -
     np.testing.assert_allclose(
         lite.predict(x), oracle.probabilities(NETWORK, x), rtol=0, atol=LIMITS["tflite"]
     )
+
+
+@pytest.mark.parametrize("name", ["keras", "saved_model"])
+def test_threads_that_tensorflow_cannot_have_any_more_are_refused(name: str, folder: Path) -> None:
+    """They belong to the process, which has computed by now."""
+    open_file(name, folder / file_of(name), SPEC).predict(raw_input(1))
+    message = r"^TensorFlow already computes in this process with other threads; expected 7, got "
+    with pytest.raises(InputError, match=message):
+        open_file(name, folder / file_of(name), SPEC, 7)

@@ -308,7 +308,7 @@ def test_labels_and_specification_travel_inside_the_file(tmp_path: Path) -> None
     assert tuple(json.loads(found["labels"])) == SPEC.labels
     assert SequenceSpec.from_json(found["spec"]) == SPEC
     (signature,) = json.loads(found["signatures"])
-    assert signature == json.loads(json.dumps(classify(SPEC).to_dict()))
+    assert signature == classify(SPEC).to_dict()
 
 
 # --- the check against tf2onnx ---

@@ -122,7 +122,7 @@ def test_it_says_its_labels_specification_and_signatures(loaded: Any) -> None:
     assert SequenceSpec.from_json(text) == SPEC
     assert "läuft" in text  # to be read by people too
     signatures = json.loads(answer["signatures"].numpy())
-    assert signatures == json.loads(json.dumps([classify(SPEC).to_dict()]))
+    assert signatures == [classify(SPEC).to_dict()]
 
 
 def test_the_warm_up_is_a_request_that_it_can_answer(folder: Path, loaded: Any) -> None:
