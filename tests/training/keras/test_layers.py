@@ -107,15 +107,6 @@ def test_dropout_has_the_same_masks_in_every_step_and_on_the_way_back(
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_looped_layer_would_ignore_is_refused() -> None:
-    looped = layer("gru")
-    loop_over_time(looped, of_input=False)
-    with pytest.raises(NotImplementedError, match="mask"):
-        looped(sequences(2, 3), mask=np.ones((2, 3), bool))
-    with pytest.raises(NotImplementedError, match="initial state"):
-        looped(sequences(2, 3), initial_state=[np.zeros((2, 5), np.float32)])
-
-
 def test_dropout_and_other_precisions_are_left_to_keras() -> None:
     x = sequences(64, 4)
     dropping = layer("simple_rnn", dropout=0.5, seed=1)
@@ -156,10 +147,11 @@ def test_xla_compiles_the_loops_whole_and_their_products_well(
         assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in product
 
 
+@pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 @pytest.mark.parametrize("ignored", ["mask", "initial_state"])
-def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str) -> None:
-    looped = layer("simple_rnn")
-    loop_over_time(looped)
+def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str, cell: Cell) -> None:
+    looped = layer(cell)
+    loop_over_time(looped, of_input=False)
     given = {"mask": tf.ones((2, 3), tf.bool), "initial_state": [tf.ones((2, 5))]}[ignored]
     with pytest.raises(ValueError, match=f"takes no {ignored}"):
         looped(sequences(2, 3), **{ignored: given})
@@ -169,7 +161,7 @@ def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str) -> None:
 def test_a_layer_that_gives_more_than_its_last_state_is_that_of_keras(more: str) -> None:
     x = sequences(2, 3)
     plain, looped = (layer("simple_rnn", **{more: True}) for _ in range(2))
-    loop_over_time(looped)
+    loop_over_time(looped, of_input=False)
     for one, other in zip(tf.nest.flatten(plain(x)), tf.nest.flatten(looped(x)), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6)
 
@@ -177,13 +169,13 @@ def test_a_layer_that_gives_more_than_its_last_state_is_that_of_keras(more: str)
 def test_a_notebook_can_load_the_module_again() -> None:
     importlib.reload(layers)
     looped = layer("simple_rnn", activation="elu")
-    layers.loop_over_time(looped)
+    layers.loop_over_time(looped, of_input=False)
     state_and_gradients(looped)(sequences(2, 3))
 
 
 def test_nothing_of_a_layer_is_kept_by_what_is_registered() -> None:
     looped = layer("simple_rnn", activation="elu")
-    loop_over_time(looped)
+    loop_over_time(looped, of_input=False)
     state_and_gradients(looped)(sequences(2, 3))
     gone = weakref.ref(looped)
     del looped
