@@ -378,7 +378,7 @@ def test_a_format_that_is_another_function_is_not_published(
     line = failure(main, [small_run.path, "--out", old.path], capsys)
     what, advice = line.split(" more). ")
     assert re.fullmatch(
-        r"failed: nothing exported; tflite, .+: \|dp\| from the oracle \S+, limit \S+ \(and 11",
+        r"failed: nothing exported; tflite, .+: \|dp\| from the oracle \S+, limit \S+ \(and \d+",
         what,
     )
     assert advice == "Export the others: --formats saved_model onnx."

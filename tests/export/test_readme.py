@@ -104,12 +104,21 @@ def test_the_tables_say_how_good_each_format_is(bundle: Bundle, run: Run) -> Non
     text = (bundle.path / "README.md").read_text()
     test = run.metrics["test"]
     assert f"| test | {test['accuracy']:.2%} | {test['loss']:.4f} | 10,000 |" in text
-    rows = re.findall(r"^\| (\w+) \| ([\d.]+)% \| ([\d.]+)% \| (\S+) \|", text, re.MULTILINE)
-    found = {name: (accuracy, agreement) for name, accuracy, agreement, _ in rows}
+    pattern = r"^\| (\w+) \| ([\d.]+)% \| ([\d.]+)% \| (\S+)(?: \((\S+)\))? \|"
+    rows = re.findall(pattern, text, re.MULTILINE)
+    found = {name: (accuracy, agreement) for name, accuracy, agreement, *_ in rows}
     assert list(found) == ["keras", *bundle.formats]
     exact = f"{100 * test['accuracy']:.2f}"
     for name in ("keras", "saved_model", "tflite", "onnx"):
         assert found[name] == (exact, "100.00")
+    # Beside its difference, the limit of each but the quantized one.
+    limits = {name: limit for name, *_, limit in rows}
+    assert limits.pop("tflite_int8") == ""
+    assert all(
+        0 < float(difference) <= float(limits[name])
+        for name, *_, difference, _ in rows
+        if name in limits
+    )
 
 
 def test_every_file_that_is_linked_or_named_is_there(bundle: Bundle) -> None:
