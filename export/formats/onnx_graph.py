@@ -207,6 +207,8 @@ def _scan_direction(
         shape = graph.constant(f"{name}_by_time", [spec.timesteps, -1, units])
         sums = _project(graph, name, weights, rows, "content")
         frames, width = graph.add("Reshape", sums, shape), units
+    if backward:
+        frames = _reversed(graph, frames)
     body = Graph(f"{graph.prefix}{name}_step_")
     before = [f"{body.prefix}before_{state}" for state in CELLS[weights.cell].states]
     frame = f"{body.prefix}frame"
@@ -223,13 +225,22 @@ def _scan_direction(
         [*(_value(state, units) for state in before), _value(frame, width)],
         outputs,
     )
-    back = [1] if backward else [0]
     found = graph.add_several(
         "Scan", *[_zeros(graph, units)] * len(before), frames,
-        outputs=len(outputs), body=one_step, num_scan_inputs=1, scan_input_directions=back,
-        **({"scan_output_directions": back} if every else {}),
+        outputs=len(outputs), body=one_step, num_scan_inputs=1,
     )  # fmt: skip
-    return found[-1] if every else found[0]
+    if not every:
+        return found[0]
+    return _reversed(graph, found[-1]) if backward else found[-1]
+
+
+def _reversed(graph: Graph, frames: str) -> str:
+    """The frames, time first, from the last to the first.
+
+    Scan has an attribute for this, which ONNX's own reference evaluator does not take.
+    """
+    last, begin = graph.constant("last", [-1]), graph.constant("before_first", [-(2**31)])
+    return graph.add("Slice", frames, last, begin, graph.constant("time", [0]), last)
 
 
 def _zeros(graph: Graph, units: int) -> str:
