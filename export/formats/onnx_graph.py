@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.formats.onnx_nodes import ACTIVATIONS, Graph
+from export.formats.onnx_nodes import ACTIVATIONS, SINGLE, Graph
 from export.formats.tf_function import MOST_UNROLLED
 from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
 from rnn_tf.model.cells import CELLS, Cell
@@ -26,6 +26,8 @@ IR_VERSION = 8
 # Up to this batch the operator, one node, is faster than many nodes with larger products. Measured
 # with 28 steps and 32 units, by python -m export.benchmark.
 MOST_IN_OPERATOR: dict[Cell, int] = {"simple_rnn": 8, "lstm": 48, "gru": 20}
+# The same for an activation that is a single node and slow, and several nodes that are fast.
+MOST_IN_SINGLE = 8
 # Activation and that of the gates which an operator has if nothing is said.
 OPERATOR_ACTIVATIONS: dict[Cell, tuple[str, str]] = {
     "simple_rnn": ("tanh", "linear"),
@@ -38,11 +40,13 @@ FUSED = ("leaky_relu", "linear", "relu", "sigmoid", "softsign", "tanh")
 
 # (gate, name of its activation) -> the name of its value
 Gate = Callable[[str, str], str]
+# Adds the layers to a graph and gives the name of the final states, (batch, width).
+Form = Callable[[Graph, Network], str]
 
 
 def build(network: Network, opset: int) -> onnx.ModelProto:
     """The model, stateless: raw `sequence` in, `probabilities` out, any batch."""
-    graph, spec = Graph(), network.spec
+    graph, spec = Graph(ACTIVATIONS), network.spec
     state = recurrence(graph, network)
     dense = graph.constant("dense_kernel", network.dense_kernel)
     logits = graph.add("Gemm", state, dense, graph.constant("dense_bias", network.dense_bias))
@@ -61,20 +65,33 @@ def build(network: Network, opset: int) -> onnx.ModelProto:
 def recurrence(graph: Graph, network: Network) -> str:
     """The final states of the last layer, `(batch, width)`, in the form that is fastest."""
     many = unrolled if network.spec.timesteps <= MOST_UNROLLED else scan
-    if not _has_operator(network) or (_is_fused(network) and many is unrolled):
+    if _has_operator(network) and not (_is_fused(network) and many is unrolled):
+        few, activations = operator, ACTIVATIONS
+        most = MOST_IN_OPERATOR[network.cell]
+    elif SINGLE.keys() & _activations(network):
+        few, activations = many, {**ACTIVATIONS, **SINGLE}
+        most = MOST_IN_SINGLE
+    else:
         return many(graph, network)
     batch = graph.add("Shape", INPUT, start=0, end=1)
-    low, high = graph.constant("one", 1), graph.constant("few", MOST_IN_OPERATOR[network.cell])
+    low, high = graph.constant("one", [1]), graph.constant("few", [most])
     # From 1 to few. Not an empty batch: onnxruntime's LSTM and GRU end the process with it.
-    few = graph.add("Equal", batch, graph.add("Clip", batch, low, high))
-    branches = {}
-    for branch, form in (("then", operator), ("else", many)):
-        inner = Graph(f"{branch}_")
-        state = _value(form(inner, network), network.layers[-1].width)
-        branches[f"{branch}_branch"] = helper.make_graph(
-            inner.nodes, branch, [], [state], inner.initializers()
-        )
-    return graph.add("If", few, **branches)
+    is_few = graph.add("Equal", batch, graph.add("Clip", batch, low, high))
+    branches = {
+        "then_branch": _branch(graph.inner("then", activations), few, network),
+        "else_branch": _branch(graph.inner("else"), many, network),
+    }
+    return graph.add("If", is_few, **branches)
+
+
+def _branch(graph: Graph, form: Form, network: Network) -> onnx.GraphProto:
+    state = _value(form(graph, network), network.layers[-1].width)
+    return helper.make_graph(graph.nodes, graph.prefix, [], [state], graph.initializers())
+
+
+def _activations(network: Network) -> set[str]:
+    directions = (each for layer in network.layers for each in layer.directions)
+    return {name for each in directions for name in (each.activation, each.recurrent_activation)}
 
 
 def _has_operator(network: Network) -> bool:
@@ -209,12 +226,10 @@ def _scan_direction(
         frames, width = graph.add("Reshape", sums, shape), units
     if backward:
         frames = _reversed(graph, frames)
-    body = Graph(f"{graph.prefix}{name}_step_")
+    body = graph.inner(f"{name}_step")
     before = [f"{body.prefix}before_{state}" for state in CELLS[weights.cell].states]
     frame = f"{body.prefix}frame"
     after = step(body, name, weights, frame, before, projected=projected)
-    # Outside the body there is one copy of them, which onnxruntime packs once.
-    graph.constants |= body.constants
     outputs = [_value(state, units) for state in after]
     if every:
         # A value leaves a body once: as a state, and as a copy of it.
@@ -224,6 +239,7 @@ def _scan_direction(
         f"{body.prefix}graph",
         [*(_value(state, units) for state in before), _value(frame, width)],
         outputs,
+        body.initializers(),
     )
     found = graph.add_several(
         "Scan", *[_zeros(graph, units)] * len(before), frames,
@@ -280,7 +296,7 @@ def step(
         if states:
             kernel = graph.constant(f"{name}_recurrent", weights.recurrent_kernel)
             frame = graph.add("Gemm", states[0], kernel, frame)
-        return [ACTIVATIONS[weights.activation](graph, frame)]
+        return [graph.activate(weights.activation, frame)]
     joined = graph.add("Concat", frame, states[0], axis=1) if states else ""
 
     def gate(gate: str, activation: str) -> str:
@@ -291,7 +307,7 @@ def step(
             both = np.concatenate([weights.kernel[:, part], weights.recurrent_kernel[:, part]])
             kernel = graph.constant(f"{name}_joined_{gate}", both)
             value = graph.add("Gemm", joined, kernel, _bias(graph, name, weights, gate))
-        return ACTIVATIONS[activation](graph, value)
+        return graph.activate(activation, value)
 
     if weights.cell == "simple_rnn":
         return [gate("content", weights.activation)]
@@ -307,7 +323,7 @@ def _lstm(graph: Graph, weights: Recurrence, states: list[str], gate: Gate) -> l
         kept = graph.add("Mul", gate("forget", gates), states[1])
         content = graph.add("Add", kept, content)
     output = gate("output", gates)
-    return [graph.add("Mul", output, ACTIVATIONS[weights.activation](graph, content)), content]
+    return [graph.add("Mul", output, graph.activate(weights.activation, content)), content]
 
 
 def _gru(
@@ -321,7 +337,7 @@ def _gru(
         inner = graph.add("Gemm", states[0], kernel, inner)
     new = graph.add("Add", _project(graph, name, weights, frame, "content"),
                     graph.add("Mul", reset, inner))  # fmt: skip
-    new = ACTIVATIONS[weights.activation](graph, new)
+    new = graph.activate(weights.activation, new)
     # z h + (1 - z) g = g + z (h - g)
     if not states:
         return [graph.add("Sub", new, graph.add("Mul", update, new))]
