@@ -85,7 +85,7 @@ def recurrence(graph: Graph, network: Network) -> str:
 
 
 def _branch(graph: Graph, form: Form, network: Network) -> onnx.GraphProto:
-    state = _value(form(graph, network), network.layers[-1].width)
+    state = _inner_value(form(graph, network), network.layers[-1].width)
     return helper.make_graph(graph.nodes, graph.prefix, [], [state], graph.initializers())
 
 
@@ -219,25 +219,25 @@ def _scan_direction(
     """The final state `(batch, units)`, or with `every` all states `(timesteps, batch, units)`."""
     spec, units, width = network.spec, weights.units, weights.inputs
     projected = weights.cell == "simple_rnn"
+    if backward:
+        frames = _reversed(graph, frames)
     if projected:
         rows = graph.add("Reshape", frames, graph.constant(f"{name}_rows", [-1, width]))
         shape = graph.constant(f"{name}_by_time", [spec.timesteps, -1, units])
         sums = _project(graph, name, weights, rows, "content")
         frames, width = graph.add("Reshape", sums, shape), units
-    if backward:
-        frames = _reversed(graph, frames)
     body = graph.inner(f"{name}_step")
     before = [f"{body.prefix}before_{state}" for state in CELLS[weights.cell].states]
     frame = f"{body.prefix}frame"
     after = step(body, name, weights, frame, before, projected=projected)
-    outputs = [_value(state, units) for state in after]
+    outputs = [_inner_value(state, units) for state in after]
     if every:
         # A value leaves a body once: as a state, and as a copy of it.
-        outputs.append(_value(body.add("Identity", after[0]), units))
+        outputs.append(_inner_value(body.add("Identity", after[0]), units))
     one_step = helper.make_graph(
         body.nodes,
         f"{body.prefix}graph",
-        [*(_value(state, units) for state in before), _value(frame, width)],
+        [*(_inner_value(state, units) for state in before), _inner_value(frame, width)],
         outputs,
         body.initializers(),
     )
@@ -359,5 +359,13 @@ def _bias(graph: Graph, name: str, weights: Recurrence, gate: str) -> str:
     return graph.constant(f"{name}_bias_{gate}", bias[weights.columns(gate)])
 
 
-def _value(name: str, *shape: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+def _value(name: str, *shape: int, batch: str | None = "batch") -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
+
+
+def _inner_value(name: str, *shape: int) -> onnx.ValueInfoProto:
+    """The same inside of a node, of whatever batch it is given.
+
+    Called `batch` there too, it would be at odds with an input that an engine fixes to a number.
+    """
+    return _value(name, *shape, batch=None)

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-
 # Adds an activation of `x` to a graph and gives the name of its output.
 Activation = Callable[["Graph", str], str]
 

@@ -153,7 +153,7 @@ def _written_out(manifest: dict[str, Any]) -> list[str]:
         "",
         "    def forward(self, states):",
         f"        for layer in range({model['layers']}):",
-        f'            directions = [self.read(states, f"_l{{layer}}")]',
+        '            directions = [self.read(states, f"_l{layer}")]',
         *(
             [
                 '            backward = self.read(states.flip(1), f"_l{layer}_reverse")',
