@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import documents
 from rnn_tf import load, train
 from rnn_tf.command import arguments, parse
 from rnn_tf.config import TrainConfig, preset
@@ -31,6 +32,15 @@ RECIPES: dict[str, TrainConfig] = {
 }
 
 
+# What the documents call them.
+NAMES = {
+    "best": "`best` (default): SimpleRNN(32)",
+    "tutorial": "`--preset tutorial`: SimpleRNN(32)",
+    "best, --cell lstm": "`--cell lstm`: LSTM(32)",
+    "best, --cell gru": "`--cell gru`: GRU(32)",
+}
+
+
 @dataclass(frozen=True)
 class Command:
     """Train each preset and cell on MNIST with several seeds; print means and spreads."""
@@ -42,6 +52,8 @@ class Command:
     """Seeds 1 to this."""
     json: Path | None = None
     """Also write every figure here."""
+    write: bool = False
+    """Write the table into the documents of this checkout."""
 
 
 @one_line_errors
@@ -60,9 +72,22 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.ac
             test = found[name][-1]["test"]["accuracy"]
             print(f"{name}, seed {seed}: {test:.2%}", file=sys.stderr)
     print(table(found))
+    if command.write:
+        documents.put("README.md", "benchmarks.accuracy", markdown(found))
     if command.json:
         write_text(command.json, json.dumps(found, indent=2))
     return 0
+
+
+def markdown(found: dict[str, list[dict[str, Any]]]) -> str:
+    """The same for a document."""
+    rows = []
+    for name, runs in found.items():
+        test = [run["test"]["accuracy"] for run in runs]
+        valid = statistics.mean(run["valid"]["accuracy"] for run in runs)
+        spread = f"{statistics.mean(test):.2%} ({min(test):.2%}-{max(test):.2%})"
+        rows.append([NAMES.get(name, name), f"{runs[0]['parameters']:,}", spread, f"{valid:.2%}"])
+    return documents.table(["", "parameters", "test accuracy", "validation"], rows)
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import tyro
 
+from benchmarks import documents
 from export import peers
 from export.benchmark import BATCHES, Measured, check_positive, loaded, measure
 from export.bundle import Bundle, find_bundle, load_test
@@ -73,6 +74,8 @@ class Command:
     """Also draw a bar chart here, a PNG."""
     markdown: bool = False
     """Print the tables in Markdown."""
+    write: bool = False
+    """Write the table into the documents of this checkout."""
 
 
 @one_line_errors
@@ -89,6 +92,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.in
         ]
     show = markdown if command.markdown else text
     print("\n\n".join(show(each) for each in found))
+    if command.write:
+        tables = "\n\n".join(markdown(each) for each in found)
+        documents.put("docs/inference.md", "benchmarks.inference", tables)
     if command.json:
         write_text(command.json, json.dumps([as_json(each) for each in found], indent=2) + "\n")
     if command.chart:

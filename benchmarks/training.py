@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import documents
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import CheckFailed, one_line_errors
 from rnn_tf.files.writing import write_text
@@ -63,6 +64,8 @@ class Command:
     """Also write every figure here."""
     chart: Path | None = None
     """Also draw a bar chart here, a PNG."""
+    write: bool = False
+    """Write the table into the documents of this checkout."""
 
 
 @one_line_errors
@@ -75,6 +78,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
                 print(f"round {number + 1}/{command.rounds}: {way.name}", file=sys.stderr)
                 way.measure(command.epochs)
     print(table(ways))
+    if command.write:
+        documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
     if command.json:
         write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
     if command.chart:
@@ -137,6 +142,32 @@ def table(ways: list[Way]) -> str:
         ),
     ]
     return "\n".join([*lines, *_ratios_in_torch(ways)])
+
+
+def markdown(ways: list[Way]) -> str:
+    """The same for a document."""
+    base, rows = ways[0], []
+    for way in ways:
+        steady, command = statistics.median(way.steady), statistics.median(way.command)
+        rows.append(
+            [
+                way.name,
+                f"{steady:.3f} s ({min(way.steady):.3f}-{max(way.steady):.3f})",
+                f"{statistics.median(base.steady) / steady:.1f}x",
+                f"{statistics.median(way.first):.2f} s",
+                f"{command:.1f} s ({min(way.command):.1f}-{max(way.command):.1f})",
+                f"{statistics.median(base.command) / command:.1f}x",
+                f"{statistics.mean(way.accuracy):.1%}",
+            ]
+        )
+    head = ["", "steady epoch (min-max)", "ratio", "first epoch", "whole command (min-max)",
+            "ratio", "test accuracy"]  # fmt: skip
+    rate = matrix_product_rate()
+    floor = (
+        f"The arithmetic alone, {epoch_operations() / 1e9:.1f} GFLOP an epoch at the speed of a "
+        f"large matrix product on all cores, would take {epoch_operations() / rate:.3f} s."
+    )
+    return "\n".join([documents.table(head, rows), "", floor])
 
 
 def _ratios_in_torch(ways: list[Way]) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import documents
 from benchmarks.training import _call
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import InputError, one_line_errors
@@ -61,6 +62,8 @@ class Command:
     """Start of every random choice."""
     json: Path | None = None
     """Also write every figure here."""
+    write: bool = False
+    """Write the table into the documents of this checkout."""
 
 
 @one_line_errors
@@ -74,6 +77,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tu
         ours("tuning.search, best preset", command, "best"),
     ]
     print(table(ways))
+    if command.write:
+        documents.put("docs/search.md", "benchmarks.tuning", markdown(ways))
     if command.json:
         write_text(command.json, json.dumps([vars(way) for way in ways], indent=2))
     return 0
@@ -106,6 +111,26 @@ def ours(name: str, command: Command, preset: str) -> Way:
         resident = [json.loads(file.read_text())["resident"] for file in files]
         rows = json.loads((directory / "leaderboard.json").read_text())
     return Way(name, ended, resident, rows[0]["score"])
+
+
+def markdown(ways: list[Way]) -> str:
+    """The same for a document."""
+    rows = []
+    for way in ways:
+        resident = (way.resident[i] / 2**20 for i in (0, len(way.resident) // 2, -1))
+        rows.append(
+            [
+                way.name,
+                f"{way.per_hour:,.0f}",
+                f"{way.per_hour / ways[0].per_hour:.1f}x",
+                f"{way.later:.1f} s",
+                f"{ways[0].later / way.later:.1f}x",
+                ", ".join(f"{each:,.0f}" for each in resident),
+            ]
+        )
+    head = ["", "trials an hour", "ratio", "a later trial", "ratio",
+            "resident MiB after the first, the middle, the last trial"]  # fmt: skip
+    return documents.table(head, rows)
 
 
 def table(ways: list[Way]) -> str:

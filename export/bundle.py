@@ -8,24 +8,31 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import psutil
-
 from export import signatures
 from export.formats.registry import FORMATS, REFERENCE, file_of
 from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data.profile import DataProfile
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
-from rnn_tf.files.writing import said_plainly, write_text
-from rnn_tf.run import Run, holds_run
+from rnn_tf.files.locking import LOCK, locked
+from rnn_tf.files.writing import as_input_errors, exchange, write_text
+from rnn_tf.run import PROFILE, Run, holds_run
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
 LAYOUT = 2
 MANIFEST, VERIFICATION, README = "manifest.json", "verification.json", "README.md"
+
+# In the folder of an export that is under way: the new bundle, and the old one that it replaces.
+NEW, OLD = "new", "old"
+# How long to wait for another export that is just putting its bundle in place. Seconds.
+LONGEST_RENAME = 60.0
+EXPORTING = "is exporting to the same place"
 
 KEYS = {
     "layout", "model", "spec", "dataset", "metrics", "signatures", "formats", "not_shipped",
@@ -34,7 +41,7 @@ KEYS = {
 
 
 # What lies at the top of a bundle and is checked against the manifest.
-_TOPS = (REFERENCE, *(each.file for each in FORMATS.values()))
+_TOPS = (REFERENCE, PROFILE, *(each.file for each in FORMATS.values()))
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,17 @@ class Bundle:
     def dataset(self) -> str:
         """Where the examples came from that it was trained on and verified with."""
         return str(self.manifest["dataset"])
+
+    @property
+    def profile(self) -> DataProfile | None:
+        """What the training data look like; None for a bundle that was made without it.
+
+        Raises `InputError` when the file is missing or altered.
+        """
+        if PROFILE not in self.manifest["files"]:
+            return None
+        self._check_file(PROFILE)
+        return DataProfile.open(self.path / PROFILE, self.spec)
 
     @property
     def verification_file(self) -> Path:
@@ -99,6 +117,8 @@ class Bundle:
         """Check every file against the manifest. Raises `InputError` for the first that differs."""
         for name in ("keras", *self.formats):
             self.artefact(name)
+        if PROFILE in self.manifest["files"]:
+            self._check_file(PROFILE)
 
     def size(self, name: str) -> int:
         """Bytes of a format's files."""
@@ -187,57 +207,96 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def publishing(path: Path) -> Iterator[Path]:
-    """Build a bundle beside `path` and rename it into place when the block ends well.
+    """Build a bundle beside `path`; it takes its place, whole, when the block ends well.
 
-    Gives an empty temporary folder. Whatever fails, what was in `path` stays as it was. Raises
+    Gives an empty temporary folder. Whatever fails, what was in `path` stays as it was. Of several
+    that publish to the same place at the same time, each does, and the last one stays. Raises
     `InputError` when `path` holds something that is not a bundle, or cannot be written.
     """
     path = path.resolve()  # "." and links have no name that another folder could be beside
     check_place(path)
-    building, old = _building(path), _old(path)
-    with said_plainly(path):
+    with as_input_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        building.mkdir()
-    try:
-        with said_plainly(path):
-            yield building
-            _to_disk(building)
-            if path.exists():
-                path.rename(old)
-            building.rename(path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        recover(path)
+    with contextlib.ExitStack() as at_the_end:
+        with _changing(path):
+            with as_input_errors(path):
+                # A random name: threads and containers may have the same process id.
+                work = Path(tempfile.mkdtemp(prefix=_work_prefix(path), dir=path.parent))
+            # As long as this is held, nobody takes the folder for one that a kill has left.
+            at_the_end.enter_context(locked(work / LOCK, EXPORTING, fix=""))
+            at_the_end.callback(shutil.rmtree, work, ignore_errors=True)
+        with as_input_errors(path):
+            new = work / NEW
+            new.mkdir()
+            yield new
+            _to_disk(new)
+        with _changing(path):
+            check_place(path)
+            with as_input_errors(path):
+                _put(new, path, aside=work / OLD)
+
+
+def _put(new: Path, path: Path, aside: Path) -> None:
+    """Rename `new` to `path`; what was there is in `new` or `aside` then."""
+    if not path.exists():
+        new.rename(path)
+    elif not exchange(new, path):
+        try:
+            path.rename(aside)
+            new.rename(path)
+        except BaseException:
+            if aside.exists() and not path.exists():
+                aside.rename(path)
+            raise
 
 
 def check_place(path: Path) -> None:
-    """Raise `InputError` when `path` holds something that is not a bundle."""
-    recover(path)
+    """Raise `InputError` when `path` holds something that is not a bundle. Changes nothing."""
     if path.exists() and not holds_bundle(path) and not _empty(path):
         raise InputError(f"it exists and is not a bundle: {path}", fix="Choose another --out.")
 
 
 def recover(path: Path) -> None:
     """Put right what a kill has left: an old bundle moved aside, a new one half built."""
-    old = _old(path)
-    if old.exists() and path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-    elif old.exists():
-        old.rename(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.building.*"):
-        process = left.suffix[1:]
-        # Another export to the same place may be under way.
-        own = process == str(os.getpid())  # of a process before, in a container that starts anew
-        if process.isdigit() and (own or not psutil.pid_exists(int(process))):
-            shutil.rmtree(left, ignore_errors=True)
+    path = path.resolve()
+    # Most of the time there is nothing, and a bundle may lie where nobody can write.
+    if _left_behind(path):
+        with _changing(path):
+            pass
 
 
-def _building(path: Path) -> Path:
-    return path.parent / f".{path.name}.building.{os.getpid()}"
+@contextlib.contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Keep other processes from renaming anything to or from `path`, for a moment.
+
+    First puts right what a kill has left.
+    """
+    lock = path.with_name(f".{path.name}{LOCK}")
+    with locked(lock, EXPORTING, fix="Try again when it has ended.", wait=LONGEST_RENAME):
+        with as_input_errors(path):
+            _tidy(path)
+        yield
 
 
-def _old(path: Path) -> Path:
-    return path.parent / f".{path.name}.old"
+def _tidy(path: Path) -> None:
+    for work in _left_behind(path):
+        try:
+            with locked(work / LOCK, EXPORTING, fix="") as unused:
+                if (work / OLD).exists() and not path.exists():
+                    (work / OLD).rename(path)
+        except InputError:
+            continue  # another export to this place is under way
+        if unused:  # without locks nobody knows
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _left_behind(path: Path) -> list[Path]:
+    """The folders of exports to `path`, of those under way and of those that were killed."""
+    return sorted(path.parent.glob(glob.escape(_work_prefix(path)) + "*"))
+
+
+def _work_prefix(path: Path) -> str:
+    return f".{path.name}.building."
 
 
 def _empty(path: Path) -> bool:

@@ -13,10 +13,12 @@ import numpy as np
 import tyro
 
 from export.bundle import Bundle, find_bundle
+from export.formats.format import Runtime
 from export.runtimes import open_runtime
 from rnn_tf.command import arguments, parse
+from rnn_tf.data.inputs import Inputs
 from rnn_tf.errors import one_line_errors
-from rnn_tf.predict import named, read_all, show
+from rnn_tf.predict import Classifier, answer
 
 # The first of these that a bundle has answers: the fastest to start.
 PREFERRED = ("onnx", "tflite", "saved_model", "torch")
@@ -24,17 +26,23 @@ PREFERRED = ("onnx", "tflite", "saved_model", "torch")
 
 @dataclass(frozen=True)
 class Command:
-    """Classify pictures (PNG, JPEG) or sequences (.npy, .npz with one array) with a bundle."""
+    """Classify pictures (PNG, JPEG) or sequences (.npy, .npz with one array) with a bundle.
+
+    Beside its probability, an answer says how unusual the input is: a network answers anything,
+    also what is like nothing that it was trained on.
+    """
 
     bundle: tyro.conf.Positional[Path]
     """A bundle, or a run that has one."""
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures or arrays, in the raw units of the training data."""
+    """Pictures or arrays, in the raw units of the training data, or folders of them."""
     format: str = "auto"
     """Which format answers: onnx, tflite, tflite_int8, tflite_float16, saved_model,
     torch. auto: the first of onnx, tflite, saved_model and torch that there is."""
+    as_is: bool = False
+    """Do not bring pictures into the form of the training pictures: paper and ink, size, centre."""
     invert: bool = False
-    """Turn light pictures dark and dark ones light: MNIST digits are light on dark."""
+    """Turn light pictures dark and dark ones light, where paper and ink are not told apart."""
     json: bool = False
     """Print one JSON object a sequence, with the probability of every label."""
 
@@ -43,11 +51,27 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m export.predict") -> int:
     command = parse(Command, arguments(argv), prog)
     bundle = find_bundle(command.bundle)
-    files = read_all(command.files, bundle.spec, invert=command.invert)
-    runtime = open_runtime(bundle, _choose(bundle, command.format))
-    probabilities = runtime.predict(np.concatenate([file.x for file in files]))
-    show(named(probabilities, files, bundle.spec), as_json=command.json)
-    return 0
+    inputs = Inputs(
+        command.files, bundle.spec, bundle.profile, as_is=command.as_is, invert=command.invert
+    )
+    classify = _classifier(bundle, _choose(bundle, command.format))
+    return answer(inputs, classify, as_json=command.json)
+
+
+def _classifier(bundle: Bundle, name: str) -> Classifier:
+    """A format of the bundle as a function of raw sequences; its runtime starts at the first call.
+
+    Raises `InputError` for a format that the bundle does not have, and for altered files.
+    """
+    bundle.artefact(name)
+    runtimes: list[Runtime] = []
+
+    def classify(x: np.ndarray) -> np.ndarray:
+        if not runtimes:
+            runtimes.append(open_runtime(bundle, name))
+        return runtimes[0].predict(x)
+
+    return classify
 
 
 def _choose(bundle: Bundle, name: str) -> str:

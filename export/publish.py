@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,7 @@ from rnn_tf.data import SequenceData, load
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import check_fits
 from rnn_tf.files.writing import write_text
-from rnn_tf.run import Run
+from rnn_tf.run import PROFILE, Run
 from rnn_tf.startup import process
 
 Quantize = Literal["none", "int8", "float16"]
@@ -95,6 +96,8 @@ def _fill(
         raise CheckFailed(f"nothing exported; {'; '.join(broken)}")
     manifest = _manifest(run, network, details, left_out)
     write_text(folder / VERIFICATION, report.to_json() + "\n")
+    if run.profile_file.exists():
+        shutil.copyfile(run.profile_file, folder / PROFILE)
     write_text(folder / README, readme.text(manifest, report))
     write_manifest(folder, manifest)
 

@@ -101,9 +101,10 @@ def _verification(report: Report) -> str:
 
 def _metrics(manifest: dict[str, Any]) -> str:
     splits = ("train", "valid", "test")
-    found = {name: manifest["metrics"][name] for name in splits}
+    # A trial of a search has no test scores: it has not seen the test split.
+    found = {name: manifest["metrics"][name] for name in splits if name in manifest["metrics"]}
     rows = [
-        f"| {name} | {of['accuracy']:.2%} | {of['loss']:.4f} | {of['examples']:,} |"
+        f"| {name} | {of['accuracy']:.2%} | {of['loss']:z.4f} | {of['examples']:,} |"
         for name, of in found.items()
     ]
     return "\n".join(

@@ -10,11 +10,16 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rnn_tf.errors import InputError
+from rnn_tf.model.activations import BOUNDED
 from rnn_tf.model.cells import BY_KERAS_LAYER, CELLS
 from rnn_tf.model.cells import Cell as Cell
+
+if TYPE_CHECKING:
+    from rnn_tf.data.spec import SequenceSpec
 
 Preset = Literal["best", "tutorial"]
 Optimizer = Literal["adam", "adamw", "muon", "soap"]
@@ -26,6 +31,10 @@ NormalizeChoice = Literal["auto", "none", "standard", "minmax"]
 
 # For `export/`, which has not taken the table of cells yet.
 CELL_BY_LAYER: dict[str, Cell] = {name: kind.name for name, kind in BY_KERAS_LAYER.items()}
+
+# `--learning-rate auto` for sequences of up to SHORT time steps. MNIST has 28.
+LEARNING_RATE = 5e-3
+SHORT = 32
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,9 @@ class TrainConfig:
     """Examples per weight update."""
     optimizer: Optimizer = "soap"
     """How gradients become updates."""
-    learning_rate: float = 5e-3
-    """Peak learning rate."""
+    learning_rate: float | Literal["auto"] = "auto"
+    """Peak learning rate. auto: 0.005; beyond 32 time steps 0.005 * 32 / timesteps, unless the
+    activation keeps the state within bounds, as tanh does."""
     schedule: Schedule = "cosine"
     """How the learning rate falls from its peak: not at all, or to zero by the last step."""
     warmup: float = 0.1
@@ -95,7 +105,9 @@ class TrainConfig:
         _check("seed", self.seed < 2**32, "a whole number below 2**32", self)
         for name in ("dropout", "recurrent_dropout", "warmup"):
             _check(name, 0 <= getattr(self, name) < 1, "0 <= value < 1", self)
-        _check("learning_rate", 0 < self.learning_rate < math.inf, "a positive number", self)
+        rate = self.learning_rate
+        fits = rate == "auto" or 0 < rate < math.inf
+        _check("learning_rate", fits, "a positive number or auto", self)
         if self.optimizer == "soap" and self.strategy == "mirrored":
             raise InputError(
                 "the soap optimizer runs on one device",
@@ -138,6 +150,34 @@ class TrainConfig:
         auto = CELLS[self.cell].recurrent_initializer
         return auto if self.recurrent_initializer == "auto" else self.recurrent_initializer
 
+    def resolved(self, spec: SequenceSpec) -> TrainConfig:
+        """The settings for data of `spec`, with what `auto` stands for in its place.
+
+        `auto` stays where the machine decides: `precision` and `strategy`.
+        """
+        rate = self.learning_rate
+        if rate == "auto":
+            rate = LEARNING_RATE * self.share_of_a_step(spec)
+        return dataclasses.replace(
+            self,
+            activation=self.cell_activation,
+            recurrent_initializer=self.cell_initializer,
+            learning_rate=rate,
+        )
+
+    def share_of_a_step(self, spec: SequenceSpec) -> float:
+        """How much less a time step counts than in a short sequence: above 0, at most 1.
+
+        A state without bounds adds up what it reads, and a recurrent weight acts on it once
+        a time step: what an update does to the state grows with the length. For the weights'
+        power over all time steps to stay near 1 they may leave the identity by about 1 / timesteps
+        only (Li et al., "Independently Recurrent Neural Network (IndRNN)", 2018, bound them by the
+        timesteps-th root of a constant). So the updates, and the weights that read the sum, are
+        SHORT / timesteps of what they are in short sequences.
+        """
+        bounded = self.cell_activation in BOUNDED
+        return 1.0 if bounded else min(1.0, SHORT / spec.timesteps)
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
@@ -159,9 +199,17 @@ def _check(name: str, ok: bool, expected: str, config: TrainConfig) -> None:
         raise InputError(f"bad {name}", expected=expected, got=repr(getattr(config, name)))
 
 
+def type_of(name: str) -> Any:
+    """The type of a setting; of one that takes a number or a word in its place, the number's."""
+    kind = _TYPES[name]
+    return get_args(kind)[0] if get_origin(kind) in (Union, UnionType) else kind
+
+
 def _check_type(name: str, value: object) -> None:
     """Types and choices, for values that came from JSON or Python rather than a command line."""
-    kind = _TYPES[name]
+    kind = type_of(name)
+    if kind is not _TYPES[name] and value in get_args(get_args(_TYPES[name])[1]):
+        return
     choices = get_args(kind)
     if choices:
         if value not in choices:

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tyro
+from rich.cells import cell_len
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data import SequenceSpec, load
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
 from rnn_tf.startup import process
 
-if TYPE_CHECKING:
-    import keras
+# Kinds of mistake that are listed when the whole matrix is wider than the terminal.
+MISTAKES_SHOWN = 20
 
 
 # What the data of a model must have in common with those that it was trained on.
 COMPARED = ("timesteps", "features", "classes")
-
-
-def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
-    """The model's probabilities for every example of a split: float32 `(n, classes)`."""
-    from rnn_tf.training.keras.batches import evaluation_batches
-
-    result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
-    return result
 
 
 def evaluate(run: Run, source: str | None = None) -> Scores:
@@ -43,6 +37,8 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     data = load(source or run.config.dataset)
     check_fits(run.spec, data.spec, source or run.config.dataset)
     process.start()
+    from rnn_tf.training.keras.backend import probabilities
+
     return score(probabilities(run.load_model(), data.test, run.spec), data.test.y)
 
 
@@ -59,8 +55,9 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
                 f"{source} is not of the run's specification",
                 expected=f"{name} {expected}",
                 got=got,
+                fix="Name all classes of the run in labels." if name == "classes" else None,
             )
-    # Numbers are what classes are called when nobody has named them.
+    # Classes without names are called by their numbers.
     numbers = tuple(map(str, range(given.classes)))
     if given.labels not in (trained.labels, numbers):
         raise InputError(
@@ -107,31 +104,74 @@ def as_json(scores: Scores, spec: SequenceSpec) -> str:
     )
 
 
-def as_tables(scores: Scores, spec: SequenceSpec) -> str:
-    """Overall scores, then a row a class, then the confusion matrix, as text."""
-    name = max(5, *map(len, spec.labels))
-    cell = max(name, len(str(scores.confusion.max()))) + 1
-    lines = [
-        f"accuracy  {scores.accuracy:.2%} of {scores.examples:,} examples",
-        f"loss      {scores.loss:.4f}",
-        "",
-        f"{'class':<{name}}  precision  recall      F1  examples",
+def as_tables(scores: Scores, spec: SequenceSpec, width: int | None = None) -> str:
+    """Overall scores, then a row a class, then what is mistaken for what, as text.
+
+    `width` is that of the terminal in columns, if not given the one that there is: a confusion
+    matrix that is wider is replaced by the most frequent mistakes.
+    """
+    width = width or shutil.get_terminal_size().columns
+    matrix = _matrix(scores, spec)
+    fits = max(map(cell_len, matrix)) <= width
+    return "\n".join(
+        (
+            f"accuracy  {scores.accuracy:.2%} of {scores.examples:,} examples",
+            f"loss      {scores.loss:.4f}",
+            "",
+            *_class_by_class(scores, spec),
+            "",
+            *(matrix if fits else _mistakes(scores, spec)),
+        )
+    )
+
+
+def _class_by_class(scores: Scores, spec: SequenceSpec) -> list[str]:
+    names = _aligned(("class", *spec.labels))
+    return [
+        f"{names[0]}  precision   recall       F1  examples",
+        *(
+            f"{name}  {scores.precision[i]:>9.2%}  {scores.recall[i]:>7.2%}  "
+            f"{scores.f1[i]:>7.2%}  {scores.confusion[i].sum():>8,}"
+            for i, name in enumerate(names[1:])
+        ),
     ]
-    lines += [
-        f"{label:<{name}}  {scores.precision[i]:>9.2%}  {scores.recall[i]:>6.2%}  "
-        f"{scores.f1[i]:>6.2%}  {scores.confusion[i].sum():>8,}"
-        for i, label in enumerate(spec.labels)
-    ]
-    lines += [
-        "",
+
+
+def _matrix(scores: Scores, spec: SequenceSpec) -> list[str]:
+    """The confusion matrix: a row for each true class, a column for each predicted one."""
+    names = _aligned(("class", *spec.labels))
+    cell = max(cell_len(names[0]), len(str(scores.confusion.max()))) + 1
+    headings = "".join(" " * (cell - cell_len(label)) + label for label in spec.labels)
+    return [
         "confusion: row = true class, column = predicted",
-        " " * name + "".join(f"{label:>{cell}}" for label in spec.labels),
+        " " * cell_len(names[0]) + headings,
+        *(
+            name + "".join(f"{count:>{cell}}" for count in row)
+            for name, row in zip(names[1:], scores.confusion.tolist(), strict=True)
+        ),
     ]
-    lines += [
-        f"{label:<{name}}" + "".join(f"{count:>{cell}}" for count in row)
-        for label, row in zip(spec.labels, scores.confusion.tolist(), strict=True)
+
+
+def _mistakes(scores: Scores, spec: SequenceSpec) -> list[str]:
+    """The pairs of classes that are mistaken most often, the most frequent first."""
+    counts = scores.confusion.copy()
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[: np.count_nonzero(counts)]
+    pairs = [divmod(int(place), len(counts)) for place in order[:MISTAKES_SHOWN]]
+    shown = f"the {len(pairs)} most frequent" if len(pairs) < len(order) else "all"
+    true = _aligned(("true", *(spec.labels[row] for row, _ in pairs)))
+    predicted = _aligned(("predicted", *(spec.labels[column] for _, column in pairs)))
+    examples = ["examples", *(f"{counts[pair]:,}" for pair in pairs)]
+    return [
+        f"confusion: {shown} of {len(order):,} kinds of mistake; --json has the whole matrix",
+        *(f"{a}  {b}  {c:>8}" for a, b, c in zip(true, predicted, examples, strict=True)),
     ]
-    return "\n".join(lines)
+
+
+def _aligned(names: Sequence[str]) -> list[str]:
+    """The names with spaces up to the same width on a terminal, where some characters take two."""
+    width = max(map(cell_len, names))
+    return [name + " " * (width - cell_len(name)) for name in names]
 
 
 if __name__ == "__main__":

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection
+import functools
+import textwrap
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.cells import cell_len
 
 from rnn_tf.files.writing import writing
 
@@ -17,6 +21,10 @@ from rnn_tf.files.writing import writing
 TRAIN, VALID = "#4c78a8", "#e45756"
 # More classes than this make the numbers in the cells unreadable.
 CLASSES_WITH_NUMBERS = 20
+# Wider labels are written below the picture, and numbered at its axes.
+LONGEST_TICK = 24
+# Characters in a line there.
+KEY_WIDTH = 66
 
 
 def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> None:
@@ -38,7 +46,7 @@ def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> N
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(
@@ -57,10 +65,10 @@ def plot_confusion(
             if count:
                 colour = "white" if shares[row, column] > 0.4 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, size=8)
-        upright = max(map(len, labels)) <= 3
-        # A label is a name, also when it has dollar signs.
-        axes.set_xticks(range(classes), labels, rotation=0 if upright else 90, parse_math=False)
-        axes.set_yticks(range(classes), labels, parse_math=False)
+        names = _names(labels)
+        axes.set_xticks(range(classes), names.ticks, rotation=names.turn, **names.style)
+        axes.set_yticks(range(classes), names.ticks, **names.style)
+        _add_key(figure, names)
     axes.set(
         xlabel="predicted",
         ylabel="true",
@@ -69,7 +77,7 @@ def plot_confusion(
     bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     ticks = np.array([0, 0.01, 0.1, 0.5, 1])
     bar.set_ticks(np.sqrt(ticks).tolist(), labels=[f"{tick:.0%}" for tick in ticks])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reading(
@@ -96,15 +104,15 @@ def plot_reading(
         figure.colorbar(image, ax=panel, shrink=0.8)
     axes[0].set(title="Input, a row a time step", xlabel="feature", ylabel="time step")
     axes[1].set(title="Hidden state after the step", xlabel="unit")
+    names = _names(labels)
     final = probabilities[-1]
-    answer = f"{labels[int(final.argmax())]} ({final.max():.1%})"
-    axes[2].set_title(f"Answer after the step; at the end: {answer}", parse_math=False)
+    answer = f"{names.ticks[int(final.argmax())]} ({final.max():.1%})"
+    axes[2].set_title(f"Answer after the step; at the end: {answer}", **names.style)
     axes[2].set_xlabel("class")
     if len(labels) <= CLASSES_WITH_NUMBERS:
-        upright = max(map(len, labels)) <= 3
-        turn = 0 if upright else 90
-        axes[2].set_xticks(range(len(labels)), labels, rotation=turn, parse_math=False)
-    _save(figure, path)
+        axes[2].set_xticks(range(len(labels)), names.ticks, rotation=names.turn, **names.style)
+        _add_key(figure, names)
+    save_figure(figure, path)
 
 
 def plot_times(ways: dict[str, tuple[list[float], list[float]]], path: Path) -> None:
@@ -126,7 +134,7 @@ def plot_times(ways: dict[str, tuple[list[float], list[float]]], path: Path) -> 
         panel.margins(x=0.15)
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_latencies(
@@ -143,7 +151,7 @@ def plot_latencies(
     for row, (name, latencies) in zip(rows, models.items(), strict=True):
         row.suptitle(name)
         _plot_latencies(row, latencies, own)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plot_latencies(row: Any, latencies: dict[str, dict[int, float]], own: Collection[str]) -> None:
@@ -161,71 +169,79 @@ def _plot_latencies(row: Any, latencies: dict[str, dict[int, float]], own: Colle
     panels[0].invert_yaxis()
 
 
-def plot_search(
-    trials: list[dict[str, Any]],
-    names: list[str],
-    log_scaled: Collection[str],
-    front: list[dict[str, Any]],
-    path: Path,
-) -> None:
-    """Scores of a search, as a PNG: over the trials, against size, and against each setting.
+@dataclass(frozen=True)
+class _Names:
+    """How classes are called in a picture: by their labels if these can be drawn and have room."""
 
-    `trials` are rows with `score` (0 to 1), `parameters` and the settings `names`, in the order
-    in which they ended; `front` those that no smaller one beats; `log_scaled` some of `names`.
-    """
-    columns = 4
-    rows = -(-(len(names) + 2) // columns)
-    figure = Figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    scores = 100 * np.array([trial["score"] for trial in trials])
-    over, size, *each = panels
-    numbers = np.arange(1, len(scores) + 1)
-    over.plot(numbers, scores, "o", color=TRAIN, markersize=4, label="trial")
-    best = np.maximum.accumulate(scores)
-    over.plot(numbers, best, color=VALID, drawstyle="steps-post", label="best so far")
-    over.set(title="Over the trials", xlabel="trials ended")
-    over.xaxis.get_major_locator().set_params(integer=True)
-    over.legend(loc="lower right")
-    size.plot([trial["parameters"] for trial in trials], scores, "o", color=TRAIN, markersize=4)
-    size.plot(
-        [trial["parameters"] for trial in front],
-        [100 * trial["score"] for trial in front],
-        "o-", color=VALID, label="no smaller one is better",
-    )  # fmt: skip
-    size.set(title="Against size", xlabel="parameters")
-    size.legend(loc="lower right")
-    for axes, name in zip(each, names, strict=False):
-        _plot_setting(axes, name, [trial[name] for trial in trials], scores, name in log_scaled)
-    for axes in each[len(names) :]:
-        axes.set_visible(False)
-    for axes in panels:
-        axes.grid(alpha=0.3)
-    for first in panels[::columns]:
-        first.set_ylabel("validation accuracy (%)")
-    _save(figure, path)
+    ticks: list[str]
+    key: list[str]  # lines that say which number is which label; empty where no number is used
+    style: dict[str, Any]  # of any text with a label in it
+
+    @property
+    def turn(self) -> int:
+        """Degrees by which ticks below an axis are turned to have room."""
+        return 0 if max(map(len, self.ticks)) <= 3 else 90
 
 
-def _plot_setting(axes: Any, name: str, values: list[Any], scores: np.ndarray, log: bool) -> None:
-    axes.set_title(name)
-    if not all(isinstance(value, str) for value in values):
-        axes.plot(values, scores, "o", color=TRAIN, markersize=4)
-        if log:
-            axes.set_xscale("log")
-            axes.tick_params(axis="x", which="minor", labelsize=7)
-        return
-    names = sorted(set(values))
-    # Points of the same choice side by side, or they would hide each other.
-    places = [
-        names.index(value) + 0.3 * ((7 * i) % 11 / 10 - 0.5) for i, value in enumerate(values)
+def _names(labels: Sequence[str]) -> _Names:
+    labels = [" ".join(label.split()) for label in labels]
+    families = _families(frozenset("".join(labels)))
+    # A label is a name, also when it has dollar signs.
+    style: dict[str, Any] = {"parse_math": False, "fontfamily": families}
+    if families and max(map(cell_len, labels)) <= LONGEST_TICK:
+        return _Names(labels, [], style)
+    numbers = [str(number) for number in range(len(labels))]
+    if not families:
+        note = "Classes are numbered in the order of their labels: no font here has all of these."
+        return _Names(numbers, [note], {})
+    lines = [
+        line
+        for number, label in enumerate(labels)
+        for line in textwrap.wrap(
+            f"{number}: {label}", KEY_WIDTH, subsequent_indent="    ", max_lines=3
+        )
     ]
-    axes.plot(places, scores, "o", color=TRAIN, markersize=4)
-    axes.set_xticks(range(len(names)), names, parse_math=False)
-    axes.set_xlim(-0.5, len(names) - 0.5)
+    return _Names(numbers, lines, style)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _add_key(figure: Figure, names: _Names) -> None:
+    """Write below everything which number is which label, on a figure made higher for that."""
+    if names.key:
+        figure.set_figheight(figure.get_figheight() + 0.16 * (len(names.key) + 1))
+        text = "\n".join(names.key)
+        figure.supxlabel(text, x=0.02, ha="left", size=8, **names.style)
+
+
+@functools.cache
+def _families(characters: frozenset[str]) -> list[str]:
+    """Fonts that have all of these characters together; none if there are no such fonts.
+
+    Matplotlib's own has Latin, Greek, Cyrillic and more; for others, the fonts of the system.
+    """
+    own = font_manager.FontProperties(family="DejaVu Sans")
+    missing = {ord(one) for one in characters if not one.isspace()}
+    missing -= _characters(font_manager.findfont(own))
+    if not missing:
+        return ["DejaVu Sans"]
+    for font in font_manager.fontManager.ttflist:
+        if font.style == "normal" and font.weight == 400 and missing <= _characters(font.fname):
+            return ["DejaVu Sans", font.name]
+    return []
+
+
+def _characters(path: str) -> set[int]:
+    """The characters that a font file can draw; none if it has no outlines, or cannot be read."""
+    try:
+        font = ft2font.FT2Font(path)
+    except (OSError, RuntimeError):
+        return set()
+    # The fonts named so have a box for every character.
+    boxes = font.family_name.startswith("Last Resort")
+    return set() if boxes or not font.scalable else set(font.get_charmap())
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write the figure as a PNG, whole. Raises `InputError` when it cannot be written."""
     FigureCanvasAgg(figure)
-    with writing(path) as temporary, warnings.catch_warnings():
-        # A character that the font lacks is drawn as a box, which says enough.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with writing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

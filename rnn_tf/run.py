@@ -17,15 +17,21 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import UNREADABLE, read_arrays
-from rnn_tf.files.writing import TEMPORARY, said_plainly, write_text, writing
+from rnn_tf.files.locking import LOCK, check_unlocked, locked
+from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_text, writing
 
 if TYPE_CHECKING:
     import keras
 
+    from rnn_tf.data.profile import DataProfile
+
+# What the training data look like. A bundle has a copy of it under the same name.
+PROFILE = "data_profile.npz"
+
 # The files of a run, in the order in which they are removed: first what makes it a whole one.
 FILES = (
-    "config.json", "metrics.json", "spec.json", "model.keras", "history.jsonl", "curves.png",
-    "confusion.png",
+    "config.json", "metrics.json", "failure.json", "spec.json", "model.keras", "history.jsonl",
+    "curves.png", "confusion.png", PROFILE,
 )  # fmt: skip
 
 # What `config.json` says about the layout of the directory. Raised when it changes. A run of format
@@ -59,12 +65,20 @@ class Run:
         return self.path / "metrics.json"
 
     @property
+    def failure_file(self) -> Path:
+        return self.path / "failure.json"
+
+    @property
     def curves_file(self) -> Path:
         return self.path / "curves.png"
 
     @property
     def confusion_file(self) -> Path:
         return self.path / "confusion.png"
+
+    @property
+    def profile_file(self) -> Path:
+        return self.path / PROFILE
 
     @property
     def tensorboard_folder(self) -> Path:
@@ -78,6 +92,11 @@ class Run:
     @property
     def finished(self) -> bool:
         return self.metrics_file.exists()
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is finished and its model is still there."""
+        return self.finished and self.model_file.exists()
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -95,20 +114,52 @@ class Run:
             metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
         return metrics
 
+    @property
+    def profile(self) -> DataProfile | None:
+        """What the training data look like; None for a run of a version that did not keep it."""
+        from rnn_tf.data.profile import DataProfile  # brings Pillow, which few commands need
+
+        return DataProfile.open(self.profile_file, self.spec)
+
     def load_model(self) -> keras.Sequential:
         """The model of the best epoch. Raises `InputError` when it is missing or damaged."""
         self.require_finished()
+        if not self.complete:
+            raise InputError(
+                f"cannot read {self.model_file}",
+                got="no such file",
+                fix=f"Train it again with: python -m rnn_tf.train --run-dir {self.path} --resume",
+            )
         import keras
 
         with _readable(self.model_file):
             return keras.saving.load_model(self.model_file, compile=False, safe_mode=True)
 
     def require_finished(self) -> None:
+        """Raise `InputError` when there is no model yet, or none to come."""
+        self.require_no_failure()
         if not self.finished:
             raise InputError(
                 f"the run is not finished: {self.path}",
                 fix=f"Go on with: python -m rnn_tf.train --run-dir {self.path} --resume",
             )
+
+    @property
+    def failed(self) -> bool:
+        """Whether training ended without a model. To go on would only repeat it."""
+        return self.failure_file.exists()
+
+    def require_no_failure(self) -> None:
+        """Raise `InputError` when training ended without a model: why, and what to change."""
+        if not self.failed:
+            return
+        with _readable(self.failure_file):
+            failure = json.loads(self.failure_file.read_text())
+            reason, advice = failure["reason"], failure["advice"]
+        raise InputError(
+            f"training ended without a model in {self.path}: {reason}",
+            fix=f"Train it again with --overwrite, and {advice}.",
+        )
 
     # --- life cycle ---
     @classmethod
@@ -117,19 +168,14 @@ class Run:
 
         Raises `InputError` when `path` holds something other than a run, or cannot be written.
         """
-        if path.exists() and not path.is_dir():
-            raise InputError(f"not a folder: {path}", fix="Choose another --run-dir.")
-        if path.is_dir() and not holds_run(path) and not _holds_beginning(path):
-            raise InputError(
-                f"the folder is not empty and not a run: {path}", fix="Choose another --run-dir."
-            )
+        check_place(path)
         run = cls(path, config, spec)
-        with said_plainly(path):
+        with as_input_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         run._clear()
         settings = {"format": FORMAT, **json.loads(config.to_json())}
         write_text(path / "spec.json", spec.to_json())
-        # Last: it is what makes the directory a run.
+        # Last: this file makes the directory a run.
         write_text(path / "config.json", json.dumps(settings, indent=2) + "\n")
         return run
 
@@ -184,9 +230,14 @@ class Run:
         write_text(self.history_file, "".join(json.dumps(record) + "\n" for record in history))
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Mark the run as finished, and drop what was only needed to go on."""
+        """Mark the run as finished, and delete the checkpoint."""
         write_text(self.metrics_file, json.dumps(metrics, indent=2) + "\n")
         self.drop_checkpoint()
+
+    def save_failure(self, reason: str, advice: str) -> None:
+        """Mark the run as one that ended without a model: why, and which setting to change."""
+        failure = {"reason": reason, "advice": advice}
+        write_text(self.failure_file, json.dumps(failure, indent=2) + "\n")
 
     def drop_checkpoint(self) -> None:
         shutil.rmtree(self.checkpoint_file.parent, ignore_errors=True)
@@ -210,23 +261,47 @@ def holds_run(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
+def check_place(path: Path) -> None:
+    """Raise `InputError` when `path` holds something other than a run or the beginning of one."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"not a folder: {path}", fix="Choose another --run-dir.")
+    if path.is_dir() and not holds_run(path) and not _holds_beginning(path):
+        raise InputError(
+            f"the folder is not empty and not a run: {path}", fix="Choose another --run-dir."
+        )
+
+
 def _holds_beginning(path: Path) -> bool:
-    """Whether a run was killed in `path` before it was one, or there is nothing at all."""
-    names = [entry.name for entry in path.iterdir()]
-    return all(name == "spec.json" or TEMPORARY.fullmatch(name) for name in names)
+    """Whether `path` is empty, or a run was killed there before it had its `config.json`."""
+    with as_input_errors(path):
+        names = [entry.name for entry in path.iterdir()]
+    return all(name in ("spec.json", LOCK) or TEMPORARY.fullmatch(name) for name in names)
 
 
-def new_path(config: TrainConfig, now: datetime | None = None) -> Path:
-    """A folder name nobody has used: `runs/<dataset>-<cell><units>-<date>-<time>`."""
-    now = now or datetime.now()
+def lock_run(path: Path, wait: float = 0.0) -> contextlib.AbstractContextManager[bool]:
+    """Keep other processes from training in `path`, which is made if it is not there.
+
+    Raises `InputError` when another one does, for longer than `wait` seconds.
+    """
+    return locked(path / LOCK, f"is training in {path}", fix=_BUSY, wait=wait)
+
+
+def check_not_training(path: Path) -> None:
+    """Raise `InputError` when another process is training in `path` now."""
+    check_unlocked(path / LOCK, f"is training in {path}", fix=_BUSY)
+
+
+_BUSY = "Wait until it has ended, or choose another --run-dir."
+
+
+def new_folder(config: TrainConfig, now: datetime | None = None) -> Path:
+    """Make a folder that nobody has used: `runs/<dataset>-<cell><units>-<date>-<time>`.
+
+    A number is added when there is one of this name already: several commands may start in the
+    same second. Raises `InputError` when it cannot be made.
+    """
     dataset = Path(config.dataset.removeprefix("tfds:")).stem
-    name = f"{dataset}-{config.cell}{config.units}-{now:%Y%m%d-%H%M%S}"
-    path = Path("runs") / name
-    for number in range(2, 1000):
-        if not path.exists():
-            break
-        path = path.with_name(f"{name}-{number}")
-    return path
+    return make_folder(Path("runs") / f"{dataset}-{config.cell}{config.units}", now)
 
 
 @contextlib.contextmanager

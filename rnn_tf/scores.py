@@ -28,6 +28,11 @@ class Scores:
         return float(np.trace(self.confusion) / self.examples)
 
     @property
+    def most_frequent(self) -> int:
+        """The class that most examples are of. To answer it for all takes no model."""
+        return int(self.confusion.sum(axis=1).argmax())
+
+    @property
     def precision(self) -> np.ndarray:
         """`(classes,)`: of the examples called this class, the share that are. 0 if none are."""
         return _share(np.diag(self.confusion), self.confusion.sum(axis=0))
@@ -44,7 +49,14 @@ class Scores:
 
     def summary(self) -> dict[str, Any]:
         """What `metrics.json` says of a split."""
-        return {"accuracy": self.accuracy, "loss": self.loss, "examples": self.examples}
+        frequent = self.most_frequent
+        return {
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "examples": self.examples,
+            "most_frequent_class": frequent,
+            "most_frequent_share": int(self.confusion[frequent].sum()) / self.examples,
+        }
 
 
 def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
@@ -54,7 +66,8 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
     pairs = np.bincount(y.astype(np.int64) * classes + predicted, minlength=classes * classes)
     of_truth = probabilities[np.arange(len(y)), y].astype(np.float64)
     loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
-    return Scores(pairs.reshape(classes, classes), float(loss))
+    # No loss is below 0, but rounding takes one that is 0 to -0, or a probability above 1.
+    return Scores(pairs.reshape(classes, classes), max(0.0, float(loss)))
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

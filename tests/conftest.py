@@ -14,7 +14,7 @@ from commands import Command
 from hypothesis import settings
 
 from rnn_tf import Run, TrainConfig, load, train
-from rnn_tf.data import SequenceData
+from rnn_tf.data import SequenceData, SequenceSpec
 from rnn_tf.startup import process
 
 # No time limit for one example of a property: a busy machine must not fail a test.
@@ -36,6 +36,19 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session")
 def mnist() -> SequenceData:
     return load("mnist")
+
+
+@pytest.fixture(scope="session")
+def digit(mnist: SequenceData) -> np.ndarray:
+    """The first test digit, a 7: uint8 (28, 28), light on dark."""
+    picture: np.ndarray = mnist.test.x[0]
+    return picture
+
+
+@pytest.fixture(scope="session")
+def spec(mnist: SequenceData) -> SequenceSpec:
+    """What MNIST's sequences are."""
+    return mnist.spec
 
 
 @pytest.fixture(scope="session")

@@ -252,7 +252,7 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
             "--backend torch cannot have this strategy; expected auto or none, got mirrored",
         ),
         (["--resume"], "--resume needs the folder of a run. Add --run-dir."),
-        (["--resume", "--run-dir", "nowhere"], "no run to resume: nowhere"),
+        (["--resume", "--run-dir", "other"], "not empty and not a run: other"),
         (["--run-dir", "file"], "not a folder: file"),
         (["--run-dir", "file/run"], "cannot write file/run"),
         (["--run-dir", "other"], "not empty and not a run: other"),
@@ -275,7 +275,11 @@ def test_without_pytorch_train_says_how_to_install_it_and_leaves_nothing_behind(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("rnn_tf.training.torch.fit", "rnn_tf.training.torch.module"):
+    for name in (
+        "rnn_tf.training.torch.backend",
+        "rnn_tf.training.torch.fit",
+        "rnn_tf.training.torch.module",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert train_main(["--backend", "torch", "--run-dir", str(tmp_path / "run")]) == 2
     line = refused(capsys)

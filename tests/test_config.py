@@ -23,6 +23,7 @@ from rnn_tf.config import (
     TrainConfig,
     preset,
 )
+from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 
 shares = st.floats(0, 1, exclude_max=True)
@@ -38,7 +39,7 @@ configs = st.builds(
     epochs=st.integers(min_value=1),
     batch_size=st.integers(min_value=1),
     optimizer=st.sampled_from(get_args(Optimizer)),
-    learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
+    learning_rate=st.just("auto") | st.floats(0, exclude_min=True, allow_infinity=False),
     schedule=st.sampled_from(get_args(Schedule)),
     warmup=shares,
     clip_norm=st.floats(0, allow_infinity=False),
@@ -116,6 +117,7 @@ def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
         ("units", "32", "int"),
         ("units", True, "int"),
         ("learning_rate", "0.1", "float"),
+        ("learning_rate", "automatic", "float"),
         ("learning_rate", False, "float"),
         ("fused", 1, "bool"),
         ("dataset", None, "str"),
@@ -142,6 +144,60 @@ def test_settings_from_before_there_was_a_choice_are_of_keras() -> None:
     values = json.loads(TrainConfig().to_json())
     del values["backend"]
     assert TrainConfig.from_dict(values).backend == "keras"
+
+
+# --- what `auto` stands for ---
+@pytest.mark.parametrize(
+    ("settings", "timesteps", "rate"),
+    [
+        # Up to 32 time steps what MNIST has, then in proportion to 1 / timesteps.
+        ({}, 1, 0.005),
+        ({}, 28, 0.005),
+        ({}, 32, 0.005),
+        ({}, 64, 0.0025),
+        ({}, 1000, 0.00016),
+        ({"activation": "relu"}, 1000, 0.00016),
+        ({"cell": "lstm", "activation": "relu"}, 1000, 0.00016),
+        # A state within bounds adds nothing up.
+        ({"activation": "tanh"}, 1000, 0.005),
+        ({"cell": "lstm"}, 1000, 0.005),
+        ({"cell": "gru"}, 1000, 0.005),
+        ({"learning_rate": 0.02}, 1000, 0.02),
+    ],
+)
+def test_the_learning_rate_follows_the_length(
+    settings: dict[str, Any], timesteps: int, rate: float
+) -> None:
+    spec = SequenceSpec(timesteps, 1, ("no", "yes"))
+    config = TrainConfig.from_dict(settings).resolved(spec)
+    assert config.learning_rate == pytest.approx(rate)
+    assert config.resolved(spec) == config
+
+
+@pytest.mark.parametrize(
+    ("cell", "activation", "initializer"),
+    [
+        ("simple_rnn", "elu", "identity"),
+        ("lstm", "tanh", "orthogonal"),
+        ("gru", "tanh", "orthogonal"),
+    ],
+)
+@pytest.mark.parametrize("timesteps", [28, 1000])
+def test_the_recipe_of_a_cell_is_the_same_at_any_length(
+    cell: str, activation: str, initializer: str, timesteps: int
+) -> None:
+    spec = SequenceSpec(timesteps, 1, ("no", "yes"))
+    config = TrainConfig.from_dict({"cell": cell})
+    found = config.resolved(spec)
+    assert (found.activation, found.recurrent_initializer) == (activation, initializer)
+    names = ("activation", "recurrent_initializer", "learning_rate")
+    assert dataclasses.replace(found, **dict.fromkeys(names, "auto")) == config
+
+
+def test_a_run_of_before_keeps_its_learning_rate() -> None:
+    values = {**json.loads(TrainConfig().to_json()), "learning_rate": 5e-3}
+    spec = SequenceSpec(500, 1, ("no", "yes"))
+    assert TrainConfig.from_dict(values).resolved(spec).learning_rate == 5e-3
 
 
 def test_every_preset_has_a_name_that_types_know() -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import refusal
+from rich.cells import cell_len
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
-from rnn_tf.evaluate import as_tables, check_fits, evaluate, main, probabilities
+from rnn_tf.evaluate import as_tables, check_fits, evaluate, main
 from rnn_tf.scores import Scores
+from rnn_tf.training.keras.backend import probabilities
 
 Capture = pytest.CaptureFixture[str]
 
@@ -118,7 +120,7 @@ def test_probabilities_come_in_the_order_of_the_split(run: Run, mnist: SequenceD
     [
         (lambda x: {"x_train": x[:, :14], "x_test": x[:, :14]}, "expected timesteps 28, got 14"),
         (lambda x: {"x_train": x[..., :7], "x_test": x[..., :7]}, "expected features 28, got 7"),
-        (lambda x: {"labels": np.array(list("abcdefghijk"))}, "expected classes 10, got 11"),
+        (lambda x: {"labels": np.array(list("abcdefghijk"))}, r"classes 10, got 11\. Name all"),
         (lambda x: {"scale": 1.0}, "expected scale 0.0039.*, got 1.0"),
     ],
 )
@@ -185,3 +187,51 @@ def test_tables_line_up_whatever_the_labels() -> None:
     ends = [match.end() for match in re.finditer(r"a much longer name|a|c", header)]
     assert [int(first[:end].split()[-1]) for end in ends] == confusion[0].tolist()
     assert "1,234,568" in "\n".join(scores)
+
+
+def test_wide_characters_line_up() -> None:
+    labels = ("猫", "a dog", "ネコ科")
+    confusion = np.array([[12, 0, 1], [2, 3, 4], [0, 0, 5]])
+    spec = SequenceSpec(4, 2, labels)
+    lines = as_tables(Scores(confusion, 0.5), spec, width=80).splitlines()
+    for table in (lines[3:7], lines[-4:]):
+        assert len({cell_len(line) for line in table}) == 1
+
+
+def test_a_matrix_wider_than_the_terminal_gives_way_to_the_most_frequent_mistakes() -> None:
+    classes = 100
+    confusion = 50 * np.eye(classes, dtype=np.int64)
+    confusion[3, 7], confusion[7, 3], confusion[50, 99] = 1234, 20, 21
+    spec = SequenceSpec(4, 2, tuple(f"class {i}" for i in range(classes)))
+    scores = Scores(confusion, 0.5)
+    lines = as_tables(scores, spec, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-4:] == [
+        "true      predicted  examples",
+        "class 3   class 7       1,234",
+        "class 50  class 99         21",
+        "class 7   class 3          20",
+    ]
+    assert lines[-5] == "confusion: all of 3 kinds of mistake; --json has the whole matrix"
+    confusion[:] = np.arange(classes**2).reshape(classes, classes)
+    lines = as_tables(scores, spec, width=80).splitlines()
+    title = "confusion: the 20 most frequent of 9,900 kinds of mistake; --json has the whole matrix"
+    assert lines[-22] == title
+    assert lines[-20] == "class 99  class 98      9,998"
+    # Where there is room, all of it is shown.
+    assert len(as_tables(scores, spec, width=10_000).splitlines()[-1]) > 800
+
+
+def test_no_mistake_at_all_is_said_in_a_narrow_terminal() -> None:
+    spec = SequenceSpec(4, 2, ("a" * 60, "b" * 60))
+    lines = as_tables(Scores(np.eye(2, dtype=np.int64), 0.0), spec, width=80).splitlines()
+    assert lines[-2] == "confusion: all of 0 kinds of mistake; --json has the whole matrix"
+
+
+def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SequenceSpec(4, 2, ("falling", "rising"))
+    scores = Scores(np.array([[5, 1], [0, 4]]), 0.1)
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "kinds of mistake" in as_tables(scores, spec)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert "kinds of mistake" not in as_tables(scores, spec)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
+from rnn_tf import plots
 from rnn_tf.errors import InputError
-from rnn_tf.plots import plot_confusion, plot_curves
+from rnn_tf.plots import plot_confusion, plot_curves, plot_reading
 
 BLUE, RED = (0x4C, 0x78, 0xA8), (0xE4, 0x57, 0x56)
 
@@ -113,12 +115,58 @@ def test_labels_are_text_not_formulas(tmp_path: Path) -> None:
     assert count(pixels(tmp_path / "confusion.png"), (8, 48, 107)) > 1000
 
 
-@pytest.mark.parametrize("labels", [("零", "一"), ("🙂", "🙁")])
-def test_labels_in_other_scripts_are_no_reason_to_fail(
-    labels: tuple[str, str], tmp_path: Path
-) -> None:
-    plot_confusion(np.eye(2, dtype=np.int64), labels, 1.0, tmp_path / "confusion.png")
-    assert count(pixels(tmp_path / "confusion.png"), (8, 48, 107)) > 1000
+SCRIPT_G = "\N{SCRIPT SMALL G}"
+SIXTY = tuple(f"{i}, a label of about sixty characters that says what it means" for i in range(10))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("零", "一", "二"), ("🙂", "🙁", "x"), ("ascii", "ünïcödé", "Ωмега"),
+        (SCRIPT_G, "a", "b"), SIXTY,
+        tuple(f"クラスの名前がとても長いときのラベル{i}" for i in range(3)), ("x" * 500, "b", "c"),
+        ("line\nbreak", "tab\tulator", " "), ("", "a", "b"), tuple(str(i) * 40 for i in range(20)),
+    ],
+    ids=["CJK", "emoji", "accents", "script", "sixty", "long CJK", "500", "spaces", "empty", "20"],
+)  # fmt: skip
+def test_any_label_leaves_the_picture_whole(labels: tuple[str, ...], tmp_path: Path) -> None:
+    """Warnings are errors in tests: a missing glyph, and axes that have no room, would be one."""
+    classes = len(labels)
+    plot_confusion(np.eye(classes, dtype=np.int64), labels, 1.0, tmp_path / "confusion.png")
+    # As large as with short labels: the matrix is not squeezed.
+    short = tuple(map(str, range(classes)))
+    plot_confusion(np.eye(classes, dtype=np.int64), short, 1.0, tmp_path / "short.png")
+    full = (8, 48, 107)
+    ink, of_short = (
+        count(pixels(tmp_path / f"{name}.png"), full) for name in ("confusion", "short")
+    )
+    assert ink > 0.5 * of_short
+    rows = np.random.default_rng(0).random((5, classes))
+    rows /= rows.sum(axis=1, keepdims=True)
+    plot_reading(np.zeros((5, 2)), np.ones((5, 3)), rows, labels, tmp_path / "reading.png")
+    assert pixels(tmp_path / "reading.png").shape[1] == 1210
+
+
+def test_a_long_label_is_written_below_not_cut_off(tmp_path: Path) -> None:
+    names = plots._names(SIXTY)
+    assert names.ticks == [str(i) for i in range(10)]
+    assert names.key == [f"{i}: {label}" for i, label in enumerate(SIXTY)]
+
+
+def test_labels_that_no_font_can_draw_are_numbered() -> None:
+    names = plots._names(("零\U0010fffd", "a"))
+    assert names.ticks == ["0", "1"]
+    assert names.key == [
+        "Classes are numbered in the order of their labels: no font here has all of these."
+    ]
+
+
+def test_a_font_that_has_the_characters_is_found() -> None:
+    """Matplotlib's own font lacks the script g, its STIX has it: as a system's has Japanese."""
+    assert plots._families(frozenset("g")) == ["DejaVu Sans"]
+    own, other = plots._families(frozenset("g" + SCRIPT_G))
+    assert own == "DejaVu Sans"
+    assert ord(SCRIPT_G) in plots._characters(font_manager.findfont(other))
 
 
 def test_a_picture_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:

@@ -1,328 +1,24 @@
-"""Prediction from files: pictures and arrays of any kind, and the answer the model gives."""
+"""The command: answers from files, and what is said beside them."""
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from commands import refusal
+from commands import Capture, refusal
+from inputs_read import save
 from PIL import Image
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec
-from rnn_tf.errors import InputError
-from rnn_tf.predict import main, read
+from rnn_tf.predict import main
+from rnn_tf.run import PROFILE
 
-Capture = pytest.CaptureFixture[str]
 
-COLOUR = SequenceSpec(timesteps=4, features=15, labels=("a", "b"), channels=3)
-ALPHA = SequenceSpec(timesteps=4, features=20, labels=("a", "b"), channels=4)
-
-
-@pytest.fixture(scope="module")
-def digit(mnist: SequenceData) -> np.ndarray:
-    """The first test digit, a 7: uint8 (28, 28), light on dark."""
-    picture: np.ndarray = mnist.test.x[0]
-    return picture
-
-
-@pytest.fixture(scope="module")
-def spec(mnist: SequenceData) -> SequenceSpec:
-    return mnist.spec
-
-
-def save(picture: Image.Image, path: Path, **options: object) -> Path:
-    picture.save(path, **options)  # type: ignore[arg-type]
-    return path
-
-
-# --- pictures ---
-def test_a_picture_that_fits_is_taken_as_it_is(
-    digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    sequences = read(save(Image.fromarray(digit), tmp_path / "7.png"), spec)
-    assert sequences.x.shape == (1, 28, 28)
-    assert sequences.x.dtype == np.float32
-    np.testing.assert_array_equal(sequences.x[0], digit)
-    assert sequences.notes == ()
-
-
-def test_a_suffix_may_be_in_capitals(digit: np.ndarray, spec: SequenceSpec, tmp_path: Path) -> None:
-    path = save(Image.fromarray(digit), tmp_path / "7.PNG", format="PNG")
-    np.testing.assert_array_equal(read(path, spec).x[0], digit)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
-def test_grey_in_any_colour_mode_is_the_same_grey(
-    mode: str, digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    path = save(Image.fromarray(digit).convert(mode), tmp_path / "7.png")
-    sequences = read(path, spec)
-    # Grey from RGB is a weighted sum, rounded to whole levels.
-    np.testing.assert_allclose(sequences.x[0], digit, atol=1)
-    assert sequences.notes == (f"converted from {mode} to L",)
-
-
-def test_sixteen_bits_a_pixel_are_scaled_not_cut_off(
-    digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    deep = digit.astype(np.uint16) * 257  # 65,535 is white
-    path = save(Image.fromarray(deep), tmp_path / "7.png")
-    np.testing.assert_allclose(read(path, spec).x[0], digit, atol=1)
-
-
-def test_black_and_white_are_the_ends_of_the_scale(spec: SequenceSpec, tmp_path: Path) -> None:
-    picture = Image.new("1", (28, 28))
-    picture.putpixel((3, 5), 1)
-    expected = np.zeros((28, 28))
-    expected[5, 3] = 255
-    np.testing.assert_array_equal(read(save(picture, tmp_path / "dot.png"), spec).x[0], expected)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
-def test_jpeg_is_nearly_the_same(
-    suffix: str, digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    path = save(Image.fromarray(digit), tmp_path / f"7{suffix}", quality=100)
-    # JPEG is lossy, at its best quality by a few levels of 255.
-    np.testing.assert_allclose(read(path, spec).x[0], digit, atol=4)
-
-
-def test_another_size_is_resized_and_said(
-    digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    large = Image.fromarray(digit).resize((280, 140))
-    sequences = read(save(large, tmp_path / "7.png"), spec)
-    assert sequences.notes == ("resized from 280x140 to 28x28",)
-    # There and back again through interpolation: the strokes stay where they are.
-    assert np.corrcoef(sequences.x[0].ravel(), digit.ravel())[0, 1] > 0.95
-
-
-def ink_on_nothing(digit: np.ndarray) -> Image.Image:
-    """Black ink on a transparent ground, as drawing programs save it: all the colour is black."""
-    picture = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
-    picture.putalpha(Image.fromarray(digit))
-    return picture
-
-
-def test_what_is_transparent_counts_as_white_paper(
-    digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    path = save(ink_on_nothing(digit), tmp_path / "7.png")
-    np.testing.assert_allclose(read(path, spec).x[0], 255.0 - digit, atol=1)
-    np.testing.assert_allclose(read(path, spec, invert=True).x[0], digit, atol=1)
-
-
-@pytest.mark.parametrize("mode", ["LA", "P", "RGB", "L"])
-def test_transparency_in_any_form_counts_as_white_paper(
-    mode: str, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    # A grey bar on a ground that is black, and marked as transparent.
-    picture = Image.new("L", (28, 28), 0)
-    picture.paste(100, (10, 0, 18, 28))
-    expected = np.where(np.asarray(picture) == 0, 255, 100)
-    path = tmp_path / "bar.png"
-    if mode == "LA":
-        picture.putalpha(picture.point(lambda level: 255 if level else 0))
-        picture.save(path)
-    elif mode == "P":
-        # Two colours: 0 is black and transparent, 1 is grey.
-        indexed = picture.point(lambda level: 1 if level else 0)
-        indexed = Image.frombytes("P", indexed.size, indexed.tobytes())
-        indexed.putpalette([0, 0, 0, 100, 100, 100])
-        indexed.save(path, transparency=0)
-    else:
-        picture.convert(mode).save(path, transparency=(0, 0, 0) if mode == "RGB" else 0)
-    np.testing.assert_allclose(read(path, spec).x[0], expected, atol=1)
-
-
-def test_invert_turns_light_into_dark(
-    digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    path = save(Image.fromarray(255 - digit), tmp_path / "7.png")
-    light, inverted = read(path, spec), read(path, spec, invert=True)
-    assert light.notes == ("mostly light: if it is dark on light, add --invert",)
-    assert inverted.notes == ("inverted",)
-    np.testing.assert_array_equal(inverted.x[0], digit)
-
-
-def test_colours_stay_where_the_model_knows_them(tmp_path: Path) -> None:
-    colours = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    path = save(Image.fromarray(colours), tmp_path / "colours.png")
-    # A time step is a row: the colours of its pixels, one after the other.
-    np.testing.assert_array_equal(read(path, COLOUR).x[0], colours.reshape(4, 15))
-
-
-def test_transparency_stays_where_the_model_knows_it(tmp_path: Path) -> None:
-    colours = np.arange(80, dtype=np.uint8).reshape(4, 5, 4)
-    path = save(Image.fromarray(colours), tmp_path / "colours.png")
-    np.testing.assert_array_equal(read(path, ALPHA).x[0], colours.reshape(4, 20))
-
-
-def test_transparency_counts_as_white_paper_in_colour_too(tmp_path: Path) -> None:
-    path = save(Image.new("RGBA", (5, 4), (0, 0, 0, 0)), tmp_path / "nothing.png")
-    np.testing.assert_array_equal(read(path, COLOUR).x, np.full((1, 4, 15), 255))
-
-
-def png(width: int, height: int) -> bytes:
-    """A small file that says it is a picture of this size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(1000))
-    magic = b"\x89PNG\r\n\x1a\n"
-    return magic + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (10_000, 10_000), (2**31 - 1, 1)])
-def test_a_decompression_bomb_is_refused(
-    width: int, height: int, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png(width, height))
-    with pytest.raises(InputError, match=r"bomb\.png"):
-        read(path, spec)
-
-
-def test_sequences_that_are_no_picture_are_not_read_from_one(tmp_path: Path) -> None:
-    waves = SequenceSpec(timesteps=12, features=2, labels=("a", "b", "c"))
-    path = save(Image.new("L", (2, 12)), tmp_path / "wave.png")
-    with pytest.raises(InputError, match=r"wave\.png"):
-        read(path, waves)
-
-
-# --- arrays ---
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, np.float64, np.float16])
-def test_one_sequence_as_npy(
-    dtype: type, digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    np.save(tmp_path / "7.npy", digit.astype(dtype))
-    sequences = read(tmp_path / "7.npy", spec)
-    assert sequences.x.dtype == np.float32
-    np.testing.assert_array_equal(sequences.x, digit[np.newaxis].astype(np.float32))
-
-
-def test_several_sequences_as_npy(mnist: SequenceData, tmp_path: Path) -> None:
-    np.save(tmp_path / "some.npy", mnist.test.x[:5])
-    np.testing.assert_array_equal(read(tmp_path / "some.npy", mnist.spec).x, mnist.test.x[:5])
-
-
-@pytest.mark.parametrize("names", [("anything",), ("x",), ("x", "y"), ("y", "x")])
-def test_the_array_of_an_npz_is_the_only_one_or_x(
-    names: tuple[str, ...], mnist: SequenceData, tmp_path: Path
-) -> None:
-    wanted = "x" if "x" in names else names[0]
-    digits = mnist.test.x[:5]
-    arrays = {name: digits if name == wanted else np.arange(5) for name in names}
-    np.savez(tmp_path / "some.npz", **arrays)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(read(tmp_path / "some.npz", mnist.spec).x, digits)
-
-
-def npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=True)
-    return stream.getvalue()
-
-
-def npz(*members: tuple[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members:
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def broken(data: bytes, at: float) -> bytes:
-    start = int(len(data) * at)
-    return (
-        data[:start] + bytes(255 - byte for byte in data[start : start + 16]) + data[start + 16 :]
-    )
-
-
-GOOD = npy(np.random.default_rng(0).integers(0, 255, (3, 28, 28), np.uint8))
-# Says that it holds 8 TB, in as many bytes of header.
-HUGE = GOOD.replace(b"(3, 28, 28), }" + b" " * 10, b"(10000000000, 28, 28), }")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", b"text", r"cannot tell what .*a\.txt is; expected \.png, .*\.npz, got \.txt"),
-        ("digit", b"text", r"cannot tell what .*digit is; expected .*, got none"),
-        ("a.png", b"text", r"not a whole picture: .*a\.png"),
-        ("a.png", b"", r"not a whole picture: .*a\.png"),
-        ("a.jpg", b"\xff\xd8\xff\xe0", r"not a whole picture: .*a\.jpg"),
-        ("a.png", b"GIF89a\1\0\1\0\0\0\0;", r"not a whole picture: .*a\.png"),
-        ("a.npy", b"", r"a\.npy"),
-        ("a.npy", b"text", r"a\.npy"),
-        ("a.npy", GOOD[:-1], r"a\.npy"),
-        ("a.npy", GOOD.replace(b"(3, 28, 28), }", b"(3, 28, 2**9) }"), r"a\.npy"),
-        ("a.npy", GOOD.replace(b"(3, 28, 28)", b"(3, 28, 28 "), r"a\.npy"),
-        ("a.npy", HUGE, r"a\.npy"),
-        ("a.npy", npy(np.array([{}], object)), r"NumPy array without objects: .*a\.npy"),
-        ("a.npz", npz(("x.npy", npy(np.array([{}], object)))), r"cannot read x; got Object arrays"),
-        ("a.npz", b"text", r"a\.npz"),
-        ("a.npz", npz(), r"which array of .*a\.npz\?"),
-        ("a.npz", npz(("a.npy", GOOD), ("b.npy", GOOD)), r"which array of .*got \['a', 'b'\]"),
-        ("a.npz", npz(("x.npy", GOOD))[:-30], r"a\.npz"),
-        ("a.npz", broken(npz(("x.npy", GOOD)), 0.02), r"a\.npz"),
-        ("a.npz", broken(npz(("x.npy", GOOD)), 0.5), r"a\.npz"),
-        ("a.npz", npz(("x.txt", b"text")), r"a\.npz"),
-        ("a.npy", npy(np.zeros((28, 27))), r"does not fit .*expected \(28, 28\) .*\(28, 27\)"),
-        ("a.npy", npy(np.zeros(784)), r"does not fit .*got \(784,\)"),
-        ("a.npy", npy(np.zeros((1, 1, 28, 28))), r"does not fit .*got \(1, 1, 28, 28\)"),
-        ("a.npy", npy(np.zeros((0, 28, 28))), r"does not fit .*got \(0, 28, 28\)"),
-        ("a.npy", npy(np.array(5.0)), r"does not fit .*got \(\)"),
-        ("a.npy", npy(np.full((28, 28), np.nan)), r"a\.npy does not hold finite numbers"),
-        ("a.npy", npy(np.full((28, 28), np.inf, np.float32)), r"does not hold finite numbers"),
-        ("a.npy", npy(np.full((28, 28), 1e300)), r"a\.npy does not hold finite numbers"),
-        ("a.npy", npy(np.zeros((28, 28), complex)), r"finite numbers; got complex128"),
-        ("a.npy", npy(np.full((28, 28), "7")), r"does not hold finite numbers; got <U1"),
-        ("a.npy", npy(np.zeros((28, 28), "M8[s]")), r"finite numbers; got datetime64"),
-    ],
-)  # fmt: skip
-def test_a_bad_file_is_named_in_one_line(
-    name: str, content: bytes, message: str, run: Run, tmp_path: Path, capsys: Capture
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read(tmp_path / name, run.spec)
-    refusal(main, [run.path, tmp_path / name], capsys)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_truncated_picture_is_named(
-    share: float, digit: np.ndarray, spec: SequenceSpec, tmp_path: Path
-) -> None:
-    path = save(Image.fromarray(digit), tmp_path / "7.png")
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(InputError, match=r"^not a whole picture: .*7\.png"):
-        read(path, spec)
-
-
-def test_reading_an_archive_of_code_runs_none(tmp_path: Path, spec: SequenceSpec) -> None:
-    class Code:
-        def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-            return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value]
-
-    (tmp_path / "code.npy").write_bytes(npy(np.array([Code()], object)))
-    with pytest.raises(InputError, match=r"code\.npy"):
-        read(tmp_path / "code.npy", spec)
-    assert not (tmp_path / "ran").exists()
-
-
-# --- the command ---
 def test_predictions_are_those_of_the_model(
     run: Run, mnist: SequenceData, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -352,13 +48,15 @@ def test_text_is_a_line_for_each_sequence(
     assert main([str(run.path), str(one), str(tmp_path / "two.npy")]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    found = [line.rsplit("  ", 2) for line in out.splitlines()]
+    found = [line.rsplit("  ", 3) for line in out.splitlines()]
     rows = run.load_model().predict(mnist.test.x[:3].astype(np.float32) / 255, verbose=0)
     names = [str(one), f"{tmp_path / 'two.npy'}[0]", f"{tmp_path / 'two.npy'}[1]"]
-    assert [name for name, _, _ in found] == names
-    assert [label for _, label, _ in found] == [str(row.argmax()) for row in rows]
-    for (_, _, share), row in zip(found, rows, strict=True):
+    assert [name for name, _, _, _ in found] == names
+    assert [label for _, label, _, _ in found] == [str(row.argmax()) for row in rows]
+    unusual = run.profile.novelty.unusual(mnist.test.x[:3])  # type: ignore[union-attr]
+    for (_, _, share, novelty), row, beyond in zip(found, rows, unusual, strict=True):
         assert float(share.rstrip("%")) == pytest.approx(100 * row.max(), abs=0.01)
+        assert novelty == f"more unusual than {beyond:.1%} of the validation examples"
 
 
 def test_what_was_done_to_a_picture_is_said_beside_the_answer(
@@ -369,30 +67,141 @@ def test_what_was_done_to_a_picture_is_said_beside_the_answer(
     assert main([str(run.path), str(path)]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
-    assert err.splitlines() == [
-        f"{path}: converted from RGB to L",
-        f"{path}: resized from 56x56 to 28x28",
-        f"{path}: mostly light: if it is dark on light, add --invert",
-    ]
+    first, second = err.splitlines()
+    assert first == f"{path}: read as dark ink on light paper"
+    assert second == (
+        f"{path}: the drawing, 32x40 of 56x56 pixels, "
+        "scaled to a side of 20 and centred by its mass"
+    )
 
 
-def test_inverted_paper_is_the_same_digit(
+def answers(argv: list[object], capsys: Capture) -> list[dict[str, Any]]:
+    """What the command prints with `--json`."""
+    assert main([*map(str, argv), "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_as_is_leaves_a_picture_as_it_is_but_for_its_size(
     run: Run, digit: np.ndarray, tmp_path: Path, capsys: Capture
+) -> None:
+    shifted = np.roll(255 - digit, 5, axis=0)
+    path = save(Image.fromarray(shifted), tmp_path / "7.png")
+    np.save(tmp_path / "raw.npy", shifted)
+    (as_array,) = answers([run.path, tmp_path / "raw.npy"], capsys)
+    (as_is,) = answers([run.path, path, "--as-is"], capsys)
+    assert as_is["probabilities"] == as_array["probabilities"]
+    (inverted,) = answers([run.path, path, "--as-is", "--invert"], capsys)
+    np.save(tmp_path / "raw.npy", 255 - shifted)
+    (as_array,) = answers([run.path, tmp_path / "raw.npy"], capsys)
+    assert inverted["probabilities"] == as_array["probabilities"]
+
+
+@pytest.mark.parametrize("invert", [(), ("--invert",)])
+def test_paper_may_be_light_or_dark(
+    invert: tuple[str, ...], run: Run, digit: np.ndarray, tmp_path: Path, capsys: Capture
 ) -> None:
     plain = save(Image.fromarray(digit), tmp_path / "plain.png")
     paper = save(Image.fromarray(255 - digit), tmp_path / "paper.png")
-    assert main([str(run.path), str(plain), "--json"]) == 0
-    expected = json.loads(capsys.readouterr().out)
-    assert main([str(run.path), str(paper), "--json", "--invert"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["probabilities"] == expected["probabilities"]
+    (expected,) = answers([run.path, plain], capsys)
+    (answer,) = answers([run.path, paper, *invert], capsys)
+    assert answer["label"] == expected["label"] == "7"
 
 
-def test_one_bad_file_stops_all_before_an_answer(
+def test_values_in_another_unit_are_warned_of_and_unusual(
+    run: Run, mnist: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    np.save(tmp_path / "scaled.npy", mnist.test.x[:3] / 255)
+    assert main([str(run.path), str(tmp_path / "scaled.npy"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == (
+        f"{tmp_path / 'scaled.npy'}: values from 0 to 1, in the training data from 0 to 255: "
+        "give them in the same unit\n"
+    )
+    for line in out.splitlines():
+        assert json.loads(line)["unusual"] > 0.99
+
+
+def test_a_run_without_a_profile_still_answers(
     run: Run, digit: np.ndarray, tmp_path: Path, capsys: Capture
 ) -> None:
-    good = save(Image.fromarray(digit), tmp_path / "good.png")
-    assert "no such file: " in refusal(main, [run.path, good, tmp_path / "bad.png"], capsys)
+    old = Path(shutil.copytree(run.path, tmp_path / "old"))
+    (old / PROFILE).unlink()
+    path = save(Image.fromarray(digit), tmp_path / "7.png")
+    (with_profile,) = answers([run.path, path], capsys)
+    (without,) = answers([old, path], capsys)
+    assert without == {key: value for key, value in with_profile.items() if key != "unusual"}
+    assert main([str(old), str(path)]) == 0
+    assert len(capsys.readouterr().out.rsplit("  ")) == 3
+
+
+def test_a_damaged_profile_is_named(run: Run, tmp_path: Path, capsys: Capture) -> None:
+    damaged = Path(shutil.copytree(run.path, tmp_path / "damaged"))
+    data = bytearray((damaged / PROFILE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (damaged / PROFILE).write_bytes(data)
+    assert PROFILE in refusal(main, [damaged, "7.png"], capsys)
+
+
+def test_one_bad_file_of_many_is_named_and_the_others_are_answered(
+    run: Run, mnist: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    for i in range(40):
+        save(Image.fromarray(mnist.test.x[i]), tmp_path / f"{i:02}.png")
+    (tmp_path / "17.png").write_bytes(b"text")
+    paths = sorted(tmp_path.glob("*.png"))
+    assert main([str(run.path), *map(str, paths)]) == 1
+    out, err = capsys.readouterr()
+    assert err == f"error: not a whole picture: {paths[17]}; expected a PNG or JPEG\n"
+    assert [line.split("  ")[0] for line in out.splitlines()] == [
+        str(path) for path in paths if path.name != "17.png"
+    ]
+
+
+def test_when_no_file_can_be_read_nothing_is_answered(
+    run: Run, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main([str(run.path), "a.png", "b.png"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: no such file: a.png\nerror: no such file: b.png\n")
+
+
+def test_a_folder_stands_for_what_is_in_it(
+    run: Run, mnist: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "digits.png"  # a folder, whatever it is called
+    folder.mkdir()
+    for name, x in zip("cab", mnist.test.x, strict=False):
+        save(Image.fromarray(x), folder / f"{name}.png")
+    np.save(folder / "d.npy", mnist.test.x[3:5])
+    assert main([str(run.path), str(folder), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found = [json.loads(line) for line in out.splitlines()]
+    names = ["a.png", "b.png", "c.png", "d.npy[0]", "d.npy[1]"]
+    assert [answer["name"] for answer in found] == [str(folder / name) for name in names]
+    # c holds the first digit, a the second, b the third.
+    np.save(tmp_path / "same.npy", mnist.test.x[[1, 2, 0, 3, 4]])
+    same = answers([run.path, tmp_path / "same.npy"], capsys)
+    assert [answer["label"] for answer in found] == [answer["label"] for answer in same]
+
+
+def test_the_first_sequence_is_drawn(
+    run: Run, mnist: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    np.save(tmp_path / "some.npy", mnist.test.x[:3])
+    picture = tmp_path / "reading.png"
+    assert main([str(run.path), str(tmp_path / "some.npy"), "--picture", str(picture)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    with Image.open(picture) as drawn:
+        assert drawn.width > 1000
+
+
+def test_a_bundle_is_not_a_run_and_the_right_command_is_said(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    line = refusal(main, [tmp_path, "a.png"], capsys)
+    assert f"a bundle, not a run: {tmp_path}. Ask it with: rnn-tf predict {tmp_path}" in line
 
 
 @pytest.mark.parametrize(
@@ -402,7 +211,7 @@ def test_one_bad_file_stops_all_before_an_answer(
         (["RUN"], "no file to classify"),
         (["nowhere", "a.png"], "not a run: nowhere"),
         (["RUN", "nowhere.png"], "no such file: nowhere.png"),
-        (["RUN", "folder.png"], "no such file: folder.png"),
+        (["RUN", "folder.png"], "nothing to classify in the folder folder.png; expected files of"),
         (["RUN", "nowhere.png", "--inver"], "similar: --invert"),
     ],
 )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from rnn_tf.data import SequenceSpec
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
 from rnn_tf.files.writing import write_text, writing
-from rnn_tf.run import FORMAT, holds_run, new_path
+from rnn_tf.run import FORMAT, holds_run, new_folder
 
 SPEC = SequenceSpec(timesteps=5, features=2, labels=("a", "b", "c"), normalize=Normalize((0.5,)))
 CONFIG = TrainConfig(units=4, seed=9)
@@ -400,8 +401,17 @@ def test_a_new_run_is_named_after_what_it_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config, now = TrainConfig(dataset=dataset, cell="gru", units=8), datetime(2026, 1, 2, 3, 4, 5)
-    assert new_path(config, now) == Path("runs", name)
-    Run.create(new_path(config, now), config, SPEC)
-    assert new_path(config, now) == Path("runs", f"{name}-2")
-    Run.create(new_path(config, now), config, SPEC)
-    assert new_path(config, now) == Path("runs", f"{name}-3")
+    assert [new_folder(config, now) for _ in range(3)] == [
+        Path("runs", each) for each in (name, f"{name}-2", f"{name}-3")
+    ]
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    now = datetime(2026, 1, 2, 3, 4, 5)
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: new_folder(CONFIG, now), range(40)))
+    assert len(set(made)) == 40
+    assert all(path.is_dir() for path in made)

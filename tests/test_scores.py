@@ -67,10 +67,29 @@ def test_certainty_of_the_wrong_class_is_a_finite_loss() -> None:
     assert scores.loss == pytest.approx(-math.log(1e-7))
 
 
+@pytest.mark.parametrize("one", [1.0, np.nextafter(np.float32(1), np.float32(2))])
+def test_certainty_of_the_right_class_is_no_loss_below_zero(one: float) -> None:
+    scores = score(np.full((3, 1), one, np.float32), np.zeros(3, np.int32))
+    assert math.copysign(1, scores.loss) == 1
+    assert f"{scores.loss}" == "0.0"
+
+
 def test_the_summary_is_plain_numbers() -> None:
     summary = score(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32)).summary()
-    assert summary == {"accuracy": 1.0, "loss": 0.0, "examples": 3}
-    assert [type(value) for value in summary.values()] == [float, float, int]
+    assert summary == {
+        "accuracy": 1.0,
+        "loss": 0.0,
+        "examples": 3,
+        "most_frequent_class": 0,
+        "most_frequent_share": 1 / 3,
+    }
+    assert [type(value) for value in summary.values()] == [float, float, int, int, float]
+
+
+def test_the_most_frequent_class_is_that_of_the_truth() -> None:
+    # Everything is called class 0; three of four are class 2.
+    summary = score(np.eye(3)[[0, 0, 0, 0]], np.array([2, 2, 0, 2], np.int32)).summary()
+    assert (summary["most_frequent_class"], summary["most_frequent_share"]) == (2, 0.75)
 
 
 def test_labels_of_few_bits_do_not_overflow() -> None:
@@ -80,3 +99,10 @@ def test_labels_of_few_bits_do_not_overflow() -> None:
     assert scores.confusion[200, 200] == 1
     assert scores.confusion[0, 0] == 1
     assert scores.examples == 2
+
+
+@pytest.mark.parametrize("sure", [1.0, np.float32(1.0000001)])
+def test_a_model_that_is_sure_and_right_has_a_loss_of_zero_without_a_sign(sure: float) -> None:
+    scores = score(np.array([[sure, 0], [0, sure]]), np.array([0, 1]))
+    assert scores.loss == 0
+    assert f"{scores.loss:.4f}" == "0.0000"

@@ -29,11 +29,11 @@ Tuner = Literal["bayesian", "hyperband", "random", "grid"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 OBJECTIVE = "val_accuracy"
-# A worker says with this value of its trial why it failed: KerasTuner's messages to the chief
-# have no place for a reason, and values of this kind are how it passes notes itself.
+# The value of a trial in which a worker says why it failed: KerasTuner's messages to the chief have
+# no place for a reason, and it passes notes of its own in such values.
 REASON = "tuner/reason"
-# What a worker asks the chief: which search is this, and is XLA told how to compile small layers?
-# And what it says: I am alive.
+# What a worker asks of the chief: the settings of the search, and whether XLA compiles with our
+# flags for small layers. And its sign of life.
 SETTINGS, ALIVE, XLA_TOLD = "settings", "alive", "xla told"
 
 
@@ -59,7 +59,7 @@ class Durable(keras_tuner.Oracle):
         self.ongoing_trials: dict[str, trials.Trial] = {}  # worker -> its trial
         self.until = float("inf")  # time.monotonic() after which no trial begins
         self.on_change: Callable[[], None] = lambda: None
-        self.settings = ""  # JSON; what a worker on another machine is told
+        self.settings = ""  # JSON, for workers on other machines
         self.workers: dict[str, str] = {}  # trial -> the worker that it was given last
         self.seen: dict[str, float] = {}  # worker -> time.monotonic() of its last sign of life
         self.error: Exception | None = None
@@ -90,8 +90,8 @@ class Durable(keras_tuner.Oracle):
             super().end_trial(trial)
 
     @_synchronized
-    def hand_on(self, tuner_id: str) -> None:
-        """Have the trial of a worker that is gone run again."""
+    def requeue(self, tuner_id: str) -> None:
+        """Give the trial of a worker that is gone to the next that asks."""
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is not None:
             self._retry_queue.append(trial.trial_id)
@@ -103,7 +103,7 @@ class Durable(keras_tuner.Oracle):
         self.end_trial(trial)
 
     def get_trial(self, trial_id: str) -> trials.Trial:
-        """A trial; or what a worker has to ask of the chief, for which KerasTuner has no calls."""
+        """A trial; or the answer to another question of a worker: KerasTuner has no call for it."""
         question, _, worker = trial_id.partition(":")
         if question == ALIVE:
             self.seen[worker] = time.monotonic()
@@ -125,7 +125,7 @@ class Durable(keras_tuner.Oracle):
             self.save()
             self.on_change()
         except Exception as error:
-            # KerasTuner's lock stays locked then: who watches must know, and not wait.
+            # KerasTuner does not release its lock then: whoever waits for it must know.
             self.error = error
             raise
         finally:
@@ -136,24 +136,24 @@ class Durable(keras_tuner.Oracle):
             write_text(self.file, json.dumps(self.get_state(), indent=1))
 
     def _save_trial(self, trial: trials.Trial) -> None:
-        """Nothing: the trials are in the one file."""
+        """Do nothing: all trials are in the one file."""
 
     def get_state(self) -> dict[str, Any]:
         state = super().get_state()
         state["tried_so_far"].sort()  # a set: the same state is the same file
         state["workers"] = self.workers
-        told = {name: trial.get_state() for name, trial in sorted(self.trials.items())}
-        return {**state, "trials": told}
+        saved = {name: trial.get_state() for name, trial in sorted(self.trials.items())}
+        return {**state, "trials": saved}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.trials = {
-            name: trials.Trial.from_state(told) for name, told in state["trials"].items()
+            name: trials.Trial.from_state(saved) for name, saved in state["trials"].items()
         }
         self.workers = state["workers"]
         super().set_state(state)
 
     def reload(self) -> None:
-        """Go on from the file. Raises `InputError` when it is damaged, and says what is left."""
+        """Take over the state in the file. Raises `InputError` when it is damaged."""
         try:
             self.set_state(json.loads(self.file.read_text()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -76,7 +76,7 @@ def write_leaderboard(rows: list[Row], directory: Path) -> None:
 
 def write_report(rows: list[Row], oracle: Durable, directory: Path) -> None:
     """`report.png` and the TensorBoard logs of a search with at least one scored trial."""
-    from rnn_tf.plots import plot_search
+    from tuning.charts import plot_search
 
     scored = [row for row in rows if row["score"] is not None]
     order = sorted(scored, key=lambda row: oracle.end_order.index(row["trial"]))

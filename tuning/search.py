@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceData, load
+from rnn_tf.config import TrainConfig
+from rnn_tf.data import SequenceData, SequenceSpec, load
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
-from rnn_tf.files.writing import TEMPORARY, said_plainly, write_text
+from rnn_tf.files.locking import LOCK, check_unlocked, locked
+from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_text
 from rnn_tf.run import Run, holds_run
 from rnn_tf.startup import compile_cache, process
-from rnn_tf.train import train
+from rnn_tf.training.backend import Backend
+from rnn_tf.training.job import Interrupted, train
 from tuning import report
 from tuning.settings import Settings
-from tuning.space import Space, hyperparameters, largest, read_space
+from tuning.space import Choice, Space, hyperparameters, largest, models, read_space
+from tuning.workers import served, supervise
 
 if TYPE_CHECKING:
     from tuning.oracles import Durable
 
 # What `search.json` says about the layout of the directory. Raised when it changes.
 FORMAT = 1
+BUSY = "Wait until it has ended, or choose another --dir."
 
 
 def search(
     settings: Settings,
-    directory: Path,
+    directory: Path | None = None,
     *,
     workers: int | None = None,
     listen: str | None = None,
@@ -42,68 +47,106 @@ def search(
     max_minutes: float | None = None,
     data: SequenceData | None = None,
     verbose: bool = False,
+    backend: Backend | None = None,
 ) -> Run:
     """Search, keep everything in `directory`, and train the winner; its run, `directory/best`.
 
-    `workers` processes train at once, a worker that dies or has grown is started again; without
-    it, trials train in this process. With `listen`, `HOST:PORT`, others may join from other
-    machines. `resume` goes on with an interrupted search, which ends as an unbroken one does.
-    After `max_minutes` no trial begins. Raises `InputError` for bad input, `CheckFailed` when
-    every trial has failed.
+    Without `directory`, everything is in a new folder under `searches/`. `workers` processes train
+    at once, a worker that dies or has grown is started again; without it, trials train in this
+    process, by `backend` if it is given. With `listen`, `HOST:PORT`, others may join from other
+    machines. `resume` goes on with an interrupted search, which ends as an unbroken one does, and
+    begins one where there is none. After `max_minutes` no trial begins. Raises `InputError` for
+    bad input and when another process searches in the same folder, `CheckFailed` when every trial
+    has failed, `Interrupted` after Ctrl-C.
     """
     if workers is not None and workers < 1:
         raise InputError("bad workers", expected="a whole number >= 1", got=workers)
     if max_minutes is not None and not max_minutes > 0:
         raise InputError("bad max_minutes", expected="more than 0", got=max_minutes)
+    if resume and directory is None:
+        raise InputError("--resume needs the folder of a search", fix="Add --dir.")
     space = read_space(settings.space)
-    data = data or load(settings.dataset)
-    begin(directory, settings, space, resume=resume)
-    # Workers inherit what this sets.
+    described = describe(settings, space)
+    if directory is not None:
+        check_unlocked(directory / LOCK, f"is searching in {directory}", fix=BUSY)
+        is_begun(directory, described, resume=resume)
+    data = data or load(settings.dataset, to_train=True)
+    # What cannot be searched is refused before anything is written.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)
-    process.start(most, verbose=verbose)
-    oracle = build(settings, space, data, directory)
-    if max_minutes is not None:
-        oracle.until = time.monotonic() + 60 * max_minutes
-    oracle.on_change = Progress(oracle, settings, directory)
-    if workers is None:
+    process.start(most, verbose=verbose)  # workers inherit what this sets
+    check_choices(space, settings.base(), data.spec)
+    directory = directory or make_folder(_stem(settings))
+    try:
+        with locked(directory / LOCK, f"is searching in {directory}", fix=BUSY):
+            begun = is_begun(directory, described, resume=resume)
+            if resume and not begun:
+                print(f"nothing to resume in {directory}: a new search begins", file=sys.stderr)
+            oracle = build(settings, space, data, directory)
+            if max_minutes is not None:
+                oracle.until = time.monotonic() + 60 * max_minutes
+            oracle.on_change = Progress(oracle, settings, directory)
+            with served(oracle, listen) if workers else contextlib.nullcontext() as address:
+                if not begun:
+                    write_text(directory / "search.json", json.dumps(described, indent=2) + "\n")
+                _train_trials(oracle, settings, data, directory, workers, address, backend)
+            return finish(oracle, settings, data, directory, backend)
+    except KeyboardInterrupt:
+        raise Interrupted(directory) from None
+
+
+def _train_trials(
+    oracle: Durable,
+    settings: Settings,
+    data: SequenceData,
+    directory: Path,
+    workers: int | None,
+    address: str | None,
+    backend: Backend | None,
+) -> None:
+    """Until the oracle has no more: in this process, or by workers that ask it at `address`."""
+    found = models(oracle.hyperparameters, grid=settings.tuner == "grid")
+    if found is not None and found < settings.trials:
+        print(
+            f"the space holds {found:,} model{'s' if found > 1 else ''}; "
+            f"{settings.trials:,} trials were asked for",
+            file=sys.stderr,
+        )
+    if address is None or workers is None:
         from tuning.tuner import TrialTuner
 
-        TrialTuner(oracle, settings.base(), data, directory).search()
+        TrialTuner(oracle, settings.base(), data, directory, backend).search()
     else:
-        from tuning.workers import supervise
-
-        supervise(oracle, directory, workers, listen)
-    return finish(oracle, settings, data, directory)
-
-
-def begin(directory: Path, settings: Settings, space: Space, *, resume: bool) -> None:
-    """Make the directory that of this search, or see that it is.
-
-    Raises `InputError` when there is nothing to resume, when it holds another search or anything
-    else, and when it cannot be written.
-    """
-    file = directory / "search.json"
-    if resume and not directory.exists():
-        raise InputError(
-            f"no search to resume: {directory}", fix="Leave --resume out to begin one."
+        supervise(oracle, directory, workers, address)
+    ended = len(oracle.end_order)
+    if ended < settings.trials and time.monotonic() < oracle.until:
+        print(
+            f"{ended:,} of {settings.trials:,} trials were run: "
+            f"the {settings.tuner} tuner found no other model to try",
+            file=sys.stderr,
         )
-    described = describe(settings, space)
-    if file.exists():
-        found = read_search(directory)
-        _refuse_another(found, described, directory)
+
+
+def is_begun(directory: Path, described: dict[str, Any], *, resume: bool) -> bool:
+    """Whether the search that `described` says was begun in `directory`. Writes nothing.
+
+    Raises `InputError` when it was and is not to be resumed, when the directory holds another
+    search or anything else, and when it cannot be read.
+    """
+    if (directory / "search.json").exists():
+        _refuse_another(read_search(directory), described, directory)
         if not resume:
             raise InputError(
                 f"the folder already holds a search: {directory}",
                 fix="Add --resume to go on with it, or choose another --dir.",
             )
-        return
-    with said_plainly(directory):
+        return True
+    with as_input_errors(directory):
         names = [entry.name for entry in directory.iterdir()] if directory.exists() else []
-    if not all(TEMPORARY.fullmatch(name) for name in names):
+    if not all(name == LOCK or TEMPORARY.fullmatch(name) for name in names):
         raise InputError(
             f"the folder is not empty and not a search: {directory}", fix="Choose another --dir."
         )
-    write_text(file, json.dumps(described, indent=2) + "\n")
+    return False
 
 
 def describe(settings: Settings, space: Space) -> dict[str, Any]:
@@ -144,25 +187,28 @@ def _refuse_another(found: dict[str, Any], wanted: dict[str, Any], directory: Pa
             )
 
 
+def check_choices(space: Space, base: TrainConfig, spec: SequenceSpec) -> None:
+    """Raise `InputError` for a choice of which no model can be built: now, not in the night."""
+    from rnn_tf.model.classifier import build_model
+
+    for name, bounds in space.items():
+        if isinstance(bounds, Choice):
+            for value in bounds.values:
+                build_model(dataclasses.replace(base, **{name: value}), spec)
+
+
 def build(settings: Settings, space: Space, data: SequenceData, directory: Path) -> Durable:
     """The oracle of a search, as it was left if it was interrupted.
 
     Raises `InputError` for a space without a model in it, and for damaged files.
     """
-    from rnn_tf.model.classifier import build_model
     from tuning.oracles import build_oracle
-    from tuning.space import Choice
     from tuning.trial import check_trials
 
-    base = settings.base()
-    for name, bounds in space.items():
-        if isinstance(bounds, Choice):
-            for value in bounds.values:  # found out now rather than in the night
-                build_model(dataclasses.replace(base, **{name: value}), data.spec)
     file = directory / "oracle.json"
     oracle = build_oracle(
         settings.tuner,
-        hyperparameters(space, base, data.spec, settings.max_parameters),
+        hyperparameters(space, settings.base(), data.spec, settings.max_parameters),
         data.spec,
         trials=settings.trials,
         epochs=settings.epochs,
@@ -183,6 +229,10 @@ class Progress:
         self.oracle, self.settings, self.directory = oracle, settings, directory
         self.before = self.ended = len(oracle.end_order)
         self.began = time.monotonic()
+        found = models(oracle.hyperparameters, grid=settings.tuner == "grid")
+        if found is None or settings.tuner == "hyperband":  # which trains a model several times
+            found = settings.trials
+        self.expected = min(settings.trials, found)
 
     def __call__(self) -> None:
         rows = report.leaderboard(self.oracle, self.settings.base())
@@ -196,18 +246,24 @@ class Progress:
     def line(self, last: dict[str, Any], best: dict[str, Any]) -> str:
         """`3 of 20 trials, the last (02) 97.20%, best (00) 98.44%, about 4 min left`."""
         score = last["status"] if last["score"] is None else f"{last['score']:.2%}"
-        line = f"{self.ended} of {self.settings.trials} trials, the last ({last['trial']}) {score}"
+        line = f"{self.ended} of {self.expected} trials, the last ({last['trial']}) {score}"
         if best["score"] is not None:
             line += f", best ({best['trial']}) {best['score']:.2%}"
         each = (time.monotonic() - self.began) / (self.ended - self.before)
-        left = each * (self.settings.trials - self.ended)
+        left = each * (self.expected - self.ended)
         left = min(left, max(0.0, self.oracle.until - time.monotonic()))
         return (
             f"{line}, about {left / 60:.0f} min left" if left > 90 else f"{line}, {left:.0f} s left"
         )
 
 
-def finish(oracle: Durable, settings: Settings, data: SequenceData, directory: Path) -> Run:
+def finish(
+    oracle: Durable,
+    settings: Settings,
+    data: SequenceData,
+    directory: Path,
+    backend: Backend | None = None,
+) -> Run:
     """Write the tables and pictures, and train the winner. Raises `CheckFailed` without one."""
     rows = report.leaderboard(oracle, settings.base())
     report.write_leaderboard(rows, directory)
@@ -219,13 +275,13 @@ def finish(oracle: Durable, settings: Settings, data: SequenceData, directory: P
     config = report.config_of(oracle, rows[0]["trial"], settings.base())
     path = directory / "best"
     same = holds_run(path) and Run.open(path).config == config
-    return train(config, path, data=data, resume=same, overwrite=True)
+    return train(config, path, data=data, resume=same, overwrite=True, backend=backend)
 
 
-def new_directory(settings: Settings) -> Path:
-    """A folder name nobody has used: `searches/<dataset>-<tuner>-<date>-<time>`."""
+def _stem(settings: Settings) -> Path:
+    """The beginning of a new folder's name: `searches/<dataset>-<tuner>`."""
     dataset = Path(settings.dataset.removeprefix("tfds:")).stem
-    return Path("searches") / f"{dataset}-{settings.tuner}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path("searches") / f"{dataset}-{settings.tuner}"
 
 
 @dataclass(frozen=True)
@@ -238,7 +294,8 @@ class Command:
     dir: Path | None = None
     """The folder for everything about this search. Default: a new one under searches/."""
     resume: bool = False
-    """Go on with the search in --dir, with the settings it was begun with."""
+    """Go on with the search in --dir, with the settings it was begun with, or begin one if there
+    is none."""
     workers: int = 1
     """Processes that train at once. One that dies is started again, and its trial with it."""
     max_minutes: float | None = None
@@ -264,23 +321,22 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m tuning.search
         where = command.dir or Path("searches") / f"joined-{command.chief.replace(':', '-')}"
         join(command.chief, command.workers, where)
         return 0
-    if command.resume and command.dir is None:
-        raise InputError("--resume needs the folder of a search", fix="Add --dir.")
-    directory = command.dir or new_directory(command.settings)
     try:
         best = search(
             command.settings,
-            directory,
+            command.dir,
             workers=command.workers,
             listen=command.listen,
             resume=command.resume,
             max_minutes=command.max_minutes,
             verbose=command.verbose,
         )
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on with: {prog} --dir {directory} --resume", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        path = stop.path if isinstance(stop, Interrupted) else command.dir
+        go_on = f"; go on with: {prog} --dir {path} --resume" if path else ""
+        print(f"\nstopped{go_on}", file=sys.stderr)
         return 130
-    print(report.summary(directory, best))
+    print(report.summary(best.path.parent, best))
     return 0
 
 

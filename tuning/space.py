@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from rnn_tf.config import TrainConfig
+from rnn_tf.config import TrainConfig, type_of
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.cells import CELLS, Cell
@@ -140,7 +140,7 @@ def _parse_range(where: str, name: str, bounds: dict[Any, Any]) -> Range:
             f"{where}: bad range", expected="low and high, and if you like sampling and step",
             got=", ".join(map(str, bounds)) or "nothing",
         )  # fmt: skip
-    if isinstance(getattr(TrainConfig(), name), str):
+    if type_of(name) not in (int, float):
         raise InputError(f"{where}: a range of names", expected="a list of choices")
     low, high = (_value(where, name, bounds[key]) for key in ("low", "high"))
     sampling, step = bounds.get("sampling", "linear"), bounds.get("step")
@@ -162,7 +162,7 @@ def _parse_range(where: str, name: str, bounds: dict[Any, Any]) -> Range:
 
 def _value(where: str, name: str, value: Any) -> Any:
     """A value of the file as the setting's type: checked by the setting itself."""
-    if isinstance(getattr(TrainConfig(), name), float) and not isinstance(value, bool):
+    if type_of(name) is float and not isinstance(value, bool):
         try:
             value = float(value)  # YAML 1.1 reads 1e-3 as a text
         except (TypeError, ValueError):
@@ -239,6 +239,7 @@ def hyperparameters(
     """
     import keras_tuner
 
+    base = base.resolved(spec)
     result = keras_tuner.HyperParameters()
     if max_parameters is not None:
         units = within(space, base, spec, max_parameters)
@@ -253,6 +254,40 @@ def hyperparameters(
         else:
             _declare(result, "units", units[base.cell], base)
     return result
+
+
+def models(space: keras_tuner.HyperParameters, *, grid: bool) -> int | None:
+    """How many models the space holds; None if without end, as with a range of any numbers.
+
+    With `grid`, how many it holds for that tuner, to which such a range is a few numbers.
+    """
+    values = {hp.name: _values(hp, grid) for hp in space.space}
+    if any(each is None for each in values.values()):
+        return None
+    parents = {condition.name for hp in space.space for condition in hp.conditions}
+
+    def count(names: Sequence[Any], chosen: dict[str, Any]) -> int:
+        if not names:
+            return 1
+        hp, *rest = names
+        if not all(condition.is_active(chosen) for condition in hp.conditions):
+            return count(rest, chosen)
+        each = values[hp.name] or ()
+        if hp.name in parents:
+            return sum(count(rest, {**chosen, hp.name: value}) for value in each)
+        return len(each) * count(rest, chosen)
+
+    return count(space.space, {})
+
+
+def _values(hp: Any, grid: bool) -> Sequence[Any] | None:
+    """What a hyperparameter can be; None for any number of a range."""
+    between = hasattr(hp, "sampling") and hp.step is None
+    if between and not grid:
+        whole = isinstance(hp.min_value, int)
+        return range(hp.min_value, hp.max_value + 1) if whole else None
+    # A grid begins at the default, also when it is none of the numbers that stand for a range.
+    return list(dict.fromkeys([hp.default, *hp.values] if between else hp.values))
 
 
 def _declare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,38 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
 from rnn_tf.startup import compile_cache
+from rnn_tf.training.backend import Backend, choose_backend
+from rnn_tf.training.divergence import DivergenceWarning
 from tuning.oracles import ALIVE, OBJECTIVE, REASON
 from tuning.space import configure
 from tuning.trial import train_trial, without_test
 
-# Exit code of a worker that makes room: it has grown, and is started anew.
+# Exit code of a worker that takes too much memory: it is started anew.
 GROWN = 75
-# How much a worker may grow over what it had after its first trial. Bytes.
+# How much more memory a worker may take than after its first trial. Bytes.
 GROWTH = 2**30
 # How often a worker says that it is alive. Seconds.
 SIGN_OF_LIFE = 10.0
 
 
 class TrialTuner(base_tuner.BaseTuner):
-    """KerasTuner's loop, ask for a trial, run it, say how it went, around our training."""
+    """Runs KerasTuner's loop around our training; `backend` serves all its trials."""
 
     def __init__(
-        self, oracle: keras_tuner.Oracle, base: TrainConfig, data: SequenceData, directory: Path
+        self,
+        oracle: keras_tuner.Oracle,
+        base: TrainConfig,
+        data: SequenceData,
+        directory: Path,
+        backend: Backend | None = None,
     ) -> None:
         import tensorflow as tf
-
-        from rnn_tf.training.keras.fit import CompiledModels
 
         super().__init__(oracle, directory=str(directory.parent), project_name=directory.name)
         self.base = base
         self.data = without_test(data)
-        self.kept = CompiledModels()
-        # A new program for each trial is what it warns of, and what a search is.
+        self.backend = backend or choose_backend(base.backend, many=True)
+        # TensorFlow warns of programs that are compiled again and again: those of new trials.
         tf.get_logger().setLevel("ERROR")
 
     def pre_create_trial(self) -> None:
@@ -54,7 +60,7 @@ class TrialTuner(base_tuner.BaseTuner):
         try:
             config = configure(trial.hyperparameters.values, self.base)
             return train_trial(
-                config, self.data, Path(self.get_trial_dir(trial.trial_id)), self.kept
+                config, self.data, Path(self.get_trial_dir(trial.trial_id)), self.backend
             )
         except Exception as error:
             if isinstance(error.__cause__, OSError):  # a full disk, and so for every trial
@@ -70,12 +76,15 @@ class TrialTuner(base_tuner.BaseTuner):
         """Train trials until the oracle has no more. Raises `InputError` when none can be kept."""
         keras_tuner_config.DEBUG = False  # a trial that fails is recorded, not printed
         try:
-            super().search()
+            with warnings.catch_warnings():
+                # To try what diverges is what a search is for.
+                warnings.simplefilter("ignore", DivergenceWarning)
+                super().search()
         except keras_tuner.errors.FatalError as error:
             raise InputError(str(error)) from error
 
     def save(self) -> None:
-        """Nothing: the oracle saves itself at each step."""
+        """Do nothing: the oracle saves itself at each step."""
 
 
 class RemoteTuner(TrialTuner):
@@ -97,7 +106,10 @@ class RemoteTuner(TrialTuner):
             raise SystemExit(GROWN)
 
     def say_alive(self) -> None:
-        """Until the chief is gone; its requests wait an hour for one that is."""
+        """Send signs of life, and end the process when the chief is gone.
+
+        KerasTuner itself would wait an hour for it.
+        """
         host, port = (os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT"))
         missed = 0
         while missed < 3:
@@ -112,5 +124,5 @@ class RemoteTuner(TrialTuner):
 
 
 def no_oracle() -> keras_tuner.Oracle:
-    """What KerasTuner's client for the chief is made from; the chief has the real one."""
+    """Make what KerasTuner builds its client for the chief from; the chief has the real oracle."""
     return keras_tuner.Oracle(objective=keras_tuner.Objective(OBJECTIVE, "max"))

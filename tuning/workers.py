@@ -1,4 +1,4 @@
-"""Several processes that train trials, on this machine or on others, and a chief that hands out."""
+"""Processes that train trials, on this machine and on others, and the chief that they ask."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ from rnn_tf.startup import compile_cache, process, xla_flags
 if TYPE_CHECKING:
     from tuning.oracles import Durable
 
-# A trial during which so many workers died has failed.
+# A trial has failed when this many workers have died while they trained it.
 DEATHS = 2
-# Workers that die without a trial: then something else is wrong.
+# The search ends when this many workers have died without a trial: something else is wrong.
 EARLY_DEATHS = 3
-# After such a silence a worker elsewhere is taken for dead; each says that it is alive. Seconds.
+# A worker on another machine that sends no sign of life for this long is taken for dead. Seconds.
 SILENCE = 120.0
 
 
-def supervise(oracle: Durable, directory: Path, workers: int, listen: str | None) -> None:
-    """Serve trials to `workers` processes, and to others that join, until there are no more.
+def supervise(oracle: Durable, directory: Path, workers: int, address: str) -> None:
+    """Have `workers` processes, and others that join, train the trials of the chief at `address`.
 
-    A worker that dies is started again, and its trial with it. However this ends, no worker is
-    left. Raises `InputError` when the address cannot be listened on, or a worker cannot write.
+    Returns when there are no more. A worker that dies is started again, and its trial with it.
+    However this ends, no worker is left. Raises `InputError` when a worker cannot write.
     """
-    with _terminated_like_interrupted(), served(oracle, listen) as address:
-        if listen is not None:
-            print(f"others join with: python -m tuning.search --chief {address}", file=sys.stderr)
+    with _terminated_like_interrupted():
         ChiefCrew(oracle, address, directory, workers).work()
 
 
 @contextlib.contextmanager
 def served(oracle: Durable, listen: str | None) -> Iterator[str]:
-    """KerasTuner's chief for this oracle; its address, on this machine only unless told."""
+    """KerasTuner's chief for this oracle; gives its address, only of this machine without `listen`.
+
+    Raises `InputError` when the address cannot be listened on.
+    """
     import grpc
     from keras_tuner.src import protos
     from keras_tuner.src.distribute.oracle_chief import OracleServicer
@@ -59,16 +60,22 @@ def served(oracle: Durable, listen: str | None) -> Iterator[str]:
     # searches would share a port and steal each other's workers.
     server = grpc.server(futures.ThreadPoolExecutor(1), options=(("grpc.so_reuseport", 0),))
     protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
-    try:
-        with process.silent_stderr():
+    with process.silent_stderr():  # gRPC writes what is wrong there, in its own words
+        try:
             port = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
+        except RuntimeError:
+            bound = False
+        else:
+            bound = True
+    if not bound:
         raise InputError(
             f"cannot listen on {host}:{port}",
             got="a port in use, or an address that is not of this machine",
             fix="Choose another --listen.",
-        ) from error  # fmt: skip
+        )
     server.start()
+    if listen is not None:
+        print(f"others join with: python -m tuning.search --chief {host}:{port}", file=sys.stderr)
     try:
         yield f"{host}:{port}"
     finally:
@@ -76,14 +83,14 @@ def served(oracle: Durable, listen: str | None) -> Iterator[str]:
 
 
 def _send_quietly() -> None:
-    """KerasTuner 1.4.8 prints a value of each condition in the space that it sends."""
+    """Keep KerasTuner 1.4.8 from printing a value of each condition in the space that it sends."""
     from keras_tuner.src.engine import conditions
 
     conditions.print = lambda *_: None
 
 
 def address_of(text: str) -> tuple[str, int]:
-    """`HOST:PORT` in two. Raises `InputError`."""
+    """Split `HOST:PORT`. Raises `InputError` when it is not one."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise InputError("bad address", expected="HOST:PORT, such as 192.168.0.7:8470", got=text)
@@ -91,7 +98,7 @@ def address_of(text: str) -> tuple[str, int]:
 
 
 class Crew:
-    """The worker processes of one machine, watched: one that dies is started again."""
+    """The worker processes of one machine; one that dies is started again."""
 
     def __init__(self, address: str, directory: Path, settings: str, names: list[str]) -> None:
         self.address = address
@@ -105,7 +112,7 @@ class Crew:
         self.complaints = self.context.SimpleQueue()
 
     def work(self) -> None:
-        """Return when there is nothing left to do. However this ends, no process is left."""
+        """Run the workers until there is nothing left to do. However this ends, none is left."""
         try:
             for name in self.names:
                 self.start(name)
@@ -114,7 +121,7 @@ class Crew:
                 for sentinel in connection.wait(list(sentinels), timeout=1):
                     self._ended(sentinels[sentinel])  # type: ignore[index]
         finally:
-            self._end()
+            self._kill_all()
 
     def start(self, name: str) -> None:
         process = self.context.Process(
@@ -126,11 +133,11 @@ class Crew:
         self.processes[name] = process
 
     def check(self) -> bool:
-        """Called about once a second: whether there is more to do."""
+        """Whether there is more to do. Called about once a second."""
         return bool(self.processes)
 
-    def mourn(self, name: str, how: str) -> None:
-        """Called when a worker has died. Raises `CheckFailed` when that is hopeless."""
+    def on_death(self, name: str, how: str) -> None:
+        """Count a worker that has died. Raises `CheckFailed` when too many have."""
         self._count_early_death(how)
 
     def _count_early_death(self, how: str) -> None:
@@ -151,11 +158,11 @@ class Crew:
         if code != GROWN:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             print(f"{name} died ({how}); starting it again", file=sys.stderr)
-            self.mourn(name, how)
+            self.on_death(name, how)
         self.start(name)
 
-    def _end(self) -> None:
-        """At once: the state is on disk, and a trial goes on from its last epoch."""
+    def _kill_all(self) -> None:
+        """End the workers at once: what they have done is on disk, up to the last epoch."""
         for worker in self.processes.values():
             worker.kill()
         for worker in self.processes.values():
@@ -164,7 +171,7 @@ class Crew:
 
 
 class ChiefCrew(Crew):
-    """The crew beside the chief: it also sees to the trials of those who are gone."""
+    """The workers beside the chief; it also gives the trials of lost workers to others."""
 
     def __init__(self, oracle: Durable, address: str, directory: Path, workers: int) -> None:
         names = [f"tuner{i}" for i in range(workers)]
@@ -178,13 +185,13 @@ class ChiefCrew(Crew):
         if self.processes:
             return True
         if self.oracle._retry_queue and time.monotonic() < self.oracle.until:
-            self.start(self.names[0])  # what others have dropped
+            self.start(self.names[0])  # for the trials of workers that were lost
         elif self.oracle.ongoing_trials:
             time.sleep(1)  # others still train
         return bool(self.processes or self.oracle.ongoing_trials)
 
-    def mourn(self, name: str, how: str) -> None:
-        """A trial that has ended too many workers has failed."""
+    def on_death(self, name: str, how: str) -> None:
+        """Count a death to the trial that the worker had; too many, and the trial has failed."""
         trial = self.oracle.ongoing_trials.get(name)
         if trial is None:
             self._count_early_death(how)
@@ -194,16 +201,16 @@ class ChiefCrew(Crew):
             self.oracle.give_up(trial, f"its process died {DEATHS} times ({how}); out of memory?")
 
     def _release_silent(self) -> None:
-        """Have the trials of workers elsewhere that are gone run again."""
+        """Have the trials of workers on other machines run again when those are silent."""
         for name in set(self.oracle.ongoing_trials) - set(self.names):
             if time.monotonic() - self.oracle.seen.get(name, 0.0) > SILENCE:
                 print(f"nothing heard of {name}: its trial is run again", file=sys.stderr)
-                self.oracle.hand_on(name)
+                self.oracle.requeue(name)
 
 
 @contextlib.contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the workers too, as Ctrl-C does."""
+    """Take SIGTERM like Ctrl-C, so that it ends the workers too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -219,7 +226,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def _work(name: str, address: str, directory: str, settings: str, complaints: Any) -> None:
-    """What a worker process does."""
+    """Be a worker process."""
     # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -255,7 +262,7 @@ def work_for(name: str, address: str, directory: Path, settings: str) -> None:
 
 
 def _point_at(address: str, name: str) -> None:
-    """Where KerasTuner looks for its chief, and what this process is called there."""
+    """Say to KerasTuner where its chief is, and the name of this process there."""
     host, port = address_of(address)
     os.environ.update(
         KERASTUNER_TUNER_ID=name, KERASTUNER_ORACLE_IP=host, KERASTUNER_ORACLE_PORT=str(port)
@@ -287,9 +294,9 @@ def join(address: str, workers: int, directory: Path) -> None:
     from tuning.oracles import SETTINGS, XLA_TOLD
     from tuning.tuner import no_oracle
 
-    told = OracleClient(no_oracle()).get_trial(SETTINGS).hyperparameters.values
-    if told[XLA_TOLD]:
+    answer = OracleClient(no_oracle()).get_trial(SETTINGS).hyperparameters.values
+    if answer[XLA_TOLD]:
         xla_flags.tell()  # for the workers, which inherit it
     names = [f"{me}-{i}" for i in range(workers)]
     with _terminated_like_interrupted():
-        Crew(address, directory, told[SETTINGS], names).work()
+        Crew(address, directory, answer[SETTINGS], names).work()

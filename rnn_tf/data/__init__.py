@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import warnings
+
+from rnn_tf.data.likely_mistakes import likely_mistakes
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 
 __all__ = ["SequenceData", "SequenceSpec", "Split", "load"]
 
+MNIST = "mnist"
 
-def load(source: str) -> SequenceData:
+
+def load(source: str, *, to_train: bool = False) -> SequenceData:
     """Load a data set by name.
 
-    `mnist` is the embedded default, `tfds:<name>` any image or sequence classification set of
-    TensorFlow Datasets, `<file>.npz` the user's own arrays. Raises `InputError` for any other
-    name, and for a source that cannot be read.
+    `mnist` is the embedded default, `tfds:<name>` a set of TensorFlow Datasets, `<file>.npz` the
+    user's own arrays. With `to_train`, warns (`UserWarning`) of what is probably a mistake in data
+    to train on. Raises `InputError` for any other name, and for a source that cannot be read.
     """
-    if source == "mnist":
+    data = _load(source)
+    if to_train and source != MNIST:
+        for line in likely_mistakes(data):
+            warnings.warn(f"{source}: {line}", stacklevel=2)
+    return data
+
+
+def _load(source: str) -> SequenceData:
+    if source == MNIST:
         from rnn_tf.data import mnist
 
         return mnist.load()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData, SequenceSpec, Split, hold_out
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 
 
@@ -89,9 +89,9 @@ def load(folder: Path = FILES) -> SequenceData:
         arrays = dict(
             zip(OFFICIAL, pool.map(lambda f: _read(folder, f), OFFICIAL.values()), strict=True)
         )
-    train, valid = hold_out(
-        Split(arrays["x_train"], arrays["y_train"].astype(np.int32)), VALID_EXAMPLES
-    )
+    x, y = arrays["x_train"], arrays["y_train"].astype(np.int32)
+    train = Split(x[:-VALID_EXAMPLES], y[:-VALID_EXAMPLES])
+    valid = Split(x[-VALID_EXAMPLES:], y[-VALID_EXAMPLES:])
     test = Split(arrays["x_test"], arrays["y_test"].astype(np.int32))
     return SequenceData(SPEC, train, valid, test)
 

@@ -2,17 +2,19 @@
 
     import numpy as np
     x = np.random.default_rng(0).normal(size=(100, 20, 3)).astype(np.float32)
-    y = (x.sum(axis=(1, 2)) > 0).astype(np.int32)
-    np.savez("mine.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:],
-             labels=np.array(["falling", "rising"]))
+    y = np.where(x.sum(axis=(1, 2)) > 0, "rising", "falling")
+    np.savez("mine.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
 
 | key | shape | dtype |
 |---|---|---|
 | `x_train`, `x_test` | (n, timesteps, features) | whole numbers, bool or floats |
-| `y_train`, `y_test` | (n,) | whole numbers from 0, the class of each example |
+| `y_train`, `y_test` | (n,) | the class of each example: text or whole numbers |
 | `x_valid`, `y_valid` | optional, both or neither | like the others |
-| `labels` | (classes,), optional | strings, the name of each class |
+| `labels` | (classes,), optional | strings, the name of each class, in their order |
 | `scale` | (), optional | a number: value * scale is what the model sees |
+
+Without `labels` the classes are the different values in `y_train`, sorted: -1 and 1 are two
+classes, 1 to 9 are nine. With `labels`, `y` holds names out of it, or places in it from 0.
 """
 
 from __future__ import annotations
@@ -21,47 +23,63 @@ from pathlib import Path
 
 import numpy as np
 
+from rnn_tf.data.classes import Classes, check_y
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData, SequenceSpec, Split, hold_out_tenth, raw_values
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.data.splits import hold_out_valid
+from rnn_tf.data.values import raw_values
 from rnn_tf.errors import InputError
-from rnn_tf.files.arrays import read_arrays
+from rnn_tf.files.arrays import ObjectArray, read_arrays
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 KNOWN = (*REQUIRED, "x_valid", "y_valid", "labels", "scale")
 
-# Without labels the classes are counted from the largest in y_train. More than this is a mistake,
-# such as an identifier or a time in the place of a class.
-MOST_CLASSES = 65_536
+# What to do about an array of Python objects. Zeros come first, since the network answers at the
+# end of a sequence.
+PAD = (
+    "Sequences of different lengths cannot be read yet; pad them to one length: "
+    "longest = max(map(len, [*x_train, *x_test])); {name} = np.stack([np.pad(np.asarray(s, "
+    "np.float32), [(longest - len(s), 0)] + [(0, 0)] * (np.ndim(s) - 1)) for s in {name}]), and "
+    "the other splits alike."
+)
+AS_TEXT = "Give {name}.astype(str)."
+
+LEAVE_OUT = (
+    "Leave these examples out (keep = np.isfinite({name}).all(axis=(1, 2)), then give {name}[keep] "
+    "and its y[keep]), or put 0 there: np.nan_to_num({name}, posinf=0, neginf=0)."
+)
 
 
 def load(path: str) -> SequenceData:
     """The sequences in the `.npz` file at `path`; the module's docstring says what is in one.
 
     `x` stays uint8 where all splits have that, and becomes float32 otherwise, with a
-    `UserWarning` if that rounds; `y` becomes int32. Without `x_valid` and `y_valid` the last tenth
-    of train, at least 1 and at most 5,000 examples, is the validation split. Without `labels` the
-    classes are named "0", "1", …, as many as the largest in `y_train` says. Without `scale` the
-    source says nothing of normalization.
+    `UserWarning` if that rounds; `y` becomes int32, places in the specification's labels.
+    Without `x_valid` and `y_valid`, a tenth of train, of every class its share and at most 5,000
+    examples, becomes the validation split. Without `scale` the source says nothing of
+    normalization.
 
     Raises `InputError` for anything that is missing, unknown, unreadable or does not fit.
     """
-    arrays = read_arrays(Path(path))
+    try:
+        arrays = read_arrays(Path(path))
+    except ObjectArray as error:
+        advice = PAD if error.key.startswith("x_") else AS_TEXT
+        raise InputError(str(error), fix=advice.format(name=error.key)) from error
     _check_keys(arrays, path)
     names = [key.removeprefix("x_") for key in arrays if key.startswith("x_")]
     for name in names:
         _check_x(arrays, name, path)
         _check_y(arrays, name, path)
-    labels = _labels(arrays, path)
-    x = raw_values({f"x_{name}": arrays[f"x_{name}"] for name in names}, path)
-    splits = {}
-    for name in names:
-        _check_classes(arrays[f"y_{name}"], len(labels), f"{path}: y_{name}")
-        splits[name] = Split(x[f"x_{name}"], arrays[f"y_{name}"].astype(np.int32))
+    classes = Classes.of(arrays["y_train"], arrays.get("labels"), path)
+    x = raw_values({f"x_{name}": arrays[f"x_{name}"] for name in names}, path, LEAVE_OUT)
+    y = {name: classes.places(arrays[f"y_{name}"], f"y_{name}", path) for name in names}
+    splits = {name: Split(x[f"x_{name}"], y[name]) for name in names}
     _, timesteps, features = arrays["x_train"].shape
-    spec = SequenceSpec(timesteps, features, labels, _normalize(arrays, path))
+    spec = SequenceSpec(timesteps, features, classes.labels, _normalize(arrays, path))
     train, valid = splits["train"], splits.get("valid")
     if valid is None:
-        train, valid = hold_out_tenth(train)
+        train, valid = hold_out_valid(train)
     return SequenceData(spec, train, valid, splits["test"])
 
 
@@ -88,70 +106,25 @@ def _check_x(arrays: dict[str, np.ndarray], name: str, path: str) -> None:
             f"{path}: bad shape of x_{name}",
             expected="(n, timesteps, features), each at least 1",
             got=x.shape,
-            fix="One number per time step is x[..., np.newaxis]." if x.ndim == 2 else None,
+            fix=f"One number per time step is x_{name}[..., np.newaxis]." if x.ndim == 2 else None,
         )
     if x.shape[1:] != shape[1:]:
         raise InputError(
-            f"{path}: x_{name} and x_train have other sequences",
+            f"{path}: x_{name} and x_train have different sequences",
             expected=f"(n, {shape[1]}, {shape[2]})",
             got=x.shape,
         )
 
 
 def _check_y(arrays: dict[str, np.ndarray], name: str, path: str) -> None:
-    y, examples = arrays[f"y_{name}"], len(arrays[f"x_{name}"])
-    if y.dtype.kind not in "iu":
+    y, y_train = arrays[f"y_{name}"], arrays["y_train"]
+    check_y(y, len(arrays[f"x_{name}"]), f"y_{name}", path)
+    if (y.dtype.kind == "U") != (y_train.dtype.kind == "U"):
         raise InputError(
-            f"{path}: bad dtype of y_{name}",
-            expected="whole numbers, the class of each example",
-            got=y.dtype,
-            fix=f"Give y_{name}.astype(np.int32).",
+            f"{path}: y_{name} and y_train name classes in different ways",
+            expected="text in both, or whole numbers in both",
+            got=f"{y.dtype} and {y_train.dtype}",
         )
-    if y.shape != (examples,):
-        raise InputError(
-            f"{path}: y_{name} does not match x_{name}", expected=f"({examples},)", got=y.shape
-        )
-
-
-def _check_classes(y: np.ndarray, classes: int, name: str) -> None:
-    # Python's int: uint64 and int32 have no NumPy type that holds both.
-    for value in (int(y.min()), int(y.max())):
-        if not 0 <= value < classes:
-            raise InputError(
-                f"{name} has a class that does not exist",
-                expected=f"0 to {classes - 1}",
-                got=value,
-                fix="Classes count from 0; y_train, or labels, says how many there are.",
-            )
-
-
-def _labels(arrays: dict[str, np.ndarray], path: str) -> tuple[str, ...]:
-    used = int(arrays["y_train"].max()) + 1
-    if "labels" not in arrays:
-        if not 2 <= used <= MOST_CLASSES:
-            raise InputError(
-                f"{path}: y_train gives a bad number of classes",
-                expected=f"its largest value to be 1 to {MOST_CLASSES - 1:,}",
-                got=used - 1,
-                fix="Classes count from 0.",
-            )
-        return tuple(str(index) for index in range(used))
-    labels = arrays["labels"]
-    if labels.dtype.kind != "U" or labels.ndim != 1:
-        raise InputError(
-            f"{path}: bad labels",
-            expected="one string per class, shape (classes,)",
-            got=f"{labels.dtype} of shape {labels.shape}",
-        )
-    names = tuple(str(label) for label in labels)
-    if len(names) < max(used, 2):
-        raise InputError(
-            f"{path}: too few labels", expected=f"at least {max(used, 2)}", got=len(names)
-        )
-    if len(set(names)) < len(names):
-        twice = next(label for label in names if names.count(label) > 1)
-        raise InputError(f"{path}: two classes have the same label", got=repr(twice))
-    return names
 
 
 def _normalize(arrays: dict[str, np.ndarray], path: str) -> Normalize | None:

@@ -1,7 +1,8 @@
-"""Any image or sequence classification set of TensorFlow Datasets, by name.
+"""Classification sets of TensorFlow Datasets, by name.
 
 TFDS downloads, checks and prepares a set once; this module reads it into arrays once and keeps
-them, so that every later run starts at once and imports neither TFDS nor TensorFlow.
+them, so that every later run starts at once and imports neither TFDS nor TensorFlow. What cannot
+be read is refused before anything is downloaded, as far as TFDS knows the set by then.
 
 TFDS shuffles on writing. Examples come in its storage order, the same on every machine; those of
 `mnist` are put back in the order of the official files, so that `tfds:mnist` is `mnist`.
@@ -18,82 +19,77 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
+import psutil
 
-from rnn_tf.data import mnist
-from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData, SequenceSpec, Split, hold_out_tenth, raw_values
+from rnn_tf.data import decoded, mnist, tfds_arrays, tfds_features
+from rnn_tf.data.spec import SequenceData
+from rnn_tf.data.tfds_features import Columns
 from rnn_tf.errors import InputError
-from rnn_tf.files.arrays import read_arrays
 from rnn_tf.files.cache import cache_folder
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 # <name>, <name>/<config>, either with :<version>; what TFDS itself accepts, less its keyword
-# arguments and the namespaces that need a network. Nothing in it can leave a folder.
+# arguments and the namespaces that need a network. Nothing in it can leave a folder. Behind it,
+# @<height>x<width> is ours.
 NAME = re.compile(
-    r"(?P<set>[A-Za-z_]\w*)(/(?P<config>[\w\-.]*\w))?(:[\d*]+\.[\d*]+\.[\d*]+)?", re.ASCII
+    r"(?P<tfds>(?P<set>[A-Za-z_]\w*)(/(?P<config>[\w\-.]*\w))?(:[\d*]+\.[\d*]+\.[\d*]+)?)"
+    r"(@(?P<height>[1-9]\d{0,3})x(?P<width>[1-9]\d{0,3}))?",
+    re.ASCII,
 )
 
 # Part of a cached file's name: another number when what is in it changes.
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 
 # TFDS tries 10 times, and waits 204 s in all before it says that there is no network. 3: 1.2 s.
 DOWNLOAD_RETRIES = 3
 
-# Examples decoded at once.
-READ_BATCH = 1024
-
-
-# The splits of `SequenceData`, in its order.
-SPLITS = ("train", "valid", "test")
-
-
-class Columns(NamedTuple):
-    """Which features of a set are read, and what they hold."""
-
-    x: str  # name of the input feature
-    y: str  # name of the class label feature
-    shape: tuple[int, int]  # (timesteps, features) of every example
-    dtype: np.dtype[Any]  # of x as TFDS decodes it
-    normalize: Normalize | None  # what is known of it; None: nothing
-    channels: int  # of an 8-bit image, else 0
-    labels: tuple[str, ...]
+# The arrays of a set may take this share of the machine's memory: training needs the rest.
+MEMORY_SHARE = 0.5
 
 
 def load(name: str) -> SequenceData:
-    """A set of TensorFlow Datasets: `<name>`, `<name>/<config>`, either with `:<version>`.
+    """Load a set: `<name>`, `<name>/<config>`, either with `:<version>`, all with a size.
 
-    An image `(height, width, channels)` becomes `height` time steps of `width * channels`, uint8
-    with a scale of 1/255; a tensor `(timesteps, features)` or `(timesteps,)` becomes float32
-    `(timesteps, features)` or `(timesteps, 1)`; `y` is int32. `train` and `test` are the set's
-    own; valid is its `validation`, or else the last tenth, at most 5,000, of train.
+    A picture `(height, width, channels)` becomes `height` time steps of `width * channels`, uint8
+    with a scale of 1/255. Pictures that differ in size are stretched to 32x32, and any to
+    `height` and `width` where the name ends with `@<height>x<width>`. A tensor `(timesteps, ...)`
+    becomes float32 `(timesteps, features)`, with one feature where it has no other axis. `y` is
+    int32.
+
+    The splits are the set's own `train`, `validation` and `test`, without examples that have no
+    label (-1). Where it has no test split, a fifth of train becomes one, of every class its share
+    and at most 10,000 examples; where it has no validation split, a tenth, at most 5,000.
 
     The first call prepares the set in `$TFDS_DATA_DIR` (`~/tensorflow_datasets`), downloading it
     unless it is `mnist`, which ships with this package; it shows TFDS's progress on a terminal.
 
-    Raises `InputError` for a name that TFDS does not know, a set without what is needed here,
-    and one that cannot be downloaded.
+    Warns (`UserWarning`) of pictures resized to 32x32, of a test split that was cut from train,
+    and of examples left out. Raises `InputError` for a name that TFDS does not know, a set that
+    cannot be read or is too large, and one that cannot be downloaded.
     """
-    _check_name(name)
+    match = _match(name)
     data_dir = _data_dir()
     cached = _cache_file(name, data_dir)
-    data = _read_cache(cached)
-    if data is None:
+    found = decoded.read(cached)
+    if found is None:
         with _quiet_tfds():
-            builder = _builder(name, data_dir)
-            columns = _columns(builder.info.features, builder.info.supervised_keys, name)
+            builder = _builder(match, data_dir)
+            columns = _columns(builder, match)
+            _check_splits(builder, columns, match)
             _prepare(builder, name, data_dir)
-            data = _read(builder, columns, name)
-            _write_cache(cached, data, Path(builder.data_dir))
-    return data
+            _check_splits(builder, columns, match)
+            found = tfds_arrays.read(builder, columns, f"tfds:{name}")
+            decoded.write(cached, found, Path(builder.data_dir))
+    for note in found.notes:
+        warnings.warn(f"tfds:{name}: {note}", stacklevel=2)
+    return found.data
 
 
 def _data_dir() -> Path:
@@ -124,27 +120,32 @@ def _quiet_tfds() -> Iterator[None]:
         yield
 
 
-def _check_name(name: str) -> re.Match[str]:
+def _match(name: str) -> re.Match[str]:
     match = NAME.fullmatch(name)
     if match is None:
         raise InputError(
             f"bad TensorFlow Datasets name {name!r}",
-            expected="tfds:<name>, tfds:<name>/<config>, either with :<version>",
+            expected="tfds:<name>, tfds:<name>/<config>, either with :<version>, all with "
+            "@<height>x<width> for pictures",
         )
     return match
 
 
-def _builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
+def _builder(match: re.Match[str], data_dir: Path) -> tfds.core.DatasetBuilder:
     import tensorflow_datasets as tfds
 
+    name = match["tfds"]
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        raise _not_found(_check_name(name)["set"]) from error
-    # How TFDS answers an unknown config (ValueError) and an unknown version (AssertionError).
-    except (ValueError, AssertionError) as error:
-        configs = list(tfds.builder_cls(_check_name(name)["set"]).builder_configs)
-        config = _check_name(name)["config"]
+        raise _not_found(match["set"]) from error
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+    # How TFDS answers an unknown config (ValueError) and an unknown version (AssertionError), and
+    # a set whose description it reads from a file or the network and cannot (the others).
+    except (ValueError, AssertionError, OSError, RuntimeError) as error:
+        configs = list(tfds.builder_cls(match["set"]).builder_configs)
+        config = match["config"]
         if config is not None and config not in configs:
             raise InputError(
                 f"cannot use tfds:{name}",
@@ -153,6 +154,16 @@ def _builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
             ) from error
         reason = str(error).partition('}": ')[2] or str(error)
         raise InputError(f"cannot use tfds:{name}", got=reason) from error
+
+
+def _missing_package(name: str, error: ImportError) -> InputError:
+    # By what it says: TFDS raises it anew, without its `name`.
+    missing = re.search(r"No module named '(\w+)", str(error))
+    return InputError(
+        f"tfds:{name} needs a package that is not installed",
+        got=None if missing else str(error),
+        fix=f"Install it: pip install {missing[1]}" if missing else None,
+    )
 
 
 def _not_found(name: str) -> InputError:
@@ -168,59 +179,45 @@ def _not_found(name: str) -> InputError:
     )
 
 
-def _columns(features: Mapping[str, Any], supervised_keys: Any, name: str) -> Columns:
-    """Choose the input and the label: what the set says is supervised, else the only candidates."""
-    import tensorflow_datasets as tfds
+def _columns(builder: tfds.core.DatasetBuilder, match: re.Match[str]) -> Columns:
+    size = (int(match["height"]), int(match["width"])) if match["height"] else None
+    info = builder.info
+    return tfds_features.choose(info.features, info.supervised_keys, size, f"tfds:{match[0]}")
 
-    found = f"{', '.join(f'{key} ({_describe(value)})' for key, value in features.items())}"
-    labels = [key for key, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
-    inputs = [key for key, value in features.items() if _is_input(value)]
-    pair = supervised_keys if supervised_keys and len(supervised_keys) == 2 else (None, None)
-    x = pair[0] if pair[0] in inputs else inputs[0] if len(inputs) == 1 else None
-    y = pair[1] if pair[1] in labels else labels[0] if len(labels) == 1 else None
-    if y is None:
-        raise InputError(f"tfds:{name} has no class label", expected="one ClassLabel", got=found)
-    if x is None:
+
+def _check_splits(
+    builder: tfds.core.DatasetBuilder, columns: Columns, match: re.Match[str]
+) -> None:
+    """Raise `InputError` when a set has no train split, or is too large for this machine.
+
+    TFDS knows the splits of most sets before it downloads them, if there is a network.
+    """
+    splits = tfds_arrays.split_sizes(builder)
+    if not builder.info.splits.total_num_examples:
+        return
+    source = f"tfds:{match[0]}"
+    if "train" not in splits:
         raise InputError(
-            f"tfds:{name} has no usable input",
-            expected="one image, or one numeric tensor of rank 1 or 2",
-            got=found,
+            f"{source} has no train split", expected="train", got=", ".join(builder.info.splits)
         )
-    shape, dtype = features[x].shape, np.dtype(features[x].np_dtype)
-    if None in shape or 0 in shape:
+    most = psutil.virtual_memory().total * MEMORY_SHARE
+    needed = sum(splits.values()) * columns.example_bytes
+    if needed > most:
         raise InputError(
-            f"the examples of tfds:{name} differ in shape",
-            expected="a fixed shape",
-            got=f"{x} of shape {shape}",
-            fix="Resize or pad them yourself, and save them as an .npz file.",
+            f"{source} is too large for the memory of this machine",
+            expected=f"at most {most / 2**30:.1f} GiB, half of it",
+            got=f"{needed / 2**30:.1f} GiB in {sum(splits.values()):,} examples of "
+            f"{columns.timesteps}x{columns.features}",
+            fix=_smaller(match, columns, int(most / sum(splits.values()))),
         )
-    image = isinstance(features[x], tfds.features.Image)
-    timesteps, *rest = shape
-    grey = image and dtype.kind == "u"  # from 0 to the largest that the type holds
-    return Columns(
-        x=x,
-        y=y,
-        shape=(timesteps, int(np.prod(rest))),
-        dtype=dtype,
-        normalize=Normalize((1 / np.iinfo(dtype).max,)) if grey else None,
-        channels=rest[-1] if image and dtype == np.uint8 else 0,
-        labels=tuple(features[y].names or ()),
-    )
 
 
-def _describe(feature: Any) -> str:
-    shape = "" if isinstance(feature.shape, dict) else f" {feature.shape}"
-    return f"{type(feature).__name__}{shape}"
-
-
-def _is_input(feature: Any) -> bool:
-    import tensorflow_datasets as tfds
-
-    if isinstance(feature, tfds.features.Image):
-        return True
-    if isinstance(feature.shape, dict) or isinstance(feature.np_dtype, dict):  # nested features
-        return False
-    return len(feature.shape) in (1, 2) and np.dtype(feature.np_dtype).kind in "buif"
+def _smaller(match: re.Match[str], columns: Columns, most_bytes: int) -> str | None:
+    """How to read the set so that a picture takes at most `most_bytes`; None when nothing helps."""
+    height, width = tfds_features.DEFAULT_SIZE
+    if not columns.channels or height * width * columns.channels > most_bytes:
+        return None
+    return f"Read its pictures smaller: tfds:{match['tfds']}@{height}x{width}."
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, name: str, data_dir: Path) -> None:
@@ -245,89 +242,12 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str, data_dir: Path) -> No
             got=str(error) if isinstance(error, DownloadError) else type(error).__name__,
             fix=f"Connect once, or put {files or 'its files'} into {manual_dir}.",
         ) from error
-    # A missing file that must be fetched by hand is an AssertionError; a missing package that only
-    # this set needs, an ImportError; a full or read-only disk, an OSError.
-    except (NonMatchingChecksumError, ExtractError, AssertionError, ImportError, OSError) as error:
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+    # A missing file that must be fetched by hand is an AssertionError; a full or read-only disk,
+    # an OSError.
+    except (NonMatchingChecksumError, ExtractError, AssertionError, OSError) as error:
         raise InputError(f"cannot prepare tfds:{name}", got=str(error)) from error
-
-
-def _read(builder: tfds.core.DatasetBuilder, columns: Columns, name: str) -> SequenceData:
-    """Decode the splits into arrays."""
-    found = [key for key, split in builder.info.splits.items() if split.num_examples]
-    missing = [key for key in ("train", "test") if key not in found]
-    if missing:
-        raise InputError(
-            f"tfds:{name} has no {' and no '.join(missing)} split",
-            expected="train and test",
-            got=", ".join(found) or "none",
-        )
-    names = [key for key in ("train", "validation", "test") if key in found]
-    splits = {key: _read_split(builder, columns, key) for key in names}
-    x = raw_values({key: split.x for key, split in splits.items()}, f"tfds:{name}")
-    splits = {key: Split(x[key], split.y) for key, split in splits.items()}
-    if builder.name == "mnist":
-        splits = _in_file_order(splits, builder.data_dir)
-    for key, split in splits.items():
-        if split.y.min() < 0 or split.y.max() >= len(columns.labels):
-            raise InputError(
-                f"tfds:{name} has unlabelled examples in {key}",
-                expected=f"classes 0 to {len(columns.labels) - 1}",
-                got=f"{split.y.min()} to {split.y.max()}",
-            )
-    spec = SequenceSpec(*columns.shape, columns.labels, columns.normalize, columns.channels)
-    train, valid = splits["train"], splits.get("validation")
-    if valid is None:
-        train, valid = hold_out_tenth(train)
-    return SequenceData(spec, train, valid, splits["test"])
-
-
-def _read_split(builder: tfds.core.DatasetBuilder, columns: Columns, split: str) -> Split:
-    import tensorflow_datasets as tfds
-
-    examples = builder.info.splits[split].num_examples
-    x = np.empty((examples, *columns.shape), columns.dtype)
-    y = np.empty(examples, np.int32)
-    batches = builder.as_dataset(
-        split=split,
-        batch_size=READ_BATCH,
-        shuffle_files=False,
-        # The other features, pictures among them, are not decoded.
-        decoders=tfds.decode.PartialDecoding({columns.x: True, columns.y: True}),
-        # One file after the other: storage order.
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-    )
-    start = 0
-    for batch in tfds.as_numpy(batches):
-        end = start + len(batch[columns.y])
-        x[start:end] = batch[columns.x].reshape(-1, *columns.shape)
-        y[start:end] = batch[columns.y]
-        start = end
-    return Split(x, y)
-
-
-def _in_file_order(splits: dict[str, Split], prepared: str) -> dict[str, Split]:
-    """Undo TFDS's shuffling of MNIST, by finding each example in the official files.
-
-    TFDS sorts by a hash of the position and keeps neither. Equal examples need no telling apart.
-    Raises `InputError` when these are not the official examples.
-    """
-    data = mnist.load()
-    train = (np.concatenate(pair) for pair in zip(data.train, data.valid, strict=True))
-    official = {"train": Split(*train), "test": data.test}
-    same = splits.keys() == official.keys() and all(
-        sorted(_example_bytes(splits[key])) == sorted(_example_bytes(official[key]))
-        for key in official
-    )
-    if not same:
-        raise InputError(
-            f"{prepared} does not hold the official MNIST",
-            fix="Delete it, and it will be made again.",
-        )
-    return official
-
-
-def _example_bytes(split: Split) -> Iterator[bytes]:
-    return (y.tobytes() + x.tobytes() for x, y in zip(split.x, split.y, strict=True))
 
 
 def _cache_file(name: str, data_dir: Path) -> Path:
@@ -337,52 +257,3 @@ def _cache_file(name: str, data_dir: Path) -> Path:
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     readable = re.sub(r"[^\w.]+", "-", name, flags=re.ASCII)
     return cache_folder("tfds") / f"{readable}-{digest}.npz"
-
-
-def _prepared_at(folder: Path) -> int:
-    """When TFDS wrote a set, ns since 1970; 0 when it is no longer there."""
-    try:
-        return (folder / "dataset_info.json").stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _read_cache(file: Path) -> SequenceData | None:
-    """The arrays kept in `file`; None when there are none, or damaged or outdated ones."""
-    try:
-        arrays = read_arrays(file)  # checks the CRC-32 of every array
-        spec = SequenceSpec.from_json(str(arrays["spec"]))
-        splits = [Split(arrays[f"x_{key}"], arrays[f"y_{key}"]) for key in SPLITS]
-        prepared = _prepared_at(Path(str(arrays["folder"])))
-        # A set that was deleted since can still be used; one that was made again has changed.
-        outdated = prepared not in (0, int(arrays["prepared_at"]))
-    except (ValueError, TypeError, KeyError):  # an InputError is a ValueError
-        return None
-    return None if outdated else SequenceData(spec, *splits)
-
-
-def _write_cache(file: Path, data: SequenceData, folder: Path) -> None:
-    """Keep the arrays: whole or not at all. Warns when that cannot be done."""
-    arrays = {
-        "spec": np.array(data.spec.to_json()),
-        "folder": np.array(str(folder)),
-        "prepared_at": np.array(_prepared_at(folder)),
-    }
-    for key in SPLITS:
-        split: Split = getattr(data, key)
-        arrays[f"x_{key}"], arrays[f"y_{key}"] = split.x, split.y
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
-            temporary = Path(stream.name)
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
-        temporary.replace(file)
-    except OSError as error:
-        warnings.warn(
-            f"cannot keep the decoded arrays in {file.parent}: {error.strerror}; the next run will "
-            "decode them again. Set RNN_TF_CACHE to another folder",
-            stacklevel=2,
-        )
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -15,3 +15,7 @@ ACTIVATIONS = (
 )  # fmt: skip
 # Other names that Keras takes for some of them; a model that is built has the ones above.
 ALIASES = {"hard_swish": "hard_silu", "swish": "silu"}
+# Those whose values stay within bounds: a state that comes out of one cannot add up without end.
+BOUNDED = (
+    "hard_sigmoid", "hard_tanh", "relu6", "sigmoid", "softsign", "sparse_sigmoid", "tanh",
+)  # fmt: skip

@@ -21,6 +21,7 @@ class CellKind:
 
     name: Cell
     gates: tuple[str, ...]  # in the order of Keras
+    keeps: str | None  # the gate that keeps the state: open, it is handed on as it is
     states: tuple[str, ...]  # what a step hands to the next; the first is the output
     biases: int  # rows of the bias; of two, one is beside the input and one beside the state
     keras_layer: str  # its name in keras.layers
@@ -53,6 +54,7 @@ CELLS: dict[Cell, CellKind] = {
         CellKind(
             name="simple_rnn",
             gates=("content",),
+            keeps=None,
             states=("h",),
             biases=1,
             keras_layer="SimpleRNN",
@@ -69,6 +71,7 @@ CELLS: dict[Cell, CellKind] = {
         CellKind(
             name="lstm",
             gates=("input", "forget", "content", "output"),
+            keeps="forget",
             states=("h", "c"),
             biases=1,
             keras_layer="LSTM",
@@ -83,6 +86,7 @@ CELLS: dict[Cell, CellKind] = {
         CellKind(
             name="gru",
             gates=("update", "reset", "content"),
+            keeps="update",
             states=("h",),
             biases=2,
             keras_layer="GRU",

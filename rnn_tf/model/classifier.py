@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from rnn_tf.config import TrainConfig
+from rnn_tf.config import SHORT, TrainConfig
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.activations import ACTIVATIONS, ALIASES
@@ -38,7 +38,32 @@ def build_model(
         spec.classes, activation="softmax", dtype="float32", name="probabilities"
     )
     shape = (spec.timesteps, spec.features)
-    return keras.Sequential([keras.Input(shape, name="sequence"), recurrent, softmax])
+    model = keras.Sequential([keras.Input(shape, name="sequence"), recurrent, softmax])
+    if spec.timesteps > SHORT:
+        _start_for_length(recurrent, config.cell, spec.timesteps)
+        # The sum over a long sequence starts as large an answer as that over a short one.
+        softmax.kernel.assign(softmax.kernel * config.share_of_a_step(spec))
+    return model
+
+
+def _start_for_length(recurrent: keras.layers.RNN, cell: Cell, timesteps: int) -> None:
+    """Have the units of a gated cell keep their state for 1 to `timesteps` steps at the start.
+
+    A gate with the bias b keeps about 1 + exp(b) steps (Tallec and Ollivier, "Can recurrent neural
+    networks warp time?", 2018, who draw exp(b) evenly up to the length). Here b is spread evenly,
+    and so as many units keep 10 to 100 steps as 100 to 1,000 (the log-uniform spread of Gu et al.,
+    "Improving the gating mechanism of recurrent neural networks", 2020).
+    """
+    kind = CELLS[cell]
+    if kind.keeps is None:
+        return
+    units = recurrent.units
+    bias = keras.ops.convert_to_numpy(recurrent.cell.bias).copy()  # ([rows,] gates * units)
+    start = kind.gates.index(kind.keeps) * units
+    # Of two rows only the sum counts.
+    row = bias if bias.ndim == 1 else bias[0]
+    row[start : start + units] += np.linspace(0, np.log(timesteps), units)
+    recurrent.cell.bias.assign(bias)
 
 
 def keras_layer(cell: Cell) -> type[keras.layers.RNN]:

@@ -39,7 +39,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
         scores = (
-            f"loss {logs.get('crossentropy', float('nan')):.4f}  "
+            f"loss {logs.get('crossentropy', float('nan')):z.4f}  "
             f"validation accuracy {logs.get('val_accuracy', float('nan')):.2%}"
         )
         self.bar.update(self.task, completed=epoch + 1, scores=scores)

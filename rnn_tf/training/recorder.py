@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from rnn_tf.errors import CheckFailed
 from rnn_tf.run import Run
+from rnn_tf.training import divergence
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +31,7 @@ class Fitted:
 
 
 class Recorder:
-    """Keeps the history, the best weights and the checkpoint; says so when the loss is NaN."""
+    """Keeps the history, the best weights and the checkpoint; says so when the loss diverges."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -37,6 +39,7 @@ class Recorder:
         self.best_weights: list[np.ndarray] | None = None  # as Keras orders them
         self.stopped: str | None = None
         self._began = 0.0
+        self._warned = False
 
     @property
     def best_epoch(self) -> int:
@@ -76,7 +79,8 @@ class Recorder:
         """Keep an epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy` and `learning_rate`.
 
         `weights` are asked for when it is the best epoch so far, `state`, all that training needs
-        to go on, when it is kept. Sets `stopped` instead when a loss is NaN or infinite.
+        to go on, when it is kept. Sets `stopped` instead when a loss is NaN or infinite, and warns
+        (`DivergenceWarning`) when one is far too large for the first time.
         """
         epoch = len(self.history) + 1
         seconds = round(time.perf_counter() - self._began, 4)
@@ -89,13 +93,25 @@ class Recorder:
             self.best_weights = weights()
         self._save(state())
         self._show(record)
+        self._warn(record)
 
     def best(self, model: keras.Sequential) -> Fitted:
-        """What training gave, as `model` with the best weights. `CheckFailed` if there are none."""
+        """What training gave, as `model` with the best weights.
+
+        Raises `CheckFailed` if there are none, and has the run remember why.
+        """
         if self.best_weights is None:
-            raise CheckFailed(f"{self.stopped}. Lower --learning-rate, or set --clip-norm")
+            advice = divergence.advice(self.run.config, self.run.spec)
+            self.run.save_failure(str(self.stopped), advice)
+            raise CheckFailed(f"{self.stopped}; {advice}")
         model.set_weights(self.best_weights)
         return Fitted(model, self.history, self.best_epoch, self.stopped)
+
+    def _warn(self, record: dict[str, Any]) -> None:
+        message = divergence.warning(record["epoch"], record, self.run.config, self.run.spec)
+        if message and not self._warned:
+            self._warned = True
+            warnings.warn(message, divergence.DivergenceWarning, stacklevel=2)
 
     def _show(self, record: dict[str, Any]) -> None:
         import tensorflow as tf

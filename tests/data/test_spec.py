@@ -6,13 +6,12 @@ import contextlib
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceSpec, Split, hold_out, raw_values
+from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
 SPEC = SequenceSpec(
@@ -29,11 +28,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
-
-
-def split_of(examples: int) -> Split:
-    index = np.arange(examples)
-    return Split(index.astype(np.float32).reshape(-1, 1, 1), index.astype(np.int32))
 
 
 def test_json_round_trip() -> None:
@@ -118,27 +112,3 @@ def test_bad_spec(change: dict[str, object], message: str) -> None:
 def test_text_that_is_not_json(text: str) -> None:
     with pytest.raises(InputError, match="the specification is not JSON"):
         SequenceSpec.from_json(text)
-
-
-def test_hold_out_takes_the_last_examples() -> None:
-    train, valid = hold_out(split_of(10), 3)
-    assert train.y.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert valid.y.tolist() == [7, 8, 9]
-    assert valid.x.ravel().tolist() == [7, 8, 9]
-
-
-@pytest.mark.parametrize("examples", [0, 4, 5])
-def test_hold_out_leaves_something(examples: int) -> None:
-    with pytest.raises(InputError, match="too few training examples to hold out"):
-        hold_out(split_of(4), examples)
-
-
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5))
-def test_the_rounding_of_whole_numbers_is_said_exactly(values: list[int]) -> None:
-    worst = max(abs(value - int(np.float32(value))) for value in values)
-    x = np.array(values, np.int64)
-    if worst:
-        with pytest.warns(UserWarning, match=f"by up to {worst:.2g}".replace("+", r"\+")):
-            raw_values({"x": x}, "set")
-    else:
-        np.testing.assert_array_equal(raw_values({"x": x}, "set")["x"].astype(np.float64), x)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from rnn_tf.data import load as load_source
 from rnn_tf.data import mnist
@@ -121,6 +125,16 @@ class RnnFixedList(RnnGrey):
         return random(key).integers(0, 9, 7, np.int32)
 
 
+class RnnCube(RnnGrey):
+    """More channels than a picture has."""
+
+    INPUT = staticmethod(lambda: tfds.features.Tensor(shape=(5, 4, 6), dtype=np.float32))
+
+    @classmethod
+    def make(cls, key: str) -> np.ndarray:
+        return random(key).normal(size=(5, 4, 6)).astype(np.float32)
+
+
 class RnnNotFinite(RnnSeries):
     @classmethod
     def make(cls, key: str) -> np.ndarray:
@@ -131,13 +145,84 @@ class RnnNoTest(RnnGrey):
     SIZES: ClassVar[dict[str, int]] = {"train": 30, "validation": 6}
 
 
+class RnnOnlyTrain(RnnGrey):
+    SIZES: ClassVar[dict[str, int]] = {"train": 30}
+
+
+class RnnOnlyTest(RnnGrey):
+    SIZES: ClassVar[dict[str, int]] = {"test": 30}
+
+
+class RnnSorted(RnnGrey):
+    """TFDS shuffles when it writes, unless a set says that it must not."""
+
+    SIZES: ClassVar[dict[str, int]] = {"train": 60}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        info = super()._info()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=info.features,
+            supervised_keys=info.supervised_keys,
+            disable_shuffling=True,
+        )
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, example in super()._generate_examples(split):
+            yield index, example | {"label": index // 20}
+
+
+class RnnNoOneLabel(RnnGrey):
+    """Two labels, and nothing says which one counts."""
+
+    SUPERVISED = None
+    LABEL: Any = staticmethod(three_classes)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {name: three_classes() for name in ("colour", "form")}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"input": self.INPUT(), **features}),
+        )
+
+
+class RnnRegression(RnnGrey):
+    """What is to be predicted is a number, though there is a class label too."""
+
+    SUPERVISED = ("input", "note")
+
+
+class RnnOneClass(RnnGrey):
+    LABEL: Any = staticmethod(lambda: tfds.features.ClassLabel(names=["it"]))
+
+
 class RnnNoLabel(RnnGrey):
     LABEL: Any = None
     SUPERVISED = None
 
 
 class RnnSizes(RnnGrey):
+    """Pictures of 4 to 8 rows and 3 to 6 columns, each of one grey level."""
+
     INPUT = staticmethod(lambda: tfds.features.Image(shape=(None, None, 1)))
+
+    @classmethod
+    def make(cls, key: str) -> np.ndarray:
+        draw = random(key)
+        shape = (draw.integers(4, 9), draw.integers(3, 7), 1)
+        return np.full(shape, draw.integers(0, 256), np.uint8)
+
+
+class RnnDeepSizes(RnnGrey):
+    INPUT = staticmethod(lambda: tfds.features.Image(shape=(None, None, 1), dtype=np.uint16))
+
+
+class RnnAudio(RnnGrey):
+    INPUT = staticmethod(lambda: tfds.features.Audio(dtype=np.int16))
+
+
+class RnnRecords(RnnGrey):
+    INPUT = staticmethod(lambda: tfds.features.Sequence({"x": np.float32, "y": np.float32}))
 
 
 class RnnList(RnnGrey):
@@ -164,6 +249,25 @@ class RnnByHand(RnnGrey):
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         assert (dl_manager.manual_dir / "data.zip").exists()
         return super()._split_generators(dl_manager)
+
+
+class RnnNeedsPackage(RnnGrey):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        import no_such_package  # noqa: F401
+
+        return {}
+
+
+class RnnDescribedByPackage(RnnGrey):
+    def _info(self) -> tfds.core.DatasetInfo:
+        import no_such_package  # noqa: F401
+
+        return super()._info()
+
+
+class RnnDescribedElsewhere(RnnGrey):
+    def _info(self) -> tfds.core.DatasetInfo:
+        raise RuntimeError("cannot reach the server")
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +315,7 @@ def assert_same(one: SequenceData, other: SequenceData) -> None:
         (RnnSeries, (7, 1), np.float32, 1.0, 0),
         (RnnMatrix, (7, 2), np.float32, 1.0, 0),
         (RnnFixedList, (7, 1), np.float32, 1.0, 0),
+        (RnnCube, (5, 24), np.float32, 1.0, 0),
     ],
 )
 def test_kinds_of_input(
@@ -240,9 +345,133 @@ def test_an_image_row_is_its_pixels_one_after_the_other() -> None:
         np.testing.assert_array_equal(x[2, 3:6], image[2, 1])  # row 2, column 1: R, G, B
 
 
-def test_validation_is_the_sets_own_or_the_last_tenth_of_train() -> None:
+def test_validation_is_the_sets_own_or_held_out_of_train() -> None:
     assert [len(split.y) for split in splits(load("rnn_colour"))] == [30, 9, 6]
     assert [len(split.y) for split in splits(load("rnn_grey"))] == [27, 3, 6]
+    assert sorted(load("rnn_grey").valid.y) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("rnn_no_test", [24, 6, 6]), ("rnn_only_train", [22, 2, 6])]
+)
+def test_a_missing_test_split_is_cut_off_train(name: str, sizes: list[int]) -> None:
+    message = rf"^tfds:{name}: it has no test split: 6 of its 30 training examples, of every"
+    with pytest.warns(UserWarning, match=message):
+        data = load(name)
+    assert [len(split.y) for split in splits(data)] == sizes
+    assert np.bincount(data.test.y).tolist() == [2, 2, 2]
+    made = {RnnGrey.make(f"train{i}").tobytes() for i in range(30)}
+    parts = [data.train, data.test] + ([data.valid] if name == "rnn_only_train" else [])
+    assert {x.tobytes() for part in parts for x in part.x} == made
+    # It is said again when the arrays come from the cache, by whoever reads them.
+    with pytest.warns(UserWarning, match=message):
+        assert_same(load(name), data)
+
+
+@pytest.mark.filterwarnings("ignore:tfds.rnn_sorted. it has no test split")
+def test_splits_cut_off_a_sorted_set_have_all_classes() -> None:
+    data = load("rnn_sorted")
+    assert [np.bincount(split.y).tolist() for split in splits(data)] == [
+        [15, 14, 15],
+        [1, 2, 1],
+        [4, 4, 4],
+    ]
+
+
+def test_unlabelled_examples_are_left_out() -> None:
+    """A test split without labels, as competitions have it, is none."""
+    with pytest.warns(UserWarning, match="test") as warned:
+        data = load("rnn_hidden_labels")
+    assert [str(warning.message) for warning in warned] == [
+        "tfds:rnn_hidden_labels: 6 examples of test have no label and are left out",
+        "tfds:rnn_hidden_labels: it has no test split: 6 of its 30 training examples, of every "
+        "class its share, are the test split and not trained on",
+    ]
+    assert [len(split.y) for split in splits(data)] == [22, 2, 6]
+
+
+def test_pictures_of_varying_size_are_resized() -> None:
+    message = r"differ in size and are resized to 32x32\. For .* name: tfds:rnn_sizes@64x64"
+    with pytest.warns(UserWarning, match=message):
+        data = load("rnn_sizes")
+    assert (data.spec.timesteps, data.spec.features, data.spec.channels) == (32, 32, 1)
+    levels = sorted(int(RnnSizes.make(f"test{i}")[0, 0, 0]) for i in range(6))
+    assert sorted(x.min() for x in data.test.x) == sorted(x.max() for x in data.test.x) == levels
+
+
+@pytest.mark.parametrize("name", ["rnn_sizes", "rnn_grey"])
+def test_a_size_of_ones_own(name: str) -> None:
+    data = load(f"{name}@3x2")  # and no warning
+    assert (data.spec.timesteps, data.spec.features, data.spec.channels) == (3, 2, 1)
+
+
+def test_a_picture_is_resized_as_predict_does_it() -> None:
+    """Height before width, channels last, Pillow's Lanczos filter."""
+    data = load("rnn_colour@10x8")
+    made = [
+        np.asarray(Image.fromarray(RnnColour.make(f"test{i}")).resize((8, 10), 1)).tobytes()
+        for i in range(6)
+    ]
+    assert data.spec.features == 24
+    assert sorted(x.tobytes() for x in data.test.x) == sorted(made)
+
+
+def test_the_own_size_changes_nothing() -> None:
+    data, same = load("rnn_grey"), load("rnn_grey@5x4")
+    assert_same(data, same)
+
+
+def test_what_cannot_be_read_is_refused_before_the_download(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def download(*_: Any, **__: Any) -> None:
+        raise AssertionError("downloads")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download)
+    for name in ("rnn_audio", "rnn_text", "rnn_video", "rnn_no_one_label", "rnn_regression"):
+        with pytest.raises(InputError, match=f"^tfds:{name} "):
+            load(name)
+
+
+def with_known_splits(name: str, sizes: dict[str, int], data_dir: Path) -> None:
+    """Tell TFDS the splits of a set that is not prepared: as its server would, if it were asked."""
+    builder = tfds.builder(name, data_dir=data_dir)
+    infos = [tfds.core.SplitInfo(name=key, shard_lengths=[n], num_bytes=0)
+             for key, n in sizes.items()]  # fmt: skip
+    builder.info.set_splits(tfds.core.splits.SplitDict(infos))
+    builder.data_path.mkdir(parents=True)
+    builder.info.write_to_directory(builder.data_dir)
+
+
+def test_a_set_without_train_is_refused_before_the_download(tmp_path: Path) -> None:
+    with_known_splits("rnn_only_test", {"test": 30}, tmp_path / "data")
+    with pytest.raises(InputError, match=r"has no train split; expected train, got test$"):
+        load("rnn_only_test")
+
+
+def test_a_set_without_train_is_refused_after_it() -> None:
+    """When TFDS cannot know it before."""
+    with pytest.raises(InputError, match=r"has no train split; expected train, got test$"):
+        load("rnn_only_test")
+
+
+@pytest.mark.parametrize(
+    ("name", "examples", "message"),
+    [
+        ("rnn_colour", 10**12, r"got 55879\.4 GiB in 1,000,000,000,000 examples of 5x12$"),
+        ("rnn_colour@500x500", 10**9, r"Read its pictures smaller: tfds:rnn_colour@32x32\.$"),
+        ("rnn_series", 10**12, r"at most \d+\.\d GiB, half of it, got 26077\.0 GiB"),
+    ],
+)
+def test_a_set_too_large_for_memory_is_refused_before_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, examples: int, message: str
+) -> None:
+    memory = psutil.virtual_memory()._replace(total=2**44)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with_known_splits(name.partition("@")[0], {"train": examples}, tmp_path / "data")
+    with pytest.raises(InputError, match=message) as caught:
+        load(name)
+    assert "is too large for the memory of this machine" in str(caught.value)
 
 
 def splits(data: SequenceData) -> tuple[Any, ...]:
@@ -266,6 +495,26 @@ def test_load_by_name() -> None:
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     load("rnn_grey")
     assert capfd.readouterr() == ("", "")
+
+
+def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    """In another process, whose stderr is one."""
+    load("rnn_grey")
+    shutil.rmtree(tmp_path / "cache")
+    terminal, stderr = os.openpty()
+    termios.tcsetwinsize(stderr, (24, 100))
+    code = "from rnn_tf.data import load; load('tfds:rnn_grey')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr)
+    os.close(stderr)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that a terminal has no more
+        while some := os.read(terminal, 4096):
+            shown += some
+    os.close(terminal)
+    assert done.returncode == 0
+    assert done.stdout == b""
+    assert b"Reading train: 100%" in shown
+    assert b"Reading test: 100%" in shown
 
 
 def test_second_run_reads_the_cache_without_tfds(tmp_path: Path) -> None:
@@ -348,7 +597,7 @@ def test_cache_that_cannot_be_written_is_a_warning(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("RNN_TF_CACHE", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match=r"cannot keep the decoded arrays in .*Set RNN_TF_CACHE"):
+    with pytest.warns(UserWarning, match=r"are not kept, .* Choose another folder\. Set RNN_TF_C"):
         data = load("rnn_grey")
     assert len(data.test.y) == 6
 
@@ -356,21 +605,29 @@ def test_cache_that_cannot_be_written_is_a_warning(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rnn_no_test", r"tfds:rnn_no_test has no test split; .*got train, validation$"),
         (
             "rnn_no_label",
             r"tfds:rnn_no_label has no class label; .*got input \(Image \(5, 4, 1\)\)",
         ),
-        ("rnn_sizes", r"examples of tfds:rnn_sizes differ in shape; .*\(None, None, 1\).*\.npz"),
-        ("rnn_list", r"examples of tfds:rnn_list differ in shape; .*got input of shape \(None,\)"),
-        ("rnn_text", r"tfds:rnn_text has no usable input; .*got input \(Text \(\)\), note \(Text"),
-        ("rnn_video", r"tfds:rnn_video has no usable input; .*Video"),
-        ("rnn_not_finite", r"tfds:rnn_not_finite: NaN or infinity in train; .*got 210 of 210"),
+        ("rnn_no_one_label", r"does not say which class is meant; .*got colour, form$"),
+        ("rnn_regression", r"not for classification; expected a ClassLabel .*got note \(Text"),
+        ("rnn_one_class", r"tfds:rnn_one_class has too few classes; expected 2 or more, got 1$"),
+        ("rnn_deep_sizes", r"its pictures cannot be resized; .*got input \(Image \(None, None"),
+        ("rnn_series@3x3", r"cannot be resized; expected 8-bit .*Leave the size out of its name"),
+        ("rnn_deep@3x3", r"tfds:rnn_deep@3x3 cannot be resized; expected 8-bit pictures, got inp"),
+        ("rnn_list", r"cannot be read: its sequences differ in length.*\(None,\)\)\. Bring them"),
+        ("rnn_audio", r"differ in length.*got input \(Audio \(None,\)\)\. Bring them to one le"),
+        ("rnn_records", r"its sequences differ in length, .*got input \(Sequence\)\. Bring them"),
+        ("rnn_text", r"its input is text, which is not supported; .*got input \(Text \(\)\)$"),
+        ("rnn_video", r"its input has the shape \(3, 5, 4, 1\); expected a picture, or .*Video"),
         (
-            "rnn_hidden_labels",
-            r"unlabelled examples in test; expected classes 0 to 2, got -1 to -1",
+            "rnn_not_finite",
+            r"NaN or infinity in train; .*got 30 of 30 examples \(0, 1",
         ),
         ("rnn_by_hand", r"cannot prepare tfds:rnn_by_hand; got Manual directory .*Ask the author"),
+        ("rnn_needs_package", r"needs a package that .*Install it: pip install no_such_package$"),
+        ("rnn_described_by_package", r"needs a package that .*: pip install no_such_package$"),
+        ("rnn_described_elsewhere", r"cannot use tfds:rnn_described_elsewhere; got cannot reach"),
         ("fashoin_mnist", r"no 'fashoin_mnist'; .*Did you mean fashion_mnist or"),
         ("xqzzqx", r"no 'xqzzqx'; expected one of its \d+ sets\. They are listed at https"),
         ("mnist:1.0.0", r"cannot use tfds:mnist:1\.0\.0; got .*1\.0\.0, only: 3\.0\.1"),
@@ -384,8 +641,10 @@ def test_sets_that_cannot_be_used(name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "../x", "a/../b", "/etc", "a b", "x:", "ns:x", "x:1", "x/y=1", "x\n", "ü", "x/.."]
-)
+    "name",
+    ["", "../x", "a/../b", "/etc", "a b", "x:", "ns:x", "x:1", "x/y=1", "x\n", "ü", "x/..", "x@",
+     "x@8", "x@0x8", "x@8x", "x@8x8x3", "x@99999x1", "x@-1x8", "@8x8"],
+)  # fmt: skip
 def test_bad_names(name: str) -> None:
     with pytest.raises(InputError, match=r"bad TensorFlow Datasets name .*; expected tfds:<name>"):
         load(name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -399,7 +402,7 @@ def test_an_empty_folder_and_one_that_is_not_there_are_taken(tmp_path: Path) -> 
     ("path", "message"),
     [
         ("/proc/rnn_tf/bundle", "cannot write /proc/rnn_tf/bundle: "),
-        ("/sys/bundle", "cannot write /sys/bundle: "),
+        ("/sys/bundle", "cannot write /sys: "),
         ("file/bundle", "cannot write .*/file/bundle: File exists"),
         ("/", "it exists and is not a bundle: /"),
     ],
@@ -434,38 +437,50 @@ def test_a_link_stays_a_link(place: Path, tmp_path: Path) -> None:
 
 
 # --- after a kill ---
-def no_process() -> int:
-    """A process id that nobody has."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    return process.pid
+def half_built(place: Path, name: str = "left") -> Path:
+    """What an export that was killed has left beside `place`."""
+    work = place.with_name(f".{place.name}.building.{name}")
+    (work / "new").mkdir(parents=True)
+    (work / "new" / "model.onnx").write_text("half")
+    (work / ".lock").write_text("process 1 on a host that is gone")
+    return work
 
 
 def test_a_kill_between_the_two_renames_costs_nothing(place: Path) -> None:
     """The old bundle is moved aside, the new one not yet in its place."""
-    place.rename(place.with_name(".bundle.old"))
-    half = place.with_name(f".bundle.building.{no_process()}")
-    half.mkdir()
-    write(half, "new")
+    work = half_built(place)
+    place.rename(work / "old")
     with publishing(place) as folder:
         assert content(place) == "old"
-        assert set(place.parent.iterdir()) == {place, folder}
+        assert set(place.parent.iterdir()) == {place, folder.parent}
         write(folder, "newer")
     assert content(place) == "newer"
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_without_locks_too_a_kill_costs_no_bundle(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    place.rename(half_built(place) / "old")
+    with publishing(place) as folder:
+        assert content(place) == "old"
+        write(folder, "new")
+    assert content(place) == "new"
 
 
 @pytest.mark.parametrize("damage", ["between the renames", "after the renames", "while building"])
 def test_a_bundle_is_found_after_a_kill(
     damage: str, small_bundle: Bundle, tmp_path: Path, capsys: Capture
 ) -> None:
-    path, old = tmp_path / "bundle", tmp_path / ".bundle.old"
-    half = tmp_path / f".bundle.building.{no_process()}"
-    shutil.copytree(small_bundle.path, old if damage == "between the renames" else path)
+    path = tmp_path / "bundle"
+    work = half_built(path)
+    shutil.copytree(small_bundle.path, work / "old" if damage == "between the renames" else path)
     if damage == "after the renames":
-        shutil.copytree(small_bundle.path, old)
-    else:
-        shutil.copytree(small_bundle.path, half)
-        (half / "manifest.json").unlink()
+        shutil.copytree(small_bundle.path, work / "old")
     find_bundle(path).check()
     with publishing(path) as folder:
         write(folder, "new")
@@ -477,39 +492,119 @@ def test_the_bundle_of_a_run_is_found_after_a_kill(
     small_run: Run, copy: Bundle, tmp_path: Path
 ) -> None:
     run = shutil.copytree(small_run.path, tmp_path / "run")
-    copy.path.rename(run / ".bundle.old")
+    work = half_built(run / "bundle")
+    copy.path.rename(work / "old")
     assert find_bundle(run).path == run / "bundle"
-    assert not (run / ".bundle.old").exists()
+    assert not work.exists()
 
 
-def test_another_export_to_the_same_place_is_let_be(place: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        theirs = place.with_name(f".bundle.building.{other.pid}")
-        theirs.mkdir()
+@pytest.mark.parametrize("swap", ["by exchange", "by two renames"])
+def test_another_export_to_the_same_place_is_let_be(
+    swap: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if swap == "by two renames":
+        monkeypatch.setattr("export.bundle.exchange", lambda a, b: False)
+    with publishing(place) as slow:
+        write(slow, "slow")
+        with publishing(place) as quick:
+            write(quick, "quick")
+        assert content(place) == "quick"
+        assert (slow / "model.onnx").read_text() == "slow"
+    assert content(place) == "slow"
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_failed_rename_brings_the_old_one_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where names cannot be exchanged, and whatever interrupts it."""
+    monkeypatch.setattr("export.bundle.exchange", lambda a, b: False)
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    def publish() -> None:
         with publishing(place) as folder:
             write(folder, "new")
-        assert theirs.is_dir()
-        other.communicate(b"\n")
-    with publishing(place) as folder:
-        write(folder, "newer")
-    assert not theirs.exists()
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish()
+    assert content(place) == "old"
+    assert list(place.parent.iterdir()) == [place]
 
 
-def test_what_a_process_of_the_same_number_left_is_no_obstacle(place: Path) -> None:
-    """In a container every start has the same process number."""
-    left = place.with_name(f".bundle.building.{os.getpid()}")
-    left.mkdir()
-    (left / "half").write_text("half")
-    with publishing(place) as folder:
-        assert list(folder.iterdir()) == []
-        write(folder, "new")
-    assert [path.name for path in place.parent.iterdir()] == ["bundle"]
+def test_what_has_come_to_the_place_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def publish() -> None:
+        with publishing(tmp_path / "place") as folder:
+            write(folder, "new")
+            (tmp_path / "place").write_text("mine")
+
+    with pytest.raises(InputError, match="it exists and is not a bundle"):
+        publish()
+    assert files(tmp_path) == {"place": b"mine"}
+
+
+# --- many at once ---
+PUBLISH = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from export.bundle import publishing, write_manifest
+
+def publish(number):
+    with publishing(Path(sys.argv[1])) as folder:
+        for name in ("model.onnx", "model.tflite"):
+            (folder / name).write_text(f"{sys.argv[2]} {number}")
+        write_manifest(folder, {})
+
+with ThreadPoolExecutor(4) as threads:
+    done = list(threads.map(publish, range(int(sys.argv[3]))))
+print(len(done))
+"""
+
+
+@pytest.mark.slow
+def test_many_exports_at_once_all_publish_and_the_place_always_has_a_whole_one(
+    place: Path,
+) -> None:
+    """600 of them, by three processes of four threads each; a reader never finds less."""
+    (place / "model.tflite").write_text("old")
+    command = [sys.executable, "-c", PUBLISH, str(place)]
+    with contextlib.ExitStack() as running:
+        exports = [
+            running.enter_context(
+                subprocess.Popen([*command, str(i), "200"], stdout=subprocess.PIPE, text=True)
+            )
+            for i in range(3)
+        ]
+        seen = set()
+        while any(export.poll() is None for export in exports):
+            # One folder, opened once: what it holds does not change when another takes its place.
+            folder = os.open(place, os.O_RDONLY)
+            try:
+                found = set()
+                for name in ("model.onnx", "model.tflite"):
+                    file = os.open(name, os.O_RDONLY, dir_fd=folder)
+                    found.add(os.read(file, 100))
+                    os.close(file)
+            except FileNotFoundError:  # the one that was opened has been replaced and deleted
+                assert not os.path.samestat(os.fstat(folder), place.stat())
+                found = {b""}
+            os.close(folder)
+            assert len(found) == 1
+            seen |= found
+        assert [export.communicate()[0] for export in exports] == 3 * ["200\n"]
+    assert len(seen) > 10
+    assert list(place.parent.iterdir()) == [place]
 
 
 def test_a_place_whose_name_is_a_pattern_is_tidied_too(tmp_path: Path) -> None:
     path = tmp_path / "a[1]*"
-    left = tmp_path / f".a[1]*.building.{no_process()}"
-    left.mkdir()
+    half_built(path)
     with publishing(path) as folder:
         write(folder, "new")
     assert [found.name for found in tmp_path.iterdir()] == ["a[1]*"]
@@ -522,15 +617,14 @@ def test_a_killed_export_leaves_the_old_bundle_and_the_next_one_tidies(
     before = files(copy.path)
     command = [sys.executable, "-m", "export", str(small_run.path), "--out", str(copy.path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    half = copy.path.with_name(f".copy.building.{process.pid}")
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
-        if (half / "saved_model").exists():
+        if list(copy.path.parent.glob(".copy.building.*/new/saved_model")):
             break
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    assert half.is_dir()
+    (half,) = copy.path.parent.glob(".copy.building.*/new")
     assert not holds_bundle(half)
     assert files(copy.path) == before
     with publishing(copy.path) as folder:

@@ -17,6 +17,7 @@ from export.bundle import Bundle
 from export.predict import main
 from rnn_tf import Run, cli
 from rnn_tf.data import SequenceData
+from rnn_tf.run import PROFILE
 
 DIGIT = Path(__file__).parents[2] / "docs" / "digit.png"
 FORMATS = ("onnx", "tflite", "tflite_int8", "saved_model")
@@ -130,12 +131,12 @@ def test_the_run_of_a_bundle_stands_for_it(small_run: Run, tmp_path: Path, capsy
         (["BUNDLE"], "no file to classify"),
         (["BUNDLE", "nowhere.npy"], "no such file: nowhere.npy"),
         (["BUNDLE", "notes.txt"], "cannot tell what notes.txt is"),
-        (["BUNDLE", "bad.npy"], "not a NumPy array without objects: bad.npy"),
+        (["BUNDLE", "bad.npy"], "bad.npy: cannot read the array; got "),
         (["BUNDLE", "short.npy"], "short.npy does not fit the model; expected (12, 2)"),
         (["BUNDLE", "good.npy", "--format", "coreml"], "the bundle has no format 'coreml'"),
         (["BUNDLE", "good.npy", "--format", "tflite_float16"], "expected one of saved_model, tfl"),
         (["BUNDLE", "good.npy", "--picture", "a.png"], "--picture"),
-        (["BUNDLE", "digit.png"], "the run was not trained on pictures"),
+        (["BUNDLE", "digit.png"], "the model was not trained on pictures"),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -163,3 +164,51 @@ def test_a_damaged_format_is_refused_before_it_answers(
         main, [copy.path, tmp_path / "x.npy"], capsys
     )
     assert main([str(copy.path), str(tmp_path / "x.npy"), "--format", "tflite"]) == 0
+
+
+def test_how_unusual_an_input_is_comes_with_the_bundle(
+    bundle: Bundle, run: Run, mnist: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    np.save(tmp_path / "x.npy", np.concatenate([mnist.test.x[:3], 255 - mnist.test.x[:3]]))
+    of_bundle = answers([bundle.path, tmp_path / "x.npy"], capsys)
+    of_run = answers([run.path, tmp_path / "x.npy"], capsys)
+    shares = [answer["unusual"] for answer in of_bundle]
+    assert shares == [answer["unusual"] for answer in of_run]
+    assert all(share > 0.99 for share in shares[3:])
+    assert (bundle.path / PROFILE).read_bytes() == run.profile_file.read_bytes()
+
+
+def test_an_altered_profile_is_refused(copy: Bundle, tmp_path: Path, capsys: Capture) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((12, 2), np.float32))
+    data = bytearray((copy.path / PROFILE).read_bytes())
+    data[-1] ^= 1
+    (copy.path / PROFILE).write_bytes(data)
+    line = refusal(main, [copy.path, tmp_path / "x.npy"], capsys)
+    assert f"{PROFILE} is not the file that was verified" in line
+
+
+def test_a_bundle_of_an_older_version_answers_without_it(
+    copy: Bundle, small: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    np.save(tmp_path / "x.npy", small.test.x[:2])
+    expected = answers([copy.path, tmp_path / "x.npy"], capsys)
+    (copy.path / PROFILE).unlink()
+    manifest = json.loads((copy.path / "manifest.json").read_text())
+    del manifest["files"][PROFILE]
+    (copy.path / "manifest.json").write_text(json.dumps(manifest))
+    for answer in expected:
+        del answer["unusual"]
+    assert answers([copy.path, tmp_path / "x.npy"], capsys) == expected
+
+
+def test_twenty_bad_files_do_not_keep_a_bundle_from_answering(
+    small_bundle: Bundle, small: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    for i in range(21):
+        (tmp_path / f"{i:02}.npy").write_bytes(b"text")
+    np.save(tmp_path / "07.npy", small.test.x[0])
+    assert main([str(small_bundle.path), str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{tmp_path / '07.npy'}  ")
+    assert len(out.splitlines()) == 1
+    assert [line.split(": ")[2][:21] for line in err.splitlines()] == ["cannot read the array"] * 20

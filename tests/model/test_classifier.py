@@ -105,6 +105,62 @@ def test_orthogonal_starts_with_a_rotation() -> None:
     np.testing.assert_allclose(start.T @ start, np.eye(8), atol=1e-6)
 
 
+# --- how long sequences start ---
+def lengthened(timesteps: int) -> SequenceSpec:
+    return SequenceSpec(timesteps, features=3, labels=tuple("abcd"))
+
+
+def started(config: TrainConfig, timesteps: int) -> list[np.ndarray]:
+    keras.utils.set_random_seed(1)
+    weights: list[np.ndarray] = build_model(config, lengthened(timesteps)).get_weights()
+    return weights
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_up_to_32_time_steps_everything_starts_as_in_keras(cell: str) -> None:
+    config = TrainConfig.from_dict({"cell": cell})
+    keras.utils.set_random_seed(1)
+    kind = CELLS[config.cell]
+    plain = keras.Sequential([
+        keras.Input((32, 3)),
+        getattr(keras.layers, kind.keras_layer)(
+            32, activation=kind.activation,
+            # An object, since the order in which initializers are made is that of their seeds.
+            recurrent_initializer=keras.initializers.get(
+                config.cell_initializer.replace("identity", "Identity")
+            ),
+        ),
+        keras.layers.Dense(4, activation="softmax"),
+    ])  # fmt: skip
+    for timesteps in (28, 32):
+        for found, expected in zip(started(config, timesteps), plain.get_weights(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_an_answer_to_a_long_sum_starts_as_large_as_to_a_short_one() -> None:
+    *short, short_kernel, short_bias = started(TrainConfig(), 32)
+    *long, kernel, bias = started(TrainConfig(), 128)
+    np.testing.assert_array_equal(kernel, short_kernel / 4)
+    for found, expected in zip([*long, bias], [*short, short_bias], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    # tanh keeps the state within bounds: nothing is summed up.
+    bounded = TrainConfig(activation="tanh")
+    for found, expected in zip(started(bounded, 128), started(bounded, 32), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("cell", "keeps"), [("lstm", 1.0), ("gru", 0.0)])
+def test_the_units_of_a_gated_cell_keep_for_one_step_to_all(cell: str, keeps: float) -> None:
+    """LSTM's forget gate starts with 1 in Keras and is its second; GRU's update gate is first."""
+    config = TrainConfig.from_dict({"cell": cell, "units": 5})
+    bias = started(config, 1000)[2]
+    gate = {"lstm": slice(5, 10), "gru": (0, slice(5))}[cell]
+    spread = np.log(1000) * np.array([0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(bias[gate], keeps + spread, rtol=1e-6)  # float32
+    bias[gate] = keeps
+    np.testing.assert_array_equal(bias, started(config, 32)[2])
+
+
 def test_dropout_is_for_training_only() -> None:
     model = build_model(TrainConfig(dropout=0.5, recurrent_dropout=0.5), SPEC)
     quiet, quiet_again = (np.asarray(model(sequences(), training=False)) for _ in range(2))

@@ -8,44 +8,29 @@ earnest", and by those of test_workers.py.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pytest
+from formula import FormulaBackend
 
-from rnn_tf import Run, TrainConfig, load
-from rnn_tf.data import SequenceData
-from rnn_tf.errors import CheckFailed
-from tuning import trial
+from rnn_tf import Run
 
 
 @pytest.fixture
-def known_scores(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Searches whose scores are a formula; how often each trial ran, by the name of its folder."""
-    trained: Counter[str] = Counter()
+def formula(monkeypatch: pytest.MonkeyPatch) -> FormulaBackend:
+    """The backend of a search whose scores are a formula; its pictures are not drawn."""
+    backend = FormulaBackend()
+    save_metrics = Run.save_metrics
 
-    def by_formula(run: Run, data: SequenceData, began: float, kept: object) -> None:
-        assert len(data.test.y) == 0
-        config = run.config
-        if config.learning_rate > 0.018:
-            raise CheckFailed("the loss became NaN or infinite in epoch 1")
-        score = round(1 - abs(math.log(config.learning_rate / 5e-3)) / 4 - 0.1 / config.epochs, 2)
-        run.save_history([{"epoch": 1, "val_accuracy": score}])
-        (run.path / "model.keras").write_bytes(b"a model")
-        told = {"parameters": 1, "seconds": 0.5, "best_epoch": 1, "val_accuracy": score}
+    def counted(run: Run, metrics: dict[str, Any]) -> None:
         try:
-            run.save_metrics(told)
+            save_metrics(run, metrics)
         finally:  # also when a test kills it there
-            trained[run.path.name] += run.finished
-        trial.drop_models(run.path.parent)
+            if run.path.name.startswith("trial_"):
+                backend.finished[run.path.name] += run.finished
 
-    def winner(config: TrainConfig, path: Path, **_: object) -> Run:
-        run = Run.create(path, config, load(config.dataset).spec)
-        run.save_metrics({})
-        return run
-
-    monkeypatch.setattr(trial, "_train", by_formula)
-    monkeypatch.setattr("tuning.search.train", winner)
+    monkeypatch.setattr(Run, "save_metrics", counted)
+    for picture in ("rnn_tf.plots.plot_curves", "rnn_tf.plots.plot_confusion"):
+        monkeypatch.setattr(picture, lambda *_: None)
     monkeypatch.setattr("tuning.report.write_report", lambda *_: None)
-    return trained
+    return backend

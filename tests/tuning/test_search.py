@@ -6,21 +6,31 @@ import csv
 import dataclasses
 import json
 import math
-from collections import Counter
+import os
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from commands import refusal
+from formula import FormulaBackend
 
+from export.publish import export_run
+from export.verify import main as verify_main
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import evaluate
+from rnn_tf.files.locking import locked
+from rnn_tf.train import main as train_main
+from rnn_tf.training.keras.backend import KerasBackend
+from rnn_tf.training.recorder import Fitted
 from tuning import report, trial
 from tuning.oracles import build_oracle
-from tuning.search import main, search
+from tuning.search import main, read_search, search
 from tuning.settings import Settings
 from tuning.space import Range, hyperparameters
 
@@ -95,22 +105,114 @@ def test_a_trial_leaves_no_checkpoint_and_nothing_temporary(searched: Path) -> N
     assert not list(searched.rglob(".*"))
 
 
+# --- a trial is a run ---
+@pytest.fixture
+def copied(searched: Path, tmp_path: Path) -> Path:
+    """The real search, to be changed."""
+    return shutil.copytree(searched, tmp_path / "copied")
+
+
+def test_a_trial_has_validation_scores_and_none_of_the_test_split(searched: Path) -> None:
+    run = Run.open(searched / "trial_0")
+    assert run.complete
+    metrics = run.metrics
+    assert not {"train", "test"} & set(metrics)
+    best = run.history[metrics["best_epoch"] - 1]
+    assert metrics["valid"] == {
+        "accuracy": best["val_accuracy"], "loss": best["val_loss"], "examples": 40
+    }  # fmt: skip
+
+
+def test_a_trial_is_evaluated_and_given_back_by_resume(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(Run.open(copied / "trial_0")).examples == 50
+    assert train_main(["--run-dir", str(copied / "trial_0"), "--resume"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].endswith("% validation")
+    assert "test" not in out.splitlines()[0]
+    assert err == ""
+
+
+def test_a_trial_is_exported(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = export_run(Run.open(copied / "trial_0"), formats=["onnx"])
+    assert set(bundle.manifest["metrics"]) & {"train", "valid", "test"} == {"valid"}
+    assert "| valid | " in (bundle.path / "README.md").read_text()
+    assert verify_main([str(bundle.path)]) == 0
+
+
+def test_a_trial_whose_model_was_dropped_is_trained_again_as_the_message_says(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = Run.open(copied / "trial_1")
+    history, weights = trained.history, trained.load_model().get_weights()
+    trained.model_file.unlink()
+    with pytest.raises(InputError, match="Train it again with: ") as caught:
+        export_run(Run.open(copied / "trial_1"), formats=["onnx"])
+    advice = str(caught.value).partition("python -m rnn_tf.train ")[2].split()
+    assert train_main(advice) == 0
+    run = Run.open(copied / "trial_1")
+    assert [record["val_loss"] for record in run.history] == [r["val_loss"] for r in history]
+    for a, b in zip(run.load_model().get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert run.metrics["test"]["examples"] == 50
+    export_run(run, formats=["onnx"])
+    # The search takes it as the trial that it was.
+    settings = Settings(**{
+        name: value for name, value in read_search(copied).items()
+        if name in {field.name for field in dataclasses.fields(Settings)}
+    })  # fmt: skip
+    before = table(copied)
+    search(settings, copied, resume=True)
+    assert table(copied) == before
+    assert (copied / "trial_1/model.keras").exists()
+
+
+def test_a_trial_that_was_interrupted_is_finished_by_train(
+    options: Any, small: SequenceData, tmp_path: Path
+) -> None:
+    """Killed after its second epoch; then it has test scores too, and the search takes it."""
+    chosen = options(trials=1, epochs=4, preset="tutorial")
+    search(chosen, tmp_path / "whole", data=small)
+
+    class Killed(BaseException):
+        pass
+
+    class Dies(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            if epoch == 1:
+                raise Killed
+
+    class DyingBackend(KerasBackend):
+        def fit(self, run: Run, data: SequenceData, callbacks: Any) -> Fitted:
+            return super().fit(run, data, [*callbacks, Dies()])
+
+    with pytest.raises(Killed):
+        search(chosen, tmp_path / "d", data=small, backend=DyingBackend())
+    assert train_main(["--run-dir", str(tmp_path / "d/trial_0"), "--resume"]) == 0
+    run, whole = (Run.open(tmp_path / name / "trial_0") for name in ("d", "whole"))
+    assert "test" in run.metrics
+    for a, b in zip(run.load_model().get_weights(), whole.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    search(chosen, tmp_path / "d", data=small, resume=True)
+    a, b = ([{**row, "seconds": ""} for row in table(tmp_path / name)] for name in ("d", "whole"))
+    assert a == b
+
+
 # --- which is best, and what is kept ---
 def test_ties_go_to_the_smaller_model_then_to_the_earlier_trial(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
+    options: Any, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     space = {"units": [16, 4, 8], "clip_norm": [1, 2]}
-    search(options(space, tuner="grid", trials=9), tmp_path / "d")
+    search(options(space, tuner="grid", trials=9), tmp_path / "d", backend=formula)
     rows = table(tmp_path / "d")
     assert len({row["score"] for row in rows}) == 1
     assert [row["units"] for row in rows] == ["4", "4", "8", "8", "16", "16"]
     assert rows[0]["trial"] < rows[1]["trial"]
 
 
-def test_only_the_best_models_stay(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
-) -> None:
-    search(options(trials=8), tmp_path / "d")
+def test_only_the_best_models_stay(options: Any, tmp_path: Path, formula: FormulaBackend) -> None:
+    search(options(trials=8), tmp_path / "d", backend=formula)
     best = [row["trial"] for row in table(tmp_path / "d")][: trial.KEEP]
     kept = {path.parent.name for path in tmp_path.glob("d/trial_*/model.keras")}
     assert kept == {f"trial_{name}" for name in best}
@@ -118,13 +220,13 @@ def test_only_the_best_models_stay(
 
 
 def test_no_trial_is_larger_than_allowed(
-    options: Any, small: SequenceData, tmp_path: Path, known_scores: Counter[str]
+    options: Any, small: SequenceData, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     space = {"cell": ["simple_rnn", "lstm", "gru"], "units": {**WIDE, "sampling": "log"}}
     # Bayesian: the first 12 are random, 3 for each hyperparameter.
     for tuner, trials in (("random", 7), ("grid", 7), ("bayesian", 15)):
         chosen = options(space, tuner=tuner, trials=trials, max_parameters=500)
-        search(chosen, tmp_path / tuner)
+        search(chosen, tmp_path / tuner, backend=formula)
         sizes = [int(row["parameters"]) for row in table(tmp_path / tuner)]
         assert len(sizes) == trials
         assert max(sizes) <= 500
@@ -172,18 +274,18 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(
     reason: str,
     options: Any,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    by_formula = trial._train
+    fit = formula.fit
 
-    def fails(run: Run, *others: Any) -> None:
-        if run.path.name != "trial_2":
+    def fails(run: Run, *others: Any) -> Fitted:
+        if run.path.name not in ("trial_2", "best"):
             raise error
-        by_formula(run, *others)
+        return fit(run, *others)
 
-    monkeypatch.setattr(trial, "_train", fails)
-    search(options(trials=6), tmp_path / "d")
+    monkeypatch.setattr(formula, "fit", fails)
+    search(options(trials=6), tmp_path / "d", backend=formula)
     statuses = [row["status"] for row in table(tmp_path / "d")]
     assert statuses == ["completed"] + 5 * [reason]
 
@@ -191,46 +293,87 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(
 def test_when_all_fail_the_command_says_so(
     options: Any,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
 ) -> None:
     with pytest.raises(CheckFailed, match="no trial gave a model: failed: the loss became NaN"):
-        search(options({"learning_rate": [0.5, 0.6]}, tuner="grid"), tmp_path / "d")
+        search(
+            options({"learning_rate": [0.5, 0.6]}, tuner="grid"), tmp_path / "d", backend=formula
+        )
     assert len(table(tmp_path / "d")) == 2
 
 
 def test_a_full_disk_is_no_trial_s_fault(
-    options: Any, tmp_path: Path, known_scores: Counter[str], monkeypatch: pytest.MonkeyPatch
+    options: Any, tmp_path: Path, formula: FormulaBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise InputError("cannot write x: No space left on device") from OSError(28, "No space")
 
-    monkeypatch.setattr(trial, "_train", full)
+    monkeypatch.setattr(formula, "fit", full)
     with pytest.raises(InputError, match="No space left"):
-        search(options(), tmp_path / "d")
+        search(options(), tmp_path / "d", backend=formula)
     assert not [row for row in table(tmp_path / "d") if row["status"] != "running"]
 
 
 # --- time ---
 def test_no_trial_begins_after_max_minutes_and_resume_goes_on(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
+    options: Any, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     with pytest.raises(CheckFailed, match="none was begun"):
-        search(options(), tmp_path / "d", max_minutes=1e-9)
-    search(options(), tmp_path / "d", resume=True)
+        search(options(), tmp_path / "d", max_minutes=1e-9, backend=formula)
+    search(options(), tmp_path / "d", resume=True, backend=formula)
     assert len(table(tmp_path / "d")) == 5
 
 
 def test_progress_says_how_far_it_is(
     options: Any,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    search(options(trials=2), tmp_path / "d")
+    search(options(trials=2), tmp_path / "d", backend=formula)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("1 of 2 trials, the last (0) ")
     assert lines[1].startswith("2 of 2 trials, the last (1) ")
     assert lines[1].endswith("0 s left")
+
+
+def test_a_space_with_fewer_models_than_trials_is_said_at_both_ends(
+    options: Any, tmp_path: Path, formula: FormulaBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tuner in ("grid", "random"):
+        space = {"learning_rate": [0.005, 0.01]}
+        chosen = options(space, tuner=tuner, trials=100)
+        search(chosen, tmp_path / tuner, backend=formula)
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == "the space holds 2 models; 100 trials were asked for"
+        assert lines[1].startswith("1 of 2 trials, ")
+        assert f"2 of 100 trials were run: the {tuner} tuner found no other model to try" in lines
+        assert "about" not in "".join(lines)
+
+
+# --- one at a time ---
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_search_where_another_is_under_way_is_refused(
+    resume: bool, options: Any, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    directory = tmp_path / "d"
+    with locked(directory / ".lock", "", fix=""), pytest.raises(InputError) as caught:
+        search(options(), directory, resume=resume, backend=formula)
+    assert str(caught.value) == (
+        f"another process is searching in {directory}; got process {os.getpid()} on "
+        f"{socket.gethostname()}. Wait until it has ended, or choose another --dir."
+    )
+    assert not directory.exists()
+
+
+def test_what_a_kill_has_left_is_no_obstacle(
+    options: Any, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/.lock").write_text("process 1 on a host that is gone")
+    search(options(), tmp_path / "d", backend=formula)
+    assert len(table(tmp_path / "d")) == 5
+    assert not list((tmp_path / "d").rglob(".*"))
 
 
 # --- bad input ---
@@ -261,6 +404,31 @@ def test_bad_input_is_refused(
 ) -> None:
     given = ["--dataset", small_npz, "--dir", tmp_path / "d", *arguments]
     assert message in refusal(main, given, capsys)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_port_in_use_leaves_the_folder_free(
+    small_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        given = ["--dataset", small_npz, "--dir", tmp_path / "d", "--listen", address]
+        assert "a port in use" in refusal(main, given, capsys)
+    assert not (tmp_path / "d").exists()
+
+
+def test_after_a_refusal_the_corrected_search_begins(
+    options: Any, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    wide = {"cell": ["simple_rnn", "lstm"], "units": WIDE}
+    with pytest.raises(InputError, match="no model of the space is within --max-parameters"):
+        search(options(wide, trials=1, max_parameters=10), tmp_path / "d", backend=formula)
+    with pytest.raises(InputError, match="unknown activation 'swoosh'"):
+        search(options({"activation": ["swoosh"]}, trials=1), tmp_path / "d", backend=formula)
+    search(options(wide, trials=1, max_parameters=500), tmp_path / "d", backend=formula)
+    assert len(table(tmp_path / "d")) == 1
 
 
 def test_an_activation_that_does_not_exist_is_found_before_the_night(
@@ -271,13 +439,13 @@ def test_an_activation_that_does_not_exist_is_found_before_the_night(
 
 
 def test_a_folder_that_cannot_be_used(
-    options: Any, tmp_path: Path, known_scores: Counter[str]
+    options: Any, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot write"):
-        search(options(), tmp_path / "file" / "d")
+        search(options(), tmp_path / "file" / "d", backend=formula)
     with pytest.raises(InputError, match="not empty and not a search"):
-        search(options(), tmp_path)
+        search(options(), tmp_path, backend=formula)
     assert (tmp_path / "file").read_text() == "mine"
 
 

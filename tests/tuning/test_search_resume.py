@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from formula import FormulaBackend
 
 import rnn_tf.run
 from rnn_tf.errors import InputError
@@ -47,22 +47,22 @@ def rows(directory: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("tuner", TUNERS)
 def test_the_same_seed_gives_the_same_trials(
-    tuner: str, small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
+    tuner: str, small_npz: Path, space: str, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     for name in ("a", "b"):
-        search(settings(tuner, small_npz, space), tmp_path / name)
+        search(settings(tuner, small_npz, space), tmp_path / name, backend=formula)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
     assert len(rows(tmp_path / "a")) == 6
     assert len({json.dumps(row) for row in rows(tmp_path / "a")}) == 6
 
 
 def test_neighbouring_seeds_give_other_trials(
-    small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
+    small_npz: Path, space: str, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     rates = []
     for seed in (0, 1, 2**32 - 1):
         chosen = Settings(str(small_npz), "random", space, trials=6, epochs=1, seed=seed)
-        search(chosen, tmp_path / str(seed))
+        search(chosen, tmp_path / str(seed), backend=formula)
         rates.append({row["learning_rate"] for row in rows(tmp_path / str(seed))})
     assert not rates[0] & rates[1]
     assert not rates[0] & rates[2]
@@ -74,14 +74,14 @@ def test_a_kill_before_or_after_any_file_changes_nothing(
     small_npz: Path,
     space: str,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ended at one write after another, resumed each time until the next: many kills in one."""
     chosen = settings(tuner, small_npz, space)
-    search(chosen, tmp_path / "whole")
+    search(chosen, tmp_path / "whole", backend=formula)
     unbroken = rows(tmp_path / "whole")
-    known_scores.clear()
+    formula.finished.clear()
 
     writes = 0
     deadly = -1
@@ -107,7 +107,7 @@ def test_a_kill_before_or_after_any_file_changes_nothing(
             for module in ("rnn_tf.run", "tuning.oracles", "tuning.report", "tuning.search"):
                 patch.setattr(f"{module}.write_text", killer)
             try:
-                search(chosen, directory, resume=directory.exists())
+                search(chosen, directory, resume=directory.exists(), backend=formula)
                 break
             except Killed:
                 kills += 1
@@ -115,17 +115,17 @@ def test_a_kill_before_or_after_any_file_changes_nothing(
     assert kills > 5
     assert rows(directory) == unbroken
     finished = [row["trial"] for row in unbroken if row["score"] is not None]
-    assert known_scores == {f"trial_{name}": 1 for name in finished}
+    assert formula.finished == {f"trial_{name}": 1 for name in finished}
 
 
 def test_a_lost_state_is_found_again_in_the_trials(
     small_npz: Path,
     space: str,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    search(settings("bayesian", small_npz, space), tmp_path / "d")
+    search(settings("bayesian", small_npz, space), tmp_path / "d", backend=formula)
     before = rows(tmp_path / "d")
     for damage in ("", "{}", '{"trials": 3'):
         (tmp_path / "d/oracle.json").write_text(damage)
@@ -135,23 +135,23 @@ def test_a_lost_state_is_found_again_in_the_trials(
         scored = sum(row["score"] is not None for row in before)
         assert f"Delete it and go on with --resume: the {scored} finished trials are found" in told
     (tmp_path / "d/oracle.json").unlink()
-    trained = dict(known_scores)
-    search(settings("bayesian", small_npz, space), tmp_path / "d", resume=True)
+    trained = dict(formula.finished)
+    search(settings("bayesian", small_npz, space), tmp_path / "d", resume=True, backend=formula)
     assert rows(tmp_path / "d") == before
-    assert known_scores == trained
+    assert formula.finished == trained
 
 
 @pytest.mark.parametrize("file", ["config.json", "spec.json", "metrics.json", "history.jsonl"])
 def test_a_damaged_trial_is_named_and_can_be_dropped(
-    file: str, small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
+    file: str, small_npz: Path, space: str, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     chosen = settings("random", small_npz, space)
-    search(chosen, tmp_path / "d")
+    search(chosen, tmp_path / "d", backend=formula)
     before = rows(tmp_path / "d")
     folder = tmp_path / "d" / f"trial_{before[0]['trial']}"
     (folder / file).write_text("{")
     with pytest.raises(InputError) as error:
-        search(chosen, tmp_path / "d", resume=True)
+        search(chosen, tmp_path / "d", resume=True, backend=formula)
     told = str(error.value)
     assert f"trial {before[0]['trial']} is damaged" in told
     assert str(folder / file) in told
@@ -159,7 +159,7 @@ def test_a_damaged_trial_is_named_and_can_be_dropped(
     for left in folder.iterdir():
         left.unlink()
     folder.rmdir()
-    search(chosen, tmp_path / "d", resume=True)
+    search(chosen, tmp_path / "d", resume=True, backend=formula)
     assert rows(tmp_path / "d") == before
 
 
@@ -167,10 +167,10 @@ def test_a_search_with_another_setting_is_refused_by_its_name(
     small_npz: Path,
     space: str,
     tmp_path: Path,
-    known_scores: Counter[str],
+    formula: FormulaBackend,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    search(settings("random", small_npz, space), tmp_path / "d")
+    search(settings("random", small_npz, space), tmp_path / "d", backend=formula)
     for name, value in (("trials", 3), ("tuner", "grid"), ("seed", 4), ("epochs", 2)):
         given = [f"--{name}", str(value)]
         assert main(["--dir", str(tmp_path / "d"), "--resume", *given]) == 2
@@ -181,23 +181,41 @@ def test_a_search_with_another_setting_is_refused_by_its_name(
 
 
 def test_a_finished_search_stays_as_it_is(
-    small_npz: Path, space: str, tmp_path: Path, known_scores: Counter[str]
+    small_npz: Path, space: str, tmp_path: Path, formula: FormulaBackend
 ) -> None:
     chosen = settings("random", small_npz, space)
-    search(chosen, tmp_path / "d")
+    search(chosen, tmp_path / "d", backend=formula)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     with pytest.raises(InputError, match=r"already holds a search: .* Add --resume"):
-        search(chosen, tmp_path / "d")
-    search(chosen, tmp_path / "d", resume=True)
+        search(chosen, tmp_path / "d", backend=formula)
+    search(chosen, tmp_path / "d", resume=True, backend=formula)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
     assert read_search(tmp_path / "d")["bounds"]["learning_rate"]["high"] == 0.02
 
 
-def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--dir", str(tmp_path / "none"), "--resume"]) == 2
-    assert "no search to resume" in capsys.readouterr().err
+def test_a_search_to_resume_that_is_not_there_begins(
+    small_npz: Path,
+    space: str,
+    tmp_path: Path,
+    formula: FormulaBackend,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chosen = settings("random", small_npz, space)
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        search(chosen, tmp_path / name, resume=True, backend=formula)
+        told = capsys.readouterr().err.splitlines()
+        assert told[0] == f"nothing to resume in {tmp_path / name}: a new search begins"
+        search(chosen, tmp_path / name, resume=True, backend=formula)
+        assert capsys.readouterr().err == ""
+    assert rows(tmp_path / "new") == rows(tmp_path / "empty")
+
+
+def test_what_cannot_be_resumed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--resume"]) == 2
-    assert "--resume needs the folder of a search" in capsys.readouterr().err
+    assert "--resume needs the folder of a search. Add --dir." in capsys.readouterr().err
     (tmp_path / "search.json").write_text("{")
     assert main(["--dir", str(tmp_path), "--resume"]) == 2
     assert f"cannot read {tmp_path / 'search.json'}" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
 from rnn_tf.model.cells import CELLS, Cell
 from rnn_tf.model.classifier import build_model
+from tuning.oracles import build_oracle
 from tuning.space import (
     FULL,
     SMALL,
@@ -25,6 +27,7 @@ from tuning.space import (
     configure,
     hyperparameters,
     largest,
+    models,
     parameters,
     read_space,
     within,
@@ -36,8 +39,6 @@ BASE = TrainConfig()
 
 def draws(space: Space, limit: int | None = None, count: int = 60) -> list[TrainConfig]:
     """What KerasTuner draws from a space at random."""
-    from tuning.oracles import build_oracle
-
     drawn = hyperparameters(space, BASE, MNIST, limit)
     oracle = build_oracle("random", drawn, MNIST, trials=99, epochs=1, seed=0, file=Path())
     return [configure(oracle._random_values(), BASE) for _ in range(count)]
@@ -201,3 +202,55 @@ def test_an_unknown_space_is_refused(tmp_path: Path) -> None:
         read_space("huge")
     with pytest.raises(InputError, match="cannot read"):
         read_space(str(tmp_path / "missing.yaml"))
+
+
+# --- how many models ---
+SPEC = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)
+FLOATS = Range(0.001, 0.01, "log")
+
+
+@pytest.mark.parametrize(
+    ("space", "limit", "number"),
+    [
+        ({"activation": Choice(("elu", "tanh"))}, None, 2),
+        ({"activation": Choice(("elu", "tanh")), "batch_size": Choice((8, 16, 32))}, None, 6),
+        ({"units": Range(2, 9)}, None, 8),
+        ({"units": Range(2, 9, step=3)}, None, 3),
+        ({"units": Range(2, 9, "log")}, None, 8),
+        ({"dropout": Range(0.0, 0.2, step=0.05)}, None, 5),
+        ({"learning_rate": FLOATS}, None, None),
+        ({"learning_rate": FLOATS, "units": Range(2, 9)}, None, None),
+        # Of simple_rnn with 2 to 11 units, of lstm and gru with 2 to 5.
+        ({"cell": Choice(("simple_rnn", "lstm", "gru")), "units": Range(2, 20)}, 200, 10 + 4 + 4),
+        ({"cell": Choice(("simple_rnn", "lstm")), "units": Choice((4, 8))}, 200, 2 + 1),
+    ],
+)
+def test_the_models_of_a_space_are_counted(space: Any, limit: int | None, number: object) -> None:
+    declared = hyperparameters(space, TrainConfig(), SPEC, limit)
+    assert models(declared, grid=False) == number
+
+
+@pytest.mark.parametrize(
+    ("space", "limit"),
+    [
+        ({"activation": Choice(("elu", "tanh")), "batch_size": Choice((8, 64))}, None),
+        ({"units": Range(2, 9, "log")}, None),
+        ({"learning_rate": FLOATS}, None),
+        ({"learning_rate": Range(0.006, 0.01)}, None),  # the default is not in it
+        ({"cell": Choice(("gru", "simple_rnn", "lstm")), "units": Range(2, 20)}, 200),
+    ],
+)
+def test_a_grid_has_as_many_trials_as_are_counted(
+    space: Any, limit: int | None, tmp_path: Path
+) -> None:
+    declared = hyperparameters(space, TrainConfig(), SPEC, limit)
+    oracle = build_oracle(
+        "grid", declared, SPEC, trials=999, epochs=1, seed=0, file=tmp_path / "oracle.json"
+    )
+    found = set()
+    while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
+        found.add(configure(trial.hyperparameters.values, TrainConfig()))
+        oracle.update_trial(trial.trial_id, {"val_accuracy": 0.5})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    assert len(found) == len(oracle.end_order) == models(declared, grid=True)

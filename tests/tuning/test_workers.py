@@ -222,9 +222,9 @@ def test_a_bad_address_is_refused(text: str) -> None:
 def test_a_trial_that_kills_its_workers_has_failed(oracle: Durable, tmp_path: Path) -> None:
     crew = ChiefCrew(oracle, "127.0.0.1:1", tmp_path, 1)
     trial = oracle.create_trial("tuner0")
-    crew.mourn("tuner0", "signal 9")
+    crew.on_death("tuner0", "signal 9")
     assert oracle.create_trial("tuner0") is trial
-    crew.mourn("tuner0", "signal 9")
+    crew.on_death("tuner0", "signal 9")
     assert trial.status == "FAILED"
     assert trial.message == "its process died 2 times (signal 9); out of memory?"
     assert oracle.create_trial("tuner0").trial_id != trial.trial_id
@@ -233,9 +233,9 @@ def test_a_trial_that_kills_its_workers_has_failed(oracle: Durable, tmp_path: Pa
 def test_workers_that_die_at_once_end_the_search(oracle: Durable, tmp_path: Path) -> None:
     crew = ChiefCrew(oracle, "127.0.0.1:1", tmp_path, 1)
     for _ in range(2):
-        crew.mourn("tuner0", "exit code 1")
+        crew.on_death("tuner0", "exit code 1")
     with pytest.raises(CheckFailed, match="3 workers died before they had a trial"):
-        crew.mourn("tuner0", "exit code 1")
+        crew.on_death("tuner0", "exit code 1")
 
 
 def test_the_trial_of_a_silent_worker_is_run_again_and_counts_once(

@@ -139,6 +139,7 @@ def fit(
     process trains models of the same shapes. Raises `CheckFailed` when the loss is NaN
     in the very first epoch, `InputError` when the run cannot be written.
     """
+    config = config.resolved(data.spec)
     fused = why_not_fused(config, data, strategy) is None
     steps = -(-len(data.train.y) // config.batch_size)
     with (strategy or tf.distribute.get_strategy()).scope():

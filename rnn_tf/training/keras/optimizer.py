@@ -42,12 +42,16 @@ def _optimizer(config: TrainConfig, rate: float | WarmUpThenFall) -> keras.optim
 
 
 def learning_rate(config: TrainConfig, steps: int) -> float | WarmUpThenFall:
-    """A linear rise over the first `warmup` share of the steps, then the schedule down to zero."""
+    """A linear rise over the first `warmup` share of the steps, then the schedule down to zero.
+
+    Raises `TypeError` for settings that are not resolved: `auto` depends on the data.
+    """
+    peak = config.learning_rate
+    if isinstance(peak, str):
+        raise TypeError("the learning rate is auto; expected settings from TrainConfig.resolved")
     if config.schedule == "constant" and config.warmup == 0:
-        return config.learning_rate
-    return WarmUpThenFall(
-        config.schedule, config.learning_rate, round(config.warmup * steps), steps
-    )
+        return peak
+    return WarmUpThenFall(config.schedule, peak, round(config.warmup * steps), steps)
 
 
 class WarmUpThenFall(keras.optimizers.schedules.LearningRateSchedule):

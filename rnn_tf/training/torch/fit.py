@@ -91,6 +91,7 @@ def fit(
     begins and when an epoch ends, with the scores named as Keras names them. Raises `CheckFailed`
     when the loss is NaN in the very first epoch, `InputError` when the run cannot be written.
     """
+    config = config.resolved(data.spec)
     with _set_up(config):
         training = Training(config, data, precision)
         recorder = Recorder(run)

@@ -85,7 +85,9 @@ def test_a_schedule_comes_back_from_its_configuration() -> None:
     ],
 )
 def test_settings_reach_the_optimizer(name: str, kind: type[keras.optimizers.Optimizer]) -> None:
-    config = TrainConfig.from_dict({"optimizer": name, "clip_norm": 0.5, "weight_decay": 0.125})
+    config = TrainConfig.from_dict(
+        {"optimizer": name, "clip_norm": 0.5, "weight_decay": 0.125, "learning_rate": 0.01}
+    )
     optimizer = build_optimizer(config, 10)
     assert type(optimizer) is kind
     assert optimizer.weight_decay == (None if name == "adam" else 0.125)
@@ -95,7 +97,9 @@ def test_settings_reach_the_optimizer(name: str, kind: type[keras.optimizers.Opt
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "muon", "soap"])
 def test_zero_means_neither_clipping_nor_decay(name: str) -> None:
-    config = TrainConfig.from_dict({"optimizer": name, "clip_norm": 0, "weight_decay": 0})
+    config = TrainConfig.from_dict(
+        {"optimizer": name, "clip_norm": 0, "weight_decay": 0, "learning_rate": 0.01}
+    )
     optimizer = build_optimizer(config, 10)
     assert not optimizer.weight_decay
     assert optimizer.global_clipnorm is None

@@ -1,0 +1,134 @@
+"""The classes of a data set, however its labels name them: as text, or as whole numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rnn_tf.errors import InputError
+
+# More different values than this are identifiers or times, not classes.
+MOST_CLASSES = 65_536
+
+# How many classes a message names.
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The name of each class, and what stands for it where examples are labelled."""
+
+    labels: tuple[str, ...]
+    values: np.ndarray  # (classes,), text or whole numbers, each once
+    given: bool  # whether the source lists its classes; else they are what its labels contain
+
+    @classmethod
+    def of(cls, y_train: np.ndarray, labels: np.ndarray | None, source: str) -> Classes:
+        """The classes of a source whose training labels are `y_train` `(n,)`.
+
+        Without `labels`, they are the different values in `y_train`, sorted, as in scikit-learn.
+        With `labels`, text `(classes,)`, `y` holds text out of it, or places in it from 0.
+        Raises `InputError` for fewer than two classes, and for bad labels.
+        """
+        if labels is not None:
+            names = _checked_labels(labels, source)
+            is_text = y_train.dtype.kind == "U"
+            return cls(names, np.array(names) if is_text else np.arange(len(names)), given=True)
+        values = np.unique(y_train)
+        if not 2 <= len(values) <= MOST_CLASSES:
+            raise InputError(
+                f"{source}: y_train gives a bad number of classes",
+                expected=f"2 to {MOST_CLASSES:,} different values",
+                got=f"{len(values):,}: {_some(values)}",
+                fix="If other splits have more classes, name all of them in labels.",
+            )
+        return cls(tuple(map(str, values)), values, given=False)
+
+    def places(self, y: np.ndarray, name: str, source: str) -> np.ndarray:
+        """The class of each example as its place in `labels`: int32 `(n,)`.
+
+        `name` is what messages call `y`. Raises `InputError` for a class that does not exist.
+        """
+        order = np.argsort(self.values, kind="stable")
+        at = np.searchsorted(self.values, y, sorter=order).clip(max=len(order) - 1)
+        places: np.ndarray = order[at].astype(np.int32)
+        unknown = y[self.values[places] != y]
+        if unknown.size:
+            raise InputError(
+                f"{source}: {name} has a class that does not exist",
+                expected=_some(self.values),
+                got=unknown[0],
+                fix=self._fix(y),
+            )
+        return places
+
+    def _fix(self, y: np.ndarray) -> str:
+        if not self.given:
+            return "y_train has no example of it; to keep the class, name all classes in labels."
+        if y.dtype.kind == "U":
+            return "Add it to labels."
+        if y.min() == 1 and y.max() == len(self.labels):
+            return "y holds places in labels, which count from 0: subtract 1 in every split."
+        return "y holds places in labels: add what is missing there, or leave labels out."
+
+
+def check_y(y: np.ndarray, examples: int, name: str, source: str) -> None:
+    """Raise `InputError` unless `y` has one class for each of `examples`, as text or numbers."""
+    if y.shape != (examples,):
+        raise InputError(
+            f"{source}: {name} does not have one class for each example",
+            expected=f"shape ({examples},)",
+            got=y.shape,
+            fix=_one_column(y, name) if y.ndim == 2 and len(y) == examples else None,
+        )
+    if y.dtype.kind not in "iuU":
+        raise InputError(
+            f"{source}: bad dtype of {name}",
+            expected="whole numbers or text, the class of each example",
+            got=y.dtype,
+            fix=_to_classes(y, name),
+        )
+
+
+def _one_column(y: np.ndarray, name: str) -> str | None:
+    """How to make one class an example of `y` `(n, columns)`; None when it has several."""
+    if y.shape[1] == 1:
+        return f"Give {name}[:, 0]."
+    one_hot = y.dtype.kind in "buif" and ((y != 0).sum(axis=1) == 1).all()
+    return f"It is one-hot: give {name}.argmax(axis=1)." if one_hot else None
+
+
+def _to_classes(y: np.ndarray, name: str) -> str | None:
+    """How to make classes of `y` `(n,)` of another dtype; None when there is no good way."""
+    if y.dtype.kind == "S":
+        return f"Give np.char.decode({name}, 'utf-8')."
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        return f"Leave out the examples without a class: keep = np.isfinite({name})."
+    if y.dtype.kind == "b" or (y.dtype.kind == "f" and (y == np.round(y)).all()):
+        return f"Give {name}.astype(np.int32)."
+    if y.dtype.kind == "f":
+        return f"To make classes of measurements, give np.digitize({name}, limits)."
+    return None
+
+
+def _checked_labels(labels: np.ndarray, source: str) -> tuple[str, ...]:
+    if labels.dtype.kind != "U" or labels.ndim != 1:
+        raise InputError(
+            f"{source}: bad labels",
+            expected="one string per class, shape (classes,)",
+            got=f"{labels.dtype} of shape {labels.shape}",
+            fix="Give labels.astype(str)." if labels.ndim == 1 else None,
+        )
+    names = tuple(map(str, labels))
+    if len(names) < 2:
+        raise InputError(f"{source}: too few labels", expected="at least 2", got=len(names))
+    if len(set(names)) < len(names):
+        twice = next(label for label in names if names.count(label) > 1)
+        raise InputError(f"{source}: two classes have the same label", got=repr(twice))
+    return names
+
+
+def _some(values: np.ndarray) -> str:
+    more = f" and {len(values) - MOST_NAMED:,} more" if len(values) > MOST_NAMED else ""
+    return ", ".join(map(str, values[:MOST_NAMED])) + more

@@ -1,0 +1,155 @@
+"""The examples of a prepared TensorFlow Datasets set as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from rnn_tf.data import mnist
+from rnn_tf.data.decoded import Decoded
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.data.splits import hold_out_test, hold_out_valid
+from rnn_tf.data.tfds_features import Columns
+from rnn_tf.data.values import raw_values
+from rnn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+# The splits that are read where a set has them; others, such as `extra`, are not.
+SPLITS = ("train", "validation", "test")
+
+# Examples decoded at once.
+READ_BATCH = 1024
+
+LEAVE_OUT = "Save the set as an .npz file without these examples."
+
+
+def split_sizes(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+    """The splits that are read, with their numbers of examples; none while TFDS knows no split."""
+    sizes = {key: split.num_examples for key, split in builder.info.splits.items()}
+    return {key: sizes[key] for key in SPLITS if sizes.get(key)}
+
+
+def read(builder: tfds.core.DatasetBuilder, columns: Columns, source: str) -> Decoded:
+    """Decode the splits into arrays, and cut those that are missing off train.
+
+    Raises `InputError` for values that are not finite, and when nothing in train has a label.
+    """
+    notes = []
+    if columns.default_size and columns.size:
+        height, width = columns.size
+        notes.append(
+            f"its pictures differ in size and are resized to {height}x{width}. For another size "
+            f"add it to the name: {source}@64x64"
+        )
+    splits = {}
+    for key in split_sizes(builder):
+        split = _read_split(builder, columns, key)
+        labelled = split.y >= 0
+        if not labelled.all():
+            left_out = np.count_nonzero(~labelled)
+            notes.append(f"{left_out:,} examples of {key} have no label and are left out")
+            split = Split(split.x[labelled], split.y[labelled])
+        if len(split.y):
+            splits[key] = split
+    if "train" not in splits:
+        raise InputError(f"{source} has no labelled example in train", expected="one or more")
+    x = raw_values({key: split.x for key, split in splits.items()}, source, LEAVE_OUT)
+    splits = {key: Split(x[key], split.y) for key, split in splits.items()}
+    if builder.name == "mnist" and columns.size is None:
+        return Decoded(_official_mnist(splits, builder.data_dir), ())
+    train = splits["train"]
+    if "test" not in splits:
+        examples = len(train.y)
+        train, splits["test"] = hold_out_test(train)
+        notes.append(
+            f"it has no test split: {len(splits['test'].y):,} of its {examples:,} training "
+            "examples, of every class its share, are the test split and not trained on"
+        )
+    if "validation" not in splits:
+        train, splits["validation"] = hold_out_valid(train)
+    labels = tuple(builder.info.features[columns.y].names or ())
+    spec = SequenceSpec(
+        columns.timesteps, columns.features, labels, columns.normalize, columns.channels
+    )
+    return Decoded(SequenceData(spec, train, splits["validation"], splits["test"]), tuple(notes))
+
+
+def _read_split(builder: tfds.core.DatasetBuilder, columns: Columns, key: str) -> Split:
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    examples = builder.info.splits[key].num_examples
+    x = np.empty((examples, columns.timesteps, columns.features), columns.dtype)
+    y = np.empty(examples, np.int32)
+    start = 0
+    # Shown where TFDS shows its own progress.
+    with tqdm_utils.tqdm(desc=f"Reading {key}", total=examples, unit=" examples") as progress:
+        for some_x, some_y in _batches(builder, columns, key):
+            end = start + len(some_y)
+            x[start:end] = some_x.reshape(-1, *x.shape[1:])
+            y[start:end] = some_y
+            start = end
+            progress.update(len(some_y))
+    return Split(x[:start], y[:start])
+
+
+def _batches(
+    builder: tfds.core.DatasetBuilder, columns: Columns, key: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The examples of a split in storage order, some at a time."""
+    import tensorflow_datasets as tfds
+
+    examples = builder.as_dataset(
+        split=key,
+        # What differs in size comes one by one.
+        batch_size=None if columns.size else READ_BATCH,
+        shuffle_files=False,
+        # The other features, pictures among them, are not decoded.
+        decoders=tfds.decode.PartialDecoding({columns.x: True, columns.y: True}),
+        # One file after the other: storage order.
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    for example in tfds.as_numpy(examples):
+        x, y = example[columns.x], example[columns.y]
+        if columns.size:
+            x, y = _resized(x, *columns.size)[np.newaxis], y[np.newaxis]
+        yield x, y
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture, uint8 `(any, any, channels)`, stretched to `(height, width, channels)`.
+
+    With the filter of `predict`, so that a picture is the same in training and afterwards.
+    """
+    grey = picture.shape[-1] == 1
+    image = Image.fromarray(picture[..., 0] if grey else picture)
+    resized = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized).reshape(height, width, -1)
+
+
+def _official_mnist(splits: dict[str, Split], prepared: str) -> SequenceData:
+    """MNIST in the order of its files: TFDS sorts by a hash of the position, and keeps neither.
+
+    Raises `InputError` unless `splits` hold the official examples, in whatever order.
+    """
+    data = mnist.load()
+    train = (np.concatenate(pair) for pair in zip(data.train, data.valid, strict=True))
+    official = {"train": Split(*train), "test": data.test}
+    same = splits.keys() == official.keys() and all(
+        sorted(_example_bytes(splits[key])) == sorted(_example_bytes(official[key]))
+        for key in official
+    )
+    if not same:
+        raise InputError(
+            f"{prepared} does not hold the official MNIST",
+            fix="Delete it, and it will be made again.",
+        )
+    return data
+
+
+def _example_bytes(split: Split) -> Iterator[bytes]:
+    return (y.tobytes() + x.tobytes() for x, y in zip(split.x, split.y, strict=True))

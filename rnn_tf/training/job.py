@@ -1,0 +1,286 @@
+"""The whole job of a training, data in, run out: for the command and for each trial of a search."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from rnn_tf.config import TrainConfig
+from rnn_tf.data import SequenceData, Split, load
+from rnn_tf.errors import InputError
+from rnn_tf.run import Run, check_not_training, check_place, holds_run, lock_run, new_folder
+from rnn_tf.startup import compile_cache, process
+from rnn_tf.training.backend import Backend, choose_backend
+from rnn_tf.training.keras import devices
+
+if TYPE_CHECKING:
+    import keras
+
+    from rnn_tf.scores import Scores
+    from rnn_tf.training.recorder import Fitted
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a training; `path` is the folder of its run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+
+def train(
+    config: TrainConfig | None = None,
+    run_dir: Path | str | None = None,
+    *,
+    data: SequenceData | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    verbose: bool = False,
+    backend: Backend | None = None,
+) -> Run:
+    """Train, evaluate once, and keep all of it in a run directory.
+
+    Without `config`, the `best` preset (or, with `resume`, what the run was begun with); without
+    `run_dir`, a new folder under `runs/`; without `data`, what `config.dataset` names; without
+    `backend`, the one that `config.backend` names.
+    `resume` goes on with an interrupted run, begins one where there is none, and gives a finished
+    one back as it is; `overwrite` replaces one. Raises `InputError` for bad input and when
+    another process trains in the same folder, `CheckFailed` when training gives nothing.
+    """
+    began = time.perf_counter()
+    path = Path(run_dir) if run_dir is not None else None
+    run = None
+    if path is not None:
+        # What is in the folder is looked at again under its lock; here, so that nobody waits for
+        # TensorFlow to be refused.
+        check_not_training(path)
+        run = find_run(path, config, resume=resume, overwrite=overwrite)
+        if run is not None and run.complete:
+            return run
+    elif resume:
+        raise InputError("--resume needs the folder of a run", fix="Add --run-dir.")
+    config = run.config if run else config or TrainConfig()
+    # Reading the data is native code for the most part, and importing TensorFlow is not.
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(lambda: data or load(config.dataset, to_train=True))
+        process.start(config, verbose=verbose)
+        data = loading.result()
+    backend = backend or choose_backend(config.backend)
+    # What cannot be trained is refused before anything is written.
+    _check_trainable(config, data, backend)
+    trained = train_run(
+        path or new_folder(config),
+        config,
+        data,
+        backend,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+        began=began,
+    )
+    compile_cache.seal()
+    return trained
+
+
+def train_run(
+    path: Path,
+    config: TrainConfig,
+    data: SequenceData,
+    backend: Backend,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    evaluate: bool = True,
+    progress: bool = False,
+    began: float | None = None,
+    wait: float = 0.0,
+) -> Run:
+    """Train `config` on `data` in the folder `path`, under its lock.
+
+    With `evaluate`, every split is scored at the end, the test split for the only time, and
+    pictures are drawn. Without, `metrics.json` has the validation scores of the best epoch alone.
+    `began` is the `time.perf_counter()` from which the run's seconds count, `wait` how many
+    seconds to wait for another process that trains in `path`. The rest, and what is raised, is
+    as for `train`; an interrupted training raises `Interrupted`.
+    """
+    began = time.perf_counter() if began is None else began
+    try:
+        with lock_run(path, wait):
+            run = find_run(path, config, resume=resume, overwrite=overwrite)
+            if run is not None and run.complete:
+                return run
+            # A run that goes on keeps its own.
+            data = data.normalized(run.spec.normalize if run else config.normalize)
+            if run is not None and run.spec != data.spec:
+                raise InputError(
+                    f"the data are not those that the run was begun with: {config.dataset}"
+                )
+            if resume and run is None and progress:
+                print(f"nothing to resume in {path}: a new run begins", file=sys.stderr)
+            if run is None or run.finished:  # finished, but its model is gone
+                run = Run.create(path, config, data.spec)
+            run.tidy()
+            _train(run, data, backend, evaluate=evaluate, progress=progress, began=began)
+    except KeyboardInterrupt:
+        raise Interrupted(path) from None
+    return run
+
+
+def find_run(
+    path: Path, config: TrainConfig | None, *, resume: bool, overwrite: bool
+) -> Run | None:
+    """The run in `path` to go on with, or to give back if it is complete; None to begin one.
+
+    Raises `InputError` when `path` holds what may not be replaced, or when the run to resume was
+    begun with other settings than `config`.
+    """
+    check_place(path)
+    if not holds_run(path) or (overwrite and not resume):
+        return None
+    run = Run.open(path)
+    if not resume:
+        raise _occupied(run)
+    run.require_no_failure()
+    if config is not None and config != run.config:
+        name = next(
+            field.name
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) != getattr(run.config, field.name)
+        )
+        raise InputError(
+            f"the run was begun with another {name}",
+            expected=repr(getattr(run.config, name)),
+            got=repr(getattr(config, name)),
+            fix="Leave the setting out, or begin a new run in another --run-dir.",
+        )
+    return run
+
+
+def _occupied(run: Run) -> InputError:
+    state, fix = "a finished run", "Add --overwrite to replace it, or choose another --run-dir."
+    if run.failed:
+        state = "a run that ended without a model"
+    elif not run.finished:
+        state, fix = "an unfinished run", f"Add --resume to go on with it. {fix}"
+    return InputError(f"the folder already holds {state}: {run.path}", fix=fix)
+
+
+def _check_trainable(config: TrainConfig, data: SequenceData, backend: Backend) -> None:
+    """Raise `InputError` for what only Keras, or the backend, knows to be impossible."""
+    from rnn_tf.model.classifier import build_model
+
+    build_model(config, data.spec)
+    backend.describe(config, data)
+    backend.precision(config)
+
+
+def _train(
+    run: Run, data: SequenceData, backend: Backend, *, evaluate: bool, progress: bool, began: float
+) -> None:
+    """From the last epoch of the run, or the start, to its `metrics.json`."""
+    devices.seed_everything(run.config)
+    with ThreadPoolExecutor(1) as beside:
+        fitted = _fit(run, data, backend, beside if evaluate else None, progress=progress)
+        run.save_model(fitted.model)
+        profile = beside.submit(_keep_profile, run, data)
+        if evaluate:
+            scores = _score_and_draw(run, data, backend, fitted, beside)
+        else:
+            scores = {"valid": _best_validation(fitted, data)}
+        profile.result()  # raises what was raised beside
+    run.save_metrics(
+        {
+            "parameters": fitted.model.count_params(),
+            "seconds": round(time.perf_counter() - began, 3),
+            "best_epoch": fitted.best_epoch,
+            "precision": backend.precision(run.config),
+            "stopped": fitted.stopped,
+            "resident": psutil.Process().memory_info().rss,  # bytes
+            **scores,
+        }
+    )
+
+
+def _fit(
+    run: Run,
+    data: SequenceData,
+    backend: Backend,
+    beside: ThreadPoolExecutor | None,
+    progress: bool,
+) -> Fitted:
+    """Train, and show how far it is; meanwhile `beside` imports what pictures are drawn with."""
+    callbacks: list[keras.callbacks.Callback] = []
+    with contextlib.ExitStack() as at_the_end:
+        if beside is not None:
+            callbacks.append(_import_plots(beside))
+        if progress:
+            how, precision = backend.describe(run.config, data), backend.precision(run.config)
+            rate = float(run.config.resolved(run.spec).learning_rate)
+            print(
+                f"training on {run.config.dataset} ({how}, {precision}, learning rate {rate:.2g})",
+                file=sys.stderr,
+            )
+            from rnn_tf.training.progress import ProgressBar
+
+            bar = ProgressBar(run.config.epochs, len(run.history), waiting=backend.first_epoch)
+            # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
+            callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
+        return backend.fit(run, data, callbacks)
+
+
+def _import_plots(beside: ThreadPoolExecutor) -> keras.callbacks.Callback:
+    import keras
+
+    def after_epoch(epoch: int, logs: dict[str, float]) -> None:
+        # Python is idle while an epoch runs, but not in the first one, which it compiles.
+        beside.submit(importlib.import_module, "rnn_tf.plots")
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)
+
+
+def _best_validation(fitted: Fitted, data: SequenceData) -> dict[str, Any]:
+    """The validation scores of the best epoch, as they were when it ended."""
+    best = fitted.history[fitted.best_epoch - 1]
+    return {
+        "accuracy": best["val_accuracy"],
+        "loss": best["val_loss"],
+        "examples": len(data.valid.y),
+    }
+
+
+def _keep_profile(run: Run, data: SequenceData) -> None:
+    from rnn_tf.data.profile import measure
+
+    measure(data).save(run.profile_file)
+
+
+def _score_and_draw(
+    run: Run, data: SequenceData, backend: Backend, fitted: Fitted, beside: ThreadPoolExecutor
+) -> dict[str, Any]:
+    """Score the splits while `beside` draws: scoring leaves Python, which drawing needs, idle."""
+    from rnn_tf import plots
+    from rnn_tf.scores import score
+
+    def scored(split: Split) -> Scores:
+        return score(backend.probabilities(run, fitted.model, split), split.y)
+
+    def draw_confusion() -> None:
+        labels, path = data.spec.labels, run.confusion_file
+        plots.plot_confusion(test.confusion, labels, test.accuracy, path)
+
+    curves = beside.submit(plots.plot_curves, fitted.history, fitted.best_epoch, run.curves_file)
+    test = scored(data.test)
+    confusion = beside.submit(draw_confusion)
+    scores = {"train": scored(data.train), "valid": scored(data.valid), "test": test}
+    for picture in (curves, confusion):
+        picture.result()  # raises what drawing raised
+    return {name: split.summary() for name, split in scores.items()}
