@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 from export import readme
 from export.bundle import (
     README,
-    VERIFICATION,
     Bundle,
     check_place,
     default_path,
@@ -95,11 +94,11 @@ def _fill(
     if broken := report.failures():
         raise CheckFailed(f"nothing exported; {'; '.join(broken)}")
     manifest = _manifest(run, network, details, left_out)
-    write_text(folder / VERIFICATION, report.to_json() + "\n")
     if run.profile_file.exists():
         shutil.copyfile(run.profile_file, folder / PROFILE)
     write_text(folder / README, readme.text(manifest, report))
     write_manifest(folder, manifest)
+    Bundle.open(folder).write_verification(report.to_json())
 
 
 def _check_choices(formats: Sequence[str], quantize: str, opset: int) -> None:

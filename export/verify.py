@@ -27,7 +27,6 @@ from export.runtimes import OracleRuntime, load_keras, open_file, open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
-from rnn_tf.files.writing import write_text
 
 # What a report calls the trained model in PyTorch, where the bundle has no file for that.
 WITNESS = "pytorch"
@@ -150,7 +149,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export.verify
     bundle = find_bundle(command.path)
     report = verify_bundle(bundle, command.data, say=lambda line: print(line, file=sys.stderr))
     if command.data is None:  # what the bundle says of itself is about its own data
-        write_text(bundle.verification_file, report.to_json() + "\n")
+        bundle.write_verification(report.to_json())
     print(report.to_json() if command.json else table(report))
     broken = report.failures()
     if broken:

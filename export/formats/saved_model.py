@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,13 @@ class SavedModelRuntime:
         self.call = self.loaded.signatures["serving_default"]
         self.tensor = functools.partial(tf.constant, dtype=tf.float32)
         self.spec = spec
+
+    def metadata(self) -> Mapping[str, str]:
+        found = {
+            name: value.numpy() for name, value in self.loaded.signatures["metadata"]().items()
+        }
+        labels = json.dumps([label.decode() for label in found.pop("labels")], ensure_ascii=False)
+        return {"labels": labels, **{name: text.decode() for name, text in found.items()}}
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         answer = self.call(**{INPUT: self.tensor(as_input(x, self.spec))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from export.formats.tf_function import MOST_UNROLLED, inference_function
 from export.formats.tflite_file import (
     Stored,
     compact,
+    metadata,
     operators,
     store_matrices,
     variables,
@@ -101,9 +103,13 @@ class LiteRuntime:
             self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]
         self.output = self.interpreter.get_output_details()[0]["index"]
-        self.spec = spec
+        self.spec, self.path = spec, path
         self.batch = 1
         self.turn = threading.Lock()
+
+    def metadata(self) -> Mapping[str, str]:
+        found = metadata(self.path.read_bytes())
+        return {name: text.decode() for name, text in found.items()}
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         x = as_input(x, self.spec)
