@@ -1,4 +1,4 @@
-"""`python -m export.predict BUNDLE FILE...`: what a bundle says of pictures and sequences.
+"""`rnn-tf predict BUNDLE FILE...`: what a bundle says of pictures and sequences.
 
 `rnn-tf predict` comes here when it is given a bundle. TensorFlow is imported for a SavedModel only.
 """

@@ -1,4 +1,4 @@
-"""`python -m export.verify BUNDLE`: is every format the same function as the trained model?
+"""`rnn-tf verify BUNDLE`: is every format the same function as the trained model?
 
 Each format answers families of inputs, in batches of several sizes, and is held against the
 float64 formulas (`export.oracle`) and against Keras. What is the same function to float32 rounding

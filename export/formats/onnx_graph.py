@@ -24,7 +24,7 @@ from rnn_tf.model.cells import CELLS, Cell
 IR_VERSION = 8
 
 # Up to this batch the operator, one node, is faster than many nodes with larger products. Measured
-# with 28 steps and 32 units, by python -m export.benchmark.
+# with 28 steps and 32 units, by rnn-tf benchmark.
 MOST_IN_OPERATOR: dict[Cell, int] = {"simple_rnn": 8, "lstm": 48, "gru": 20}
 # The same for an activation that is a single node and slow, and several nodes that are fast.
 MOST_IN_SINGLE = 8
