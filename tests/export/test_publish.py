@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -244,6 +245,7 @@ def test_a_quantized_format_that_is_worse_is_not_shipped(
 ) -> None:
     """The real figures, against a limit that they do not keep."""
     monkeypatch.setattr(limits, limit, value)
+    monkeypatch.setattr(limits, "MOST_OF_ONE", -1)  # nor may one answer be another
     said: list[str] = []
     bundle = export_run(run_copy, formats=("tflite",), say=said.append)
     assert bundle.formats == ["tflite"]
@@ -322,9 +324,16 @@ def test_a_format_that_is_another_function_is_not_published(
     real = tflite.write
     monkeypatch.setattr(tflite, "write", write)
     line = failure(main, [small_run.path, "--out", old.path], capsys)
-    assert line.startswith("failed: nothing exported; tflite, test split: |dp| from the oracle ")
-    assert "onnx" not in line
+    what, advice = line.split(" more). ")
+    assert re.fullmatch(
+        r"failed: nothing exported; tflite, .+: \|dp\| from the oracle \S+, limit \S+ \(and 11",
+        what,
+    )
+    assert advice == "Export the others: --formats saved_model onnx."
     assert files(old.path.parent) == before
+    # And that works.
+    arguments = [str(small_run.path), "--out", str(old.path), "--formats", "saved_model", "onnx"]
+    assert main(arguments) == 0
 
 
 def test_two_onnx_graphs_that_differ_are_not_published(
