@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from export import readme
+from export import example, readme
 from export.bundle import (
     README,
     Bundle,
@@ -95,6 +95,7 @@ def _fill(
     manifest = _manifest(run, network, details, left_out)
     if run.profile_file.exists():
         shutil.copyfile(run.profile_file, folder / PROFILE)
+    example.write(network, data.test.x, report.rows[0].limit, folder)
     write_text(folder / README, readme.text(manifest, report))
     write_manifest(folder, manifest)
     Bundle.open(folder).write_verification(report.to_json())

@@ -21,11 +21,11 @@ import numpy as np
 import tyro
 
 from export import oracle
-from export.bundle import AGAIN, Bundle, find_bundle, load_test
+from export.bundle import Bundle, find_bundle, load_test
 from export.check import limits, rounding
 from export.check.compare import Report, Row, compare, failures
 from export.check.questions import Family, answer, families
-from export.formats.format import Runtime
+from export.formats.format import AGAIN, Runtime
 from export.formats.registry import FORMATS, file_of
 from export.network import Network, read_model
 from export.runtimes import load_keras, open_file, open_runtime

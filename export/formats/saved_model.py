@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from export.example import EXAMPLE, REQUEST
 from export.formats.format import as_input, file_metadata
 from export.formats.registry import file_of
 from export.formats.tf_function import inference_function
-from export.markdown import code, zeros
+from export.markdown import check_probabilities, code, example_input, load_example
 from export.network import INPUT, OUTPUT, Network
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
@@ -108,13 +109,17 @@ def readme(manifest: dict[str, Any]) -> list[str]:
 def _python(manifest: dict[str, Any]) -> str:
     return "## SavedModel from Python\n\n`pip install tensorflow`\n\n" + code(
         "python",
+        "import json",
+        "",
         "import numpy as np",
         "import tensorflow as tf",
         "",
+        *load_example(),
+        example_input(manifest),
         f'model = tf.saved_model.load("{file_of("saved_model")}/{SERVING_VERSION}")',
-        f"x = {zeros(manifest)}",
         f'answer = model.signatures["serving_default"]({INPUT}=tf.constant(x))',
         f'probabilities = answer["{OUTPUT}"].numpy()',
+        *check_probabilities(),
         'labels = model.signatures["metadata"]()["labels"].numpy()',
         "print(labels[probabilities[0].argmax()].decode(), probabilities[0].max())",
     )
@@ -131,6 +136,7 @@ def _serving(manifest: dict[str, Any]) -> str:
             f'  -v "$PWD/{file_of("saved_model")}:/models/classifier" tensorflow/serving',
             "# instances: a list of sequences, each "
             f"{spec['timesteps']} lists of {spec['features']} numbers",
-            "curl -d @request.json localhost:8501/v1/models/classifier:predict",
+            f"curl -d @{REQUEST} localhost:8501/v1/models/classifier:predict",
         )
+        + f"\nIt answers with `predictions`: the `{OUTPUT}` of `{EXAMPLE}`.\n"
     )

@@ -22,11 +22,17 @@ from export.formats.tflite_file import (
     variables,
     with_metadata,
 )  # fmt: skip
-from export.markdown import code, zeros
+from export.markdown import check_probabilities, code, example_input, load_example
 from export.network import INPUT, OUTPUT, Network
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
 from rnn_tf.startup.process import silent_stderr
+
+# What the manifest and the README of a bundle say.
+WHY_NOT_MICRO = (
+    "the shapes inside are those of any batch, which TFLite Micro does not resolve; a file that is "
+    "patched until it loads there can give wrong answers, and does where its weights are int8"
+)
 
 
 def write(network: Network, path: Path) -> dict[str, Any]:
@@ -85,7 +91,7 @@ def _save(model: bytes, network: Network, path: Path) -> dict[str, Any]:
     entries = file_metadata(network)
     model = with_metadata(model, {name: text.encode() for name, text in entries.items()})
     path.write_bytes(model)
-    return {"operators": dict(sorted(needed.items()))}
+    return {"operators": dict(sorted(needed.items())), "not_for": {"TFLite Micro": WHY_NOT_MICRO}}
 
 
 class LiteRuntime:
@@ -133,14 +139,22 @@ def readme(manifest: dict[str, Any]) -> list[str]:
         "signature is called from Kotlin, Swift or C++.\n\n"
         + code(
             "python",
+            "import json",
+            "",
             "import numpy as np",
             "from ai_edge_litert.interpreter import Interpreter",
             "",
+            *load_example(),
+            example_input(manifest),
             f'interpreter = Interpreter("{file_of("tflite")}")',
             'classify = interpreter.get_signature_runner("serving_default")',
-            f"x = {zeros(manifest)}  # any batch",
             f'probabilities = classify({INPUT}=x)["{OUTPUT}"]',
+            *check_probabilities(),
             "print(probabilities[0].argmax(), probabilities[0].max())",
         )
     )
-    return [text]
+    return [text, f"On a microcontroller: not with TFLite Micro. {_sentence(WHY_NOT_MICRO)}\n"]
+
+
+def _sentence(clause: str) -> str:
+    return f"{clause[0].upper()}{clause[1:]}."
