@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from export.example import EXAMPLE, REQUEST
-from export.formats.format import as_input, file_metadata
+from export.formats.format import AGAIN, as_input, file_metadata
 from export.formats.registry import file_of
 from export.formats.tf_function import inference_function
 from export.markdown import check_probabilities, code, example_input, load_example
 from export.network import INPUT, OUTPUT, Network
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.errors import InputError
 
 # TensorFlow Serving takes the folder as a model and its subfolders as versions of it.
 SERVING_VERSION = "1"
@@ -26,6 +28,11 @@ SERVING_VERSION = "1"
 # wait for what is set up on first use.
 WARMUP_BATCHES = (1,)
 SERVING_NAME = "rnn_tf"
+
+# Operators that read or write files, or call Python; and those of the saver, which TensorFlow adds
+# to every SavedModel for its own folder of variables.
+FOREIGN = re.compile("File|Read|Write|Dataset|Table|PyFunc|Restore|Save")
+SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
 
 
 def write(network: Network, folder: Path) -> dict[str, Any]:
@@ -77,11 +84,31 @@ def _write_warmup(network: Network, file: Path) -> None:
             records.write(log.SerializeToString())
 
 
+def _refuse_other_files(file: Path) -> None:
+    """Raise `InputError` for a model that reads or writes files, or calls Python: ours never do."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    operators = {
+        node.op
+        for meta in SavedModel.FromString(file.read_bytes()).meta_graphs
+        for nodes in (meta.graph_def.node, *(f.node_def for f in meta.graph_def.library.function))
+        for node in nodes
+    }
+    if foreign := sorted(filter(FOREIGN.search, operators - SAVER)):
+        raise InputError(
+            f"cannot run {file}: it uses more than its input",
+            expected="arithmetic only",
+            got=", ".join(foreign)[:200],
+            fix=AGAIN,
+        )
+
+
 class SavedModelRuntime:
     """A SavedModel in TensorFlow, through its `serving_default` signature."""
 
     def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
         tf = start_tensorflow(threads)
+        _refuse_other_files(path / SERVING_VERSION / "saved_model.pb")
         # The signature lives only as long as what was loaded.
         self.loaded = tf.saved_model.load(str(path / SERVING_VERSION))
         self.call = self.loaded.signatures["serving_default"]
