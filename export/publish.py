@@ -93,10 +93,11 @@ def _fill(
     if report.failures():
         raise _broken(report, names)
     manifest = _manifest(run, network, details, left_out)
-    if run.profile_file.exists():
+    profile = run.profile_file.exists()
+    if profile:
         shutil.copyfile(run.profile_file, folder / PROFILE)
     example.write(network, data.test.x, report.rows[0].limit, folder)
-    write_text(folder / README, readme.text(manifest, report))
+    write_text(folder / README, readme.text(manifest, report, profile=profile))
     write_manifest(folder, manifest)
     Bundle.open(folder).write_verification(report.to_json())
 

@@ -10,18 +10,19 @@ from export.example import EXAMPLE, REQUEST
 from export.formats.registry import FORMATS, REFERENCE, file_of
 from export.network import INPUT, OUTPUT
 from rnn_tf.data.normalize import Normalize
+from rnn_tf.run import PROFILE
 
 
-def text(manifest: dict[str, Any], report: Report) -> str:
-    """The whole README, Markdown."""
-    parts = [_head(manifest), _files(manifest), _contract(manifest)]
+def text(manifest: dict[str, Any], report: Report, *, profile: bool) -> str:
+    """The whole README, Markdown, of a bundle with or without a profile of its training data."""
+    parts = [_head(manifest), _files(manifest, profile), _contract(manifest)]
     for name in manifest["formats"]:
         parts += FORMATS[name].readme(manifest)
     parts += [_verification(report), _metrics(manifest)]
     return "\n".join(parts)
 
 
-def _files(manifest: dict[str, Any]) -> str:
+def _files(manifest: dict[str, Any], profile: bool) -> str:
     rows = [f"| `{file_of(name)}` | {FORMATS[name].about} |" for name in manifest["formats"]]
     return "\n".join(
         [
@@ -32,6 +33,10 @@ def _files(manifest: dict[str, Any]) -> str:
             "it takes normalized input |",
             f"| `{EXAMPLE}` | one real input, what the formulas say of it, and how far float32 may "
             "be from that |",
+            *(
+                [f"| `{PROFILE}` | what the training data look like, for `rnn-tf predict` |"]
+                * profile
+            ),
             f"| `{REQUEST}` | the same input as TensorFlow Serving takes it |",
             "| `manifest.json` | names, shapes, labels, versions, and the SHA-256 of every file |",
             "| `verification.json` | what each format was asked, and how it answered |",

@@ -106,9 +106,10 @@ def _javascript(manifest: dict[str, Any]) -> str:
             f"const {{ {OUTPUT} }} = await session.run({{",
             f'  {INPUT}: new ort.Tensor("float32", x, [1, {timesteps}, {features}]),',
             "});",
-            f"const difference = example.{OUTPUT}[0].map((p, i) => "
+            f"const differences = example.{OUTPUT}[0].map((p, i) => "
             f"Math.abs(p - {OUTPUT}.data[i]));",
-            "if (!(Math.max(...difference) <= example.tolerance)) throw new Error(difference);",
+            "const largest = Math.max(...differences);",
+            "if (!(largest <= example.tolerance)) throw new Error(`off by ${largest}`);",
             f"console.log({OUTPUT}.data); // {len(spec['labels'])} numbers",
         )
     )

@@ -28,11 +28,10 @@ from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
 from rnn_tf.startup.process import silent_stderr
 
-# What the manifest and the README of a bundle say.
-WHY_NOT_MICRO = (
-    "the shapes inside are those of any batch, which TFLite Micro does not resolve; a file that is "
-    "patched until it loads there can give wrong answers, and does where its weights are int8"
-)
+# What the manifest and the README of a bundle say of microcontrollers.
+MICRO = "TFLite Micro"
+NOT_FOR_MICRO = f"the shapes inside are those of any batch, which {MICRO} does not resolve"
+INT8_IN_MICRO = f"{NOT_FOR_MICRO}; patched until it loads there, its answers are wrong"
 
 
 def write(network: Network, path: Path) -> dict[str, Any]:
@@ -55,7 +54,8 @@ def write_int8(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
         each.matrix.T.tobytes(): Stored(each.values.T.copy(), each.scale) for each in matrices
     }
     model = _convert(_for_rounding(rounded))
-    return _save(store_matrices(model, lambda matrix: stored[matrix.tobytes()]), network, path)
+    model = store_matrices(model, lambda matrix: stored[matrix.tobytes()])
+    return _save(model, network, path) | {"not_for": {MICRO: INT8_IN_MICRO}}
 
 
 def write_float16(network: Network, path: Path) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _save(model: bytes, network: Network, path: Path) -> dict[str, Any]:
     entries = file_metadata(network)
     model = with_metadata(model, {name: text.encode() for name, text in entries.items()})
     path.write_bytes(model)
-    return {"operators": dict(sorted(needed.items())), "not_for": {"TFLite Micro": WHY_NOT_MICRO}}
+    return {"operators": dict(sorted(needed.items())), "not_for": {MICRO: NOT_FOR_MICRO}}
 
 
 class LiteRuntime:
@@ -153,8 +153,13 @@ def readme(manifest: dict[str, Any]) -> list[str]:
             "print(probabilities[0].argmax(), probabilities[0].max())",
         )
     )
-    return [text, f"On a microcontroller: not with TFLite Micro. {_sentence(WHY_NOT_MICRO)}\n"]
+    return [text, _microcontrollers(manifest)]
 
 
-def _sentence(clause: str) -> str:
-    return f"{clause[0].upper()}{clause[1:]}."
+def _microcontrollers(manifest: dict[str, Any]) -> str:
+    reasons = [
+        f"- `{file_of(name)}`: {details['not_for'][MICRO]}."
+        for name, details in manifest["formats"].items()
+        if name.startswith("tflite")
+    ]
+    return "\n".join([f"On a microcontroller: not with {MICRO}.", "", *reasons, ""])

@@ -212,6 +212,8 @@ def test_the_cpp_reads_the_example(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_microcontrollers_are_told_of(bundle: Bundle) -> None:
-    reason = bundle.manifest["formats"]["tflite"]["not_for"]["TFLite Micro"]
-    assert reason[1:] in (bundle.path / "README.md").read_text()
-    assert "not with TFLite Micro" in (bundle.path / "README.md").read_text()
+    text = (bundle.path / "README.md").read_text()
+    assert "On a microcontroller: not with TFLite Micro." in text
+    for name, file in (("tflite", "model.tflite"), ("tflite_int8", "model.int8.tflite")):
+        reason = bundle.manifest["formats"][name]["not_for"]["TFLite Micro"]
+        assert f"- `{file}`: {reason}." in text
