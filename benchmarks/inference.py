@@ -26,7 +26,7 @@ from rnn_tf.command import arguments, parse
 from rnn_tf.config import PRESETS
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.files.writing import write_text
-from rnn_tf.startup.process import silent_stderr
+from rnn_tf.startup import stderr
 
 # What is trained, for one epoch, when no bundle is named: speed does not depend on the weights.
 MODELS = {
@@ -122,7 +122,7 @@ def trained(name: str, path: Path) -> Bundle:
     print(f"training {name}", file=sys.stderr)
     torch = ["torch"] if all(map(find_spec, ("torch", "safetensors"))) else []
     # TensorFlow warns of the fourth model in one process that it compiles too often.
-    with silent_stderr():
+    with stderr.muted():
         run = train(replace(MODELS[name], epochs=1), path, progress=False)
         return export_run(run, formats=(*DEFAULTS, *torch))
 

@@ -32,7 +32,7 @@ from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.files.writing import write_text
-from rnn_tf.startup.process import silent_stderr
+from rnn_tf.startup import stderr
 
 BATCHES = (1, 64, 1024)
 # Different inputs in turn, so that no cache holds an answer or one lucky input decides.
@@ -166,7 +166,7 @@ def _serve(pipe: Connection, bundle: Bundle, test: Split, name: str, threads: in
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     try:
-        with silent_stderr():
+        with stderr.muted():
             _measure_on_demand(pipe, bundle, test, name, threads)
     except Exception as error:
         pipe.send(CheckFailed(str(error) or type(error).__name__))

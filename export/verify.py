@@ -35,8 +35,6 @@ from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 
 # What a report calls the trained model in PyTorch, where the bundle has no file for that.
 WITNESS = "pytorch"
-
-
 QUANTIZED = [name for name, each in FORMATS.items() if each.quantized]
 
 # Is given, line by line, what is being done.

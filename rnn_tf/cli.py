@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import sys
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from rnn_tf import __version__
+from rnn_tf.command import arguments
 from rnn_tf.errors import InputError, one_line_errors
 
 # Known by name only: a subcommand is imported when it is called.
@@ -25,7 +26,7 @@ COMMANDS = {
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand the arguments to the subcommand that the first of them names."""
-    name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    name, *rest = arguments(argv) or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
         return 0
@@ -37,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unknown command {name!r}", expected=f"one of {', '.join(COMMANDS)}",
             fix="See rnn-tf --help.",
         )  # fmt: skip
-    module = importlib.import_module(_module(name, rest))
+    module_name = _module(name, rest)
+    _refuse_namesake(module_name)
+    module = importlib.import_module(module_name)
     code: int = module.main(rest, prog=f"rnn-tf {name}")
     return code
 
@@ -47,6 +50,18 @@ def _module(name: str, rest: Sequence[str]) -> str:
     if name == "predict" and any((Path(argument) / "manifest.json").is_file() for argument in rest):
         return "export.predict"
     return COMMANDS[name][0]
+
+
+def _refuse_namesake(module: str) -> None:
+    """Raise `InputError` if Python would import a user's own module instead of ours."""
+    package = module.partition(".")[0]
+    spec = importlib.util.find_spec(package)
+    ours = Path(__file__).resolve().parent.parent / package / "__init__.py"
+    if spec is not None and spec.origin is not None and Path(spec.origin).resolve() != ours:
+        raise InputError(
+            f"another module hides the package {package!r} of rnn-tf", expected=str(ours),
+            got=spec.origin, fix="Rename that one, or work in another folder.",
+        )  # fmt: skip
 
 
 def usage() -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
 
 from rnn_tf.errors import InputError
+from rnn_tf.startup import ownership
 
 T = TypeVar("T")
 
@@ -65,4 +67,14 @@ def option(argv: Sequence[str], name: str) -> str | None:
 
 
 def arguments(argv: Sequence[str] | None) -> Sequence[str]:
-    return sys.argv[1:] if argv is None else argv
+    """The arguments of a command: `argv`, or else those of the process, which is then its own."""
+    if argv is not None:
+        return argv
+    ownership.claim()
+    warnings.formatwarning = _as_a_line
+    return sys.argv[1:]
+
+
+def _as_a_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """How a command shows a warning: what is wrong, and not the line of code that noticed."""
+    return f"warning: {' '.join(str(message).split())}\n"

@@ -14,7 +14,7 @@ import tyro
 from rich.cells import cell_len
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, load
+from rnn_tf.data import SequenceSpec, load, needs_tensorflow
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
@@ -34,8 +34,11 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     Raises `InputError` when the run is not finished, or `source` has another specification.
     """
     run.require_finished()
-    data = load(source or run.config.dataset)
-    check_fits(run.spec, data.spec, source or run.config.dataset)
+    source = source or run.config.dataset
+    if needs_tensorflow(source):
+        process.start()
+    data = load(source)
+    check_fits(run.spec, data.spec, source)
     process.start()
     from rnn_tf.training.keras.backend import probabilities
 

@@ -57,7 +57,10 @@ def classifier(run: Run) -> Classifier:
         process.start()
         if not loaded:
             loaded.append(run.load_model())
-        result: np.ndarray = loaded[0].predict(run.spec.normalization(x), verbose=0)
+        from rnn_tf.training.keras.tracing import new_programs_expected
+
+        with new_programs_expected():
+            result: np.ndarray = loaded[0].predict(run.spec.normalization(x), verbose=0)
         return result
 
     return classify

@@ -31,7 +31,7 @@ PROFILE = "data_profile.npz"
 # The files of a run, in the order in which they are removed: first what makes it a whole one.
 FILES = (
     "config.json", "metrics.json", "failure.json", "spec.json", "model.keras", "history.jsonl",
-    "curves.png", "confusion.png", PROFILE,
+    "curves.png", "confusion.png", "compiled.json", PROFILE,
 )  # fmt: skip
 
 # What `config.json` says about the layout of the directory. Raised when it changes. A run of format
@@ -79,6 +79,10 @@ class Run:
     @property
     def profile_file(self) -> Path:
         return self.path / PROFILE
+
+    @property
+    def compiled_file(self) -> Path:
+        return self.path / "compiled.json"
 
     @property
     def tensorboard_folder(self) -> Path:

@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from rnn_tf import Run, TrainConfig, load, train
 from rnn_tf.data import SequenceData, SequenceSpec
-from rnn_tf.startup import process
+from rnn_tf.startup import ownership, process
 
 # No time limit for one example of a property: a busy machine must not fail a test.
 settings.register_profile("patient", deadline=None)
@@ -26,7 +26,8 @@ _CACHE = tempfile.TemporaryDirectory(prefix="rnn-tf-tests-")
 os.environ["RNN_TF_CACHE"] = _CACHE.name
 # Before a test module imports Keras, and TensorFlow with it, in its own way. As the command
 # starts it, so that the same training gives the same bits here and there.
-process.start(TrainConfig())
+ownership.claim()
+process.start(whole_loops=True)
 
 
 def pytest_unconfigure() -> None:

@@ -31,6 +31,8 @@ def python(code: str) -> str:
     return done.stdout
 
 
+# The process of a command in which TensorFlow has been started.
+COMMAND = "from rnn_tf.startup import ownership, process\nownership.claim()\nprocess.start()\n"
 HEAVY = "sorted({'tensorflow', 'keras', 'torch', 'jax', 'matplotlib'} & set(sys.modules))"
 
 
@@ -70,7 +72,7 @@ def test_what_keras_seldom_needs_is_imported_when_it_is_used() -> None:
     slow = "sorted({'sklearn', 'matplotlib.pyplot'} & set(sys.modules))"
     # TensorFlow asks each module for its file.
     started = (
-        "import gc, sys\nfrom rnn_tf.startup import process\nprocess.start()\nimport keras\n"
+        f"import gc, sys\n{COMMAND}import keras\n"
         "[getattr(module, '__file__', None) for module in list(sys.modules.values())]\n"
     )
     assert python(f"{started}print({slow}, gc.isenabled())") == "[] True\n"
@@ -79,9 +81,7 @@ def test_what_keras_seldom_needs_is_imported_when_it_is_used() -> None:
 
 
 def test_the_interfaces_of_tensorflow_1_and_2_are_imported_when_they_are_used() -> None:
-    started = (
-        "import sys\nfrom rnn_tf.startup import process\nprocess.start()\nimport tensorflow as tf\n"
-    )
+    started = f"import sys\n{COMMAND}import tensorflow as tf\n"
     count = "print(sum(name.startswith('tensorflow._api.v2.compat.v') for name in sys.modules))\n"
     used = "tf.compat.v1.Session, tf.compat.v2.constant, tf.compat.v1.lite.TFLiteConverter\n"
     before, after = python(f"{started}{count}{used}{count}").split()
@@ -97,7 +97,7 @@ def test_jax_is_not_imported_beside_tensorflow_and_can_be_afterwards(tmp_path: P
     (tmp_path / "jax.py").write_text("here = True")
     out = python(
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
-        "from rnn_tf.startup import process\nprocess.start()\nprint('jax' in sys.modules)\n"
+        f"{COMMAND}print('jax' in sys.modules)\n"
         "import jax\nprint(jax.here)"
     )
     assert out == "False\nTrue\n"
@@ -227,7 +227,7 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
         (["--units", "0"], "bad units; expected a whole number >= 1, got 0"),
         (["--units", "many"], "--units: invalid literal for int() with base 10: 'many'"),
         (["--units"], "--units"),
-        (["--learning-rate", "-1"], "bad learning_rate; expected a positive number, got -1.0"),
+        (["--learning-rate", "-1"], "bad learning_rate; expected a positive number or auto, got -1.0"),
         (["--learning-rate", "nan"], "bad learning_rate"),
         (["--warmup", "1"], "bad warmup; expected 0 <= value < 1, got 1.0"),
         (["--activation", "rely"], "unknown activation 'rely'"),
@@ -362,3 +362,19 @@ def test_train_evaluate_and_predict_from_the_command_line(
     evaluated = command("rnn_tf.evaluate", "run")
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
     assert evaluated.stdout.startswith(f"accuracy  {accuracy} of 50 examples\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("export", "export.py"), ("tune", "tuning/__init__.py")]
+)
+def test_a_module_of_the_users_own_that_hides_ours_is_named(
+    name: str, module: str, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / module).parent.mkdir(exist_ok=True)
+    (tmp_path / module).write_text("raise SystemExit('theirs was run')")
+    done = command("rnn_tf.cli", name, "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    package = module[: module.index(".")].partition("/")[0]
+    assert done.stderr.startswith(f"error: another module hides the package {package!r} of rnn-tf")
+    assert f"got {tmp_path / module}. Rename that one" in done.stderr
+    assert done.stderr.count("\n") == 1

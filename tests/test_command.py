@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,3 +152,39 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         command()
+
+
+# --- how a command ends when nobody reads ---
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rnn_tf.train", "--help"],
+        ["rnn_tf.cli", "--help"],
+        ["rnn_tf.cli", "--version"],
+        ["rnn_tf.cli", "train", "--help"],
+        ["rnn_tf.cli", "trian"],
+        ["export", "--help"],
+    ],
+)
+def test_a_command_whose_reader_is_gone_ends_silently(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    # The last writes its error line to the same pipe.
+    errors = write if arguments[-1] == "trian" else subprocess.PIPE
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], stdout=write, stderr=errors, timeout=60, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr or b"") == (141, b"")
+
+
+def test_another_broken_pipe_keeps_its_traceback() -> None:
+    @one_line_errors
+    def main() -> int:
+        read, write = os.pipe()
+        os.close(read)
+        os.write(write, b"to a worker that died")
+        return 0
+
+    with pytest.raises(BrokenPipeError):
+        main()

@@ -27,6 +27,8 @@ FLOORS = {
         ["cli"],
     ],
 }
+# Tables of facts, which import nothing: every room may read them.
+FACTS = ("rnn_tf.model.cells", "rnn_tf.model.activations")
 # Which package may import which.
 BELOW = {
     "rnn_tf": {"rnn_tf"},
@@ -110,9 +112,10 @@ def test_each_room_imports_from_the_rooms_below_it(package: str) -> None:
     def room(name: str) -> str:
         return (name.split(".") + [""])[1]
 
+    assert not any(ARROWS[name] for name in FACTS)
     inside = [name for name in MODULES if name.startswith(f"{package}.")]
     assert {room(name) for name in inside} == set(floor)
     for name in inside:
         for other in ARROWS[name]:
-            if other in inside and room(other) != room(name):
+            if other in inside and room(other) != room(name) and other not in FACTS:
                 assert floor[room(other)] < floor[room(name)], f"{name} -> {other}"

@@ -32,9 +32,9 @@ OBJECTIVE = "val_accuracy"
 # The value of a trial in which a worker says why it failed: KerasTuner's messages to the chief have
 # no place for a reason, and it passes notes of its own in such values.
 REASON = "tuner/reason"
-# What a worker asks of the chief: the settings of the search, and whether XLA compiles with our
-# flags for small layers. And its sign of life.
-SETTINGS, ALIVE, XLA_TOLD = "settings", "alive", "xla told"
+# What a worker asks the chief: which search is this, and does XLA compile loops whole in it?
+# And what it says: I am alive.
+SETTINGS, ALIVE, WHOLE_LOOPS = "settings", "alive", "whole loops"
 
 
 # One call at a time, from whatever thread.
@@ -112,7 +112,7 @@ class Durable(keras_tuner.Oracle):
             return found
         answer = keras_tuner.HyperParameters()
         answer.values[SETTINGS] = self.settings
-        answer.values[XLA_TOLD] = xla_flags.are_set()
+        answer.values[WHOLE_LOOPS] = xla_flags.are_in_effect()
         return trials.Trial(answer, trial_id=trial_id)
 
     @contextlib.contextmanager

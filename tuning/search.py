@@ -16,14 +16,15 @@ import tyro
 
 from rnn_tf.command import arguments, parse
 from rnn_tf.config import TrainConfig
-from rnn_tf.data import SequenceData, SequenceSpec, load
+from rnn_tf.data import SequenceData, SequenceSpec, load, needs_tensorflow
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.files.locking import LOCK, check_unlocked, locked
 from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_text
 from rnn_tf.run import Run, holds_run
-from rnn_tf.startup import compile_cache, process
+from rnn_tf.startup import compile_cache, process, xla_flags
 from rnn_tf.training.backend import Backend
 from rnn_tf.training.job import Interrupted, train
+from rnn_tf.training.keras import compilation
 from tuning import report
 from tuning.settings import Settings
 from tuning.space import Choice, Space, hyperparameters, largest, models, read_space
@@ -70,10 +71,15 @@ def search(
     if directory is not None:
         check_unlocked(directory / LOCK, f"is searching in {directory}", fix=BUSY)
         is_begun(directory, described, resume=resume)
-    data = data or load(settings.dataset, to_train=True)
+    if data is None:
+        if needs_tensorflow(settings.dataset):
+            process.start(verbose=verbose)
+        data = load(settings.dataset, to_train=True)
     # What cannot be searched is refused before anything is written.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)
-    process.start(most, verbose=verbose)  # workers inherit what this sets
+    # One process compiles all its trials in the same way, and all workers as this process does.
+    process.start(whole_loops=xla_flags.is_small(most), verbose=verbose)
+    compilation.warn_if_unusual(most)
     check_choices(space, settings.base(), data.spec)
     directory = directory or make_folder(_stem(settings))
     try:
@@ -270,7 +276,7 @@ def finish(
     if not rows or rows[0]["score"] is None:
         reasons = sorted({row["status"] for row in rows})
         raise CheckFailed(f"no trial gave a model: {'; '.join(reasons) or 'none was begun'}")
-    compile_cache.seal()
+    compile_cache.record()
     report.write_report(rows, oracle, directory)
     config = report.config_of(oracle, rows[0]["trial"], settings.base())
     path = directory / "best"

@@ -48,7 +48,7 @@ class TrialTuner(base_tuner.BaseTuner):
         super().__init__(oracle, directory=str(directory.parent), project_name=directory.name)
         self.base = base
         self.data = without_test(data)
-        self.backend = backend or choose_backend(base.backend, many=True)
+        self.backend = backend or choose_backend(base.backend, warn=False)
         # TensorFlow warns of programs that are compiled again and again: those of new trials.
         tf.get_logger().setLevel("ERROR")
 
@@ -102,7 +102,7 @@ class RemoteTuner(TrialTuner):
         resident = psutil.Process().memory_info().rss
         self.smallest = self.smallest or resident
         if resident > self.smallest + GROWTH:
-            compile_cache.seal()
+            compile_cache.record()
             raise SystemExit(GROWN)
 
     def say_alive(self) -> None:

@@ -19,9 +19,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnn_tf.data import load
+from rnn_tf.data import load, needs_tensorflow
 from rnn_tf.errors import CheckFailed, InputError
-from rnn_tf.startup import compile_cache, process, xla_flags
+from rnn_tf.startup import compile_cache, ownership, process, stderr, xla_flags
 
 if TYPE_CHECKING:
     from tuning.oracles import Durable
@@ -60,7 +60,7 @@ def served(oracle: Durable, listen: str | None) -> Iterator[str]:
     # searches would share a port and steal each other's workers.
     server = grpc.server(futures.ThreadPoolExecutor(1), options=(("grpc.so_reuseport", 0),))
     protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
-    with process.silent_stderr():  # gRPC writes what is wrong there, in its own words
+    with stderr.muted():  # gRPC writes what is wrong there, in its own words
         try:
             port = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
@@ -100,11 +100,14 @@ def address_of(text: str) -> tuple[str, int]:
 class Crew:
     """The worker processes of one machine; one that dies is started again."""
 
-    def __init__(self, address: str, directory: Path, settings: str, names: list[str]) -> None:
+    def __init__(
+        self, address: str, directory: Path, settings: str, names: list[str], *, whole_loops: bool
+    ) -> None:
         self.address = address
         self.directory = directory
         self.settings = settings
         self.names = names
+        self.whole_loops = whole_loops  # how XLA compiles in each worker
         self.processes: dict[str, BaseProcess] = {}
         self.deaths: Counter[str] = Counter()  # what may be the cause -> how often
         # Spawned: a fork of a process in which TensorFlow runs does not work.
@@ -124,11 +127,8 @@ class Crew:
             self._kill_all()
 
     def start(self, name: str) -> None:
-        process = self.context.Process(
-            target=_work,
-            args=(name, self.address, str(self.directory), self.settings, self.complaints),
-            name=name,
-        )
+        what = (name, self.address, str(self.directory), self.settings, self.whole_loops)
+        process = self.context.Process(target=_work, args=(*what, self.complaints), name=name)
         process.start()
         self.processes[name] = process
 
@@ -175,7 +175,9 @@ class ChiefCrew(Crew):
 
     def __init__(self, oracle: Durable, address: str, directory: Path, workers: int) -> None:
         names = [f"tuner{i}" for i in range(workers)]
-        super().__init__(address, directory, oracle.settings, names)
+        super().__init__(
+            address, directory, oracle.settings, names, whole_loops=xla_flags.are_in_effect()
+        )
         self.oracle = oracle
 
     def check(self) -> bool:
@@ -225,13 +227,16 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _work(name: str, address: str, directory: str, settings: str, complaints: Any) -> None:
+def _work(
+    name: str, address: str, directory: str, settings: str, whole_loops: bool, complaints: Any
+) -> None:
     """Be a worker process."""
+    ownership.claim()
     # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        work_for(name, address, Path(directory), settings)
+        work_for(name, address, Path(directory), settings, whole_loops=whole_loops)
     except InputError as error:
         complaints.put(str(error))
         raise SystemExit(2) from None
@@ -244,21 +249,23 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def work_for(name: str, address: str, directory: Path, settings: str) -> None:
+def work_for(name: str, address: str, directory: Path, settings: str, *, whole_loops: bool) -> None:
     """Train trials of the chief at `address` until it has no more; their files in `directory`."""
     from tuning.settings import Settings
 
     known = Settings(**json.loads(settings))
+    if needs_tensorflow(known.dataset):
+        process.start(whole_loops=whole_loops)
     data = load(known.dataset)
-    process.start()
-    with process.silent_stderr():
+    process.start(whole_loops=whole_loops)
+    with stderr.muted():
         from tuning.tuner import RemoteTuner
     _send_quietly()
     _point_at(address, name)
     tuner = RemoteTuner(known.base(), data, directory)
     threading.Thread(target=tuner.say_alive, daemon=True).start()
     tuner.search()
-    compile_cache.seal()
+    compile_cache.record()
 
 
 def _point_at(address: str, name: str) -> None:
@@ -291,12 +298,11 @@ def join(address: str, workers: int, directory: Path) -> None:
     _point_at(address, me)
     from keras_tuner.src.distribute.oracle_client import OracleClient
 
-    from tuning.oracles import SETTINGS, XLA_TOLD
+    from tuning.oracles import SETTINGS, WHOLE_LOOPS
     from tuning.tuner import no_oracle
 
     answer = OracleClient(no_oracle()).get_trial(SETTINGS).hyperparameters.values
-    if answer[XLA_TOLD]:
-        xla_flags.tell()  # for the workers, which inherit it
     names = [f"{me}-{i}" for i in range(workers)]
+    whole_loops = bool(answer[WHOLE_LOOPS])
     with _terminated_like_interrupted():
-        Crew(address, directory, answer[SETTINGS], names).work()
+        Crew(address, directory, answer[SETTINGS], names, whole_loops=whole_loops).work()

@@ -26,7 +26,7 @@ from export.markdown import check_probabilities, code, example_input, load_examp
 from export.network import INPUT, OUTPUT, Network
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
-from rnn_tf.startup.process import silent_stderr
+from rnn_tf.startup import stderr
 
 # What the manifest and the README of a bundle say of microcontrollers.
 MICRO = "TFLite Micro"
@@ -75,7 +75,7 @@ def _convert(function: Any) -> bytes:
     module = tf.Module()
     module.serving_default = function
     concrete = module.serving_default.get_concrete_function()
-    with silent_stderr():
+    with stderr.muted():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         return compact(converter.convert())
 
@@ -104,7 +104,7 @@ class LiteRuntime:
         from ai_edge_litert.interpreter import Interpreter
 
         # It says on stderr that it uses its own kernels, and nothing turns that off.
-        with silent_stderr():
+        with stderr.muted():
             self.interpreter = Interpreter(model_path=str(path), num_threads=threads or 1)
             self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]

@@ -8,7 +8,9 @@ from rnn_tf.data.likely_mistakes import likely_mistakes
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 
-__all__ = ["SequenceData", "SequenceSpec", "Split", "load"]
+__all__ = ["SequenceData", "SequenceSpec", "Split", "load", "needs_tensorflow"]
+
+TFDS = "tfds:"
 
 MNIST = "mnist"
 
@@ -32,10 +34,10 @@ def _load(source: str) -> SequenceData:
         from rnn_tf.data import mnist
 
         return mnist.load()
-    if source.startswith("tfds:"):
+    if source.startswith(TFDS):
         from rnn_tf.data import tfds
 
-        return tfds.load(source.removeprefix("tfds:"))
+        return tfds.load(source.removeprefix(TFDS))
     if source.endswith(".npz"):
         from rnn_tf.data import npz
 
@@ -45,3 +47,8 @@ def _load(source: str) -> SequenceData:
         expected="mnist, tfds:<name> or <file>.npz",
         fix="For your own arrays, save them with numpy.savez and give the path of the .npz file.",
     )
+
+
+def needs_tensorflow(source: str) -> bool:
+    """Whether reading this source may import TensorFlow. Whoever cares how starts it before."""
+    return source.startswith(TFDS)

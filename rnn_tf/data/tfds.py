@@ -101,9 +101,6 @@ def _data_dir() -> Path:
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
     """Import TFDS; progress bars on a terminal only, no log lines, quick to give up a download."""
-    from rnn_tf.startup import process
-
-    process.start()
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 

@@ -1,8 +1,8 @@
-"""Compiled programs kept between runs, and only ever used whole.
+"""The compile cache: what XLA has compiled, kept between runs, and only ever used whole.
 
 XLA can write what it compiles to a folder and read it back in the next process. It trusts what it
-finds: a file torn by a kill or a full disk makes training fail. So a run that ends well seals the
-folder, an index of names and SHA-256, and a run that begins drops whatever is not as sealed.
+finds: a file torn by a kill or a full disk makes training fail. So a run that ends well records the
+SHA-256 of each file, and a run that begins drops every file that is not as recorded.
 """
 
 from __future__ import annotations
@@ -22,24 +22,28 @@ from rnn_tf.files.cache import cache_folder
 from rnn_tf.files.writing import write_text
 from rnn_tf.startup import xla_flags
 
-# A program that nobody has compiled again in this long is dropped. Days.
+# A file that nobody has compiled again in this long is dropped. Days.
 LIFETIME = 30
-# XLA fails the run when it cannot write a program: with less free disk than this, no cache. Bytes.
+# XLA fails the run when it cannot write a file: with less free disk than this, no cache. Bytes.
 LEAST_FREE = 256 * 2**20
-# TensorFlow's flag for the folder.
+# TensorFlow's flag for the folder, and the variable that it reads it from.
 FLAG = "--tf_xla_persistent_cache_directory"
+VARIABLE = "TF_XLA_FLAGS"
+
+_enabled: Path | None = None  # the folder that this process uses
 
 
-def reuse() -> None:
-    """Have XLA read and write compiled programs in our folder. Before TensorFlow is imported.
+def enable() -> None:
+    """Have XLA use our folder. Before it compiles anything, and with `XLA_FLAGS` as it reads them.
 
-    Does nothing where the user has said otherwise in `TF_XLA_FLAGS`, or where the folder cannot
-    be written: compiling again is slower, not wrong.
+    Does nothing where the user's own `TF_XLA_FLAGS` name a folder, or where ours cannot be
+    written: compiling again is slower, not wrong.
     """
-    # What a parent process has set is chosen anew: its programs may be made with other flags.
+    global _enabled
+    # What a parent process has set is chosen anew: its XLA may have had other flags.
     inherited = f"{FLAG}={cache_folder('xla')}"
-    said = os.environ.get("TF_XLA_FLAGS", "").split()
-    flags = " ".join(flag for flag in said if not flag.startswith(inherited))
+    given = os.environ.get(VARIABLE, "").split()
+    flags = " ".join(flag for flag in given if not flag.startswith(inherited))
     if FLAG in flags:
         return
     folder = _folder()
@@ -49,39 +53,40 @@ def reuse() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < LEAST_FREE:
             return
-        _drop_unsealed(folder)
+        _drop_unrecorded(folder)
     except OSError:
         return
-    os.environ["TF_XLA_FLAGS"] = f"{flags} {FLAG}={folder}".strip()
+    os.environ[VARIABLE] = f"{flags} {FLAG}={folder}".strip()
+    _enabled = folder
 
 
-def seal() -> None:
-    """Vouch for the programs that are in the folder now, after a run that has used them."""
-    folder = _folder()
-    if f"{FLAG}={folder}" not in os.environ.get("TF_XLA_FLAGS", ""):
+def record() -> None:
+    """Record what is in the folder as whole, after a run that has used it."""
+    if _enabled is None:
         return
     # Another process may be tidying, or the disk be full: then these are compiled again.
     with contextlib.suppress(OSError, InputError):
-        write_text(_index(folder), json.dumps({p.name: _digest(p) for p in _programs(folder)}))
+        checksums = {file.name: _digest(file) for file in _files(_enabled)}
+        write_text(_record(_enabled), json.dumps(checksums))
 
 
-def _drop_unsealed(folder: Path) -> None:
+def _drop_unrecorded(folder: Path) -> None:
     try:
-        sealed = json.loads(_index(folder).read_text())
+        recorded = json.loads(_record(folder).read_text())
     except (OSError, ValueError):
-        sealed = {}
+        recorded = {}
     oldest = time.time() - LIFETIME * 24 * 3600
-    for program in _programs(folder):
+    for file in _files(folder):
         # Another process may be tidying too.
         with contextlib.suppress(FileNotFoundError):
-            if program.stat().st_mtime < oldest or sealed.get(program.name) != _digest(program):
-                program.unlink()
+            if file.stat().st_mtime < oldest or recorded.get(file.name) != _digest(file):
+                file.unlink()
 
 
 def _folder() -> Path:
-    # One for each TensorFlow and processor: a program is machine code, and a home directory may
-    # be shared by machines that differ. And for each set of flags, which XLA leaves out of the
-    # name of a program: another's would round otherwise.
+    # One for each TensorFlow and processor: the files are machine code, and a home directory may
+    # be shared by machines that differ. And one for each set of flags, which XLA leaves out of the
+    # name of a file: code made with others would round otherwise.
     flags = os.environ.get(xla_flags.VARIABLE, "")
     made_by = f"{importlib.metadata.version('tensorflow')} {flags} {_processor()}"
     return cache_folder("xla") / hashlib.sha256(made_by.encode()).hexdigest()[:16]
@@ -96,12 +101,12 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
 
 
-def _programs(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.pb"))
 
 
-def _index(folder: Path) -> Path:
-    return folder / "sealed.json"
+def _record(folder: Path) -> Path:
+    return folder / "recorded.json"
 
 
 def _digest(file: Path) -> str:

@@ -1,155 +1,135 @@
-"""Process set-up: what must be said to TensorFlow, some of it before it is first imported."""
+"""The one place that starts TensorFlow, and Keras on it.
+
+In a process of a command with every shortcut of this package; in someone's program, so that the
+process is afterwards as it was, but for what TensorFlow and Keras do themselves.
+"""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import gc
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import Any
+import threading
+import warnings
+from collections.abc import Iterator
 
-from rnn_tf.config import TrainConfig
-from rnn_tf.startup import compile_cache, xla_flags
+from rnn_tf.errors import InputError
+from rnn_tf.startup import compile_cache, garbage, lazy_imports, ownership, stderr, xla_flags
 
-# Parts of TensorFlow and Keras that take long to import, for what few programs use: the interface
-# of TensorFlow 1, and what in Keras imports scikit-learn and pyplot.
-SELDOM_USED = (
-    "tensorflow._api.v2.compat.v1",
-    "tensorflow._api.v2.compat.v2",
-    *(
-        f"{package}.{part}"
-        for package in ("keras", "keras._tf_keras.keras", "keras.src")
-        for part in ("wrappers", "visualization")
-    ),
-)
+BACKEND = "KERAS_BACKEND"
+# What a user may have changed in keras.json and everything here is made for: name, value.
+KERAS_SETTINGS: dict[str, str | float] = {"floatx": "float32", "epsilon": 1e-7}
+# What is set for TensorFlow while it starts.
+VARIABLES = (
+    BACKEND, "TF_FORCE_GPU_ALLOW_GROWTH", "TF_CPP_MIN_LOG_LEVEL", xla_flags.VARIABLE,
+    compile_cache.VARIABLE,
+)  # fmt: skip
+
+_starting = threading.RLock()
 
 
-def start(config: TrainConfig | None = None, *, verbose: bool = False) -> None:
-    """Import TensorFlow: quietly, its memory growing on demand, its compiled programs cached.
+def start(*, whole_loops: bool | None = None, verbose: bool = False) -> None:
+    """Import TensorFlow and Keras, quietly in a command, and settle how XLA compiles.
 
-    What is set here holds for the process and only where the user has not set it already.
-    `config` says what the process will train, if anything, so that XLA compiles it well.
-    `verbose` lets TensorFlow's own messages through.
+    `whole_loops` says whether the training that follows wants XLA to compile loops whole (see
+    `xla_flags.is_small`); None that nothing is trained. Only the first training of a process
+    settles it: XLA reads its flags once. `verbose` lets TensorFlow's own messages through.
+
+    Raises `InputError` when Keras already runs on another backend here, or in another precision.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    if "tensorflow" in sys.modules:
-        return
-    if config is not None:
-        xla_flags.suit(config)
-    compile_cache.reuse()
-    with contextlib.ExitStack() as meanwhile:
-        meanwhile.enter_context(_nothing_collected())
-        meanwhile.enter_context(_seldom_used_later())
-        meanwhile.enter_context(_without_jax())
-        if not verbose:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-            meanwhile.enter_context(silent_stderr())
+    with _starting, contextlib.ExitStack() as meanwhile:
+        first = "tensorflow" not in sys.modules
+        if not ownership.is_command():
+            meanwhile.enter_context(_environment_put_back())
+        if "keras" not in sys.modules:
+            _choose_backend()
+        if not ownership.is_plain():
+            os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+            if not verbose:
+                os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            if whole_loops is not None and not xla_flags.are_settled():
+                xla_flags.offer(whole_loops)
+                compile_cache.enable()
+        if first and ownership.is_command() and not ownership.is_plain():
+            meanwhile.enter_context(_shortcuts())
+            if not verbose:
+                meanwhile.enter_context(stderr.muted())
+        _import_tensorflow_and_keras()
+        if whole_loops is not None and not xla_flags.are_settled():
+            # In a process of its own, a command knows that nobody has compiled anything before.
+            xla_flags.settle(unread=first and ownership.is_command())
+
+
+@contextlib.contextmanager
+def _environment_put_back() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _shortcuts() -> Iterator[None]:
+    """Import only what commands use, and look for no garbage meanwhile."""
+    with (
+        garbage.nothing_collected(),
+        lazy_imports.seldom_used_later(),
+        lazy_imports.without_jax(),
+    ):
+        yield
+
+
+def _choose_backend() -> None:
+    """Have Keras run on TensorFlow. Says so when the user's environment has it otherwise."""
+    wanted = os.environ.get(BACKEND) or "tensorflow"
+    if wanted != "tensorflow":
+        warnings.warn(
+            f"{BACKEND}={wanted} is not followed: rnn_tf runs Keras on TensorFlow", stacklevel=3
+        )
+    os.environ[BACKEND] = "tensorflow"
+
+
+def _import_tensorflow_and_keras() -> None:
+    try:
+        import keras
         import tensorflow as tf
-
-        # Devices are looked for on first use, and talked about then.
-        tf.config.list_logical_devices()
-
-
-@contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Keep Python's collector from what is made here: a million objects that stay to the end.
-
-    It would search them for garbage again and again: while they are made, during training, and
-    when the process ends, which takes a second.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        atexit.register(gc.freeze)
-        if collecting:
-            gc.enable()
-
-
-@contextlib.contextmanager
-def _seldom_used_later() -> Iterator[None]:
-    """Have the modules in `SELDOM_USED` imported when something in them is first used."""
-    sys.meta_path.insert(0, _WhenUsed)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(_WhenUsed)
-
-
-@contextlib.contextmanager
-def _without_jax() -> Iterator[None]:
-    """Let TensorFlow and Keras find no JAX: they import it where they do, half a second's work.
-
-    What for, nothing here uses: TensorFlow Lite's converter of it, and a name that old ones lack.
-    """
-    if "jax" in sys.modules:
-        yield
-        return
-    sys.modules["jax"] = None  # type: ignore[assignment] # what Python knows as: cannot be imported
-    try:
-        yield
-    finally:
-        del sys.modules["jax"]
-
-
-class _WhenUsed(Loader):
-    """Loads a module when a name in it is first asked for. As a class, a finder of such modules.
-
-    `importlib.util.LazyLoader` will not do: TensorFlow asks every module for its file.
-    """
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    @classmethod
-    def find_spec(
-        cls, name: str, path: Sequence[str] | None = None, target: object = None
-    ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if name in SELDOM_USED else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = cls(spec.loader)
-        return spec
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self.loader
-        module.__class__ = _Unused
-
-
-class _Unused(ModuleType):
-    """A module that has its name and place, and nothing else yet."""
-
-    def __getattr__(self, name: str) -> Any:
-        loader = self.__loader__
-        if name.startswith("__") or not isinstance(loader, Loader):
-            raise AttributeError(name)
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        loader.exec_module(self)
-        return getattr(self, name)
-
-
-@contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Hold back what is written to stderr, native code included; show it if something fails."""
-    sys.stderr.flush()
-    keep = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(keep, 2)
-            held.seek(0)
-            sys.stderr.write(held.read().decode(errors="replace"))
+    except ValueError as error:
+        if "configuration" not in str(error):
             raise
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)
+        # How Keras refuses a value in its keras.json.
+        raise InputError(
+            "cannot import Keras", got=str(error), fix="Correct or delete ~/.keras/keras.json."
+        ) from error
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise InputError(
+            "Keras already runs on another backend in this process",
+            expected="tensorflow", got=backend,
+            fix=f"Restart Python, and set the environment variable {BACKEND}=tensorflow before "
+            "Keras is imported.",
+        )  # fmt: skip
+    for name, value in KERAS_SETTINGS.items():
+        _require_setting(name, value)
+    # Devices are looked for on first use, and talked about then.
+    tf.config.list_logical_devices()
+
+
+def _require_setting(name: str, value: str | float) -> None:
+    """Give a Keras setting its usual value in a command; elsewhere refuse another one."""
+    import keras
+
+    got = getattr(keras.config, name)()
+    if got == value:
+        return
+    if not ownership.is_command():
+        raise InputError(
+            f"Keras has another {name} in this process", expected=str(value), got=got,
+            fix=f"Call keras.config.set_{name}({value!r}) first.",
+        )  # fmt: skip
+    warnings.warn(f"{name} {got} of keras.json is not followed: rnn_tf uses {value}", stacklevel=3)
+    getattr(keras.config, f"set_{name}")(value)

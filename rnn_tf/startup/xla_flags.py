@@ -1,9 +1,13 @@
-"""What XLA is told so that it compiles a small recurrent layer well. Before TensorFlow is imported.
+"""The flags with which XLA compiles a small recurrent layer well.
 
 A time step of a small layer is a few microseconds of arithmetic, less than it takes XLA's runtime
-to start the operations of the step one after the other. Told so, XLA compiles a loop with all that
-is in it into one function, matrix products included. That function runs on one core: a large layer
-does better with products that all cores share, and is compiled as XLA would by itself.
+to start the operations of the step one after the other. With these flags XLA compiles a loop with
+all that is in it into one function, matrix products included. That function runs on one core: a
+large layer does better with products that all cores share, and is compiled as XLA does by default.
+
+XLA reads its flags from the environment, once, when it compiles the first program of a process;
+what is compiled later, another's programs too, is compiled with the same ones. Rounding depends on
+them. So a process settles them once, and what a training needs is compared with what was settled.
 """
 
 from __future__ import annotations
@@ -13,10 +17,10 @@ import os
 
 from rnn_tf.config import TrainConfig
 
-# XLA ends a process that gives it a flag it does not know: only these versions are told anything.
+# XLA ends a process that gives it a flag it does not know: the flags are for these versions only.
 VERSIONS = ("2.21.",)
-# Multiplications of states in a time step up to which one core, told so, is faster than two that
-# are not, for every cell: those of 64 units and 64 examples, or of 32 and 256.
+# Multiplications of states in a time step up to which one core, with the flags, is faster than two
+# without, for every cell: those of 64 units and 64 examples, or of 32 and 256.
 SMALL = 2**18
 
 VARIABLE = "XLA_FLAGS"
@@ -44,28 +48,60 @@ FLAGS = " ".join(
     )
 )
 
-
-def suit(config: TrainConfig) -> None:
-    """Tell XLA if the layer that `config` describes is small."""
-    if is_small(config):
-        tell()
-
-
-def tell() -> None:
-    """Set the flags, unless the user has set some or TensorFlow may not know them.
-
-    They hold for the process: what else it trains, large layers too, is compiled with them.
-    """
-    version = importlib.metadata.version("tensorflow")
-    if version.startswith(VERSIONS) and VARIABLE not in os.environ:
-        os.environ[VARIABLE] = FLAGS
-
-
-def are_set() -> bool:
-    """Whether this process has the flags."""
-    return os.environ.get(VARIABLE) == FLAGS
+# Whether XLA compiles loops whole in this process; None before its flags are settled.
+_whole_loops: bool | None = None
 
 
 def is_small(config: TrainConfig) -> bool:
-    """Whether loops compiled whole suit this layer and these batches."""
+    """Whether loops compiled whole are faster for this layer and these batches."""
     return config.batch_size * config.units**2 <= SMALL
+
+
+def are_known() -> bool:
+    """Whether the flags are known to work with the TensorFlow that is installed."""
+    return importlib.metadata.version("tensorflow").startswith(VERSIONS)
+
+
+def are_in_effect() -> bool:
+    """Whether XLA compiles loops whole in this process."""
+    return bool(_whole_loops)
+
+
+def are_settled() -> bool:
+    """Whether XLA has read its flags for a training of ours, and cannot be given others."""
+    return _whole_loops is not None
+
+
+def offer(whole_loops: bool) -> None:
+    """Put the flags into the environment if they are wanted; `XLA_FLAGS` of the user's own stand.
+
+    No flags are offered to a TensorFlow that they are not known for.
+    """
+    if whole_loops and are_known() and VARIABLE not in os.environ:
+        os.environ[VARIABLE] = FLAGS
+
+
+def settle(*, unread: bool) -> None:
+    """Find out how XLA compiles in this process, from now on.
+
+    `unread` says that XLA has certainly compiled nothing yet and so will read what the environment
+    says now. Else a small program is compiled, which has XLA read its flags if it has not, and
+    shows which it has.
+    """
+    global _whole_loops
+    offered = os.environ.get(VARIABLE) == FLAGS
+    _whole_loops = offered if unread else _compiles_loops_whole()
+
+
+def _compiles_loops_whole() -> bool:
+    import tensorflow as tf
+
+    def doubled(x: tf.Tensor) -> tf.Tensor:
+        return tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, 2 * x), (0, x))[1]
+
+    with tf.device("/CPU:0"):
+        function = tf.function(doubled, jit_compile=True)
+        # 64 KiB: by default, XLA compiles loops over up to a few hundred bytes whole.
+        x = tf.zeros(2**14)
+        program = function.experimental_get_compiler_ir(x)(stage="optimized_hlo")
+    return "xla_cpu_small_call" in program

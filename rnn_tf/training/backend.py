@@ -43,17 +43,16 @@ class Backend(Protocol):
         """What `model` says to every example of a split: float32 `(n, classes)`."""
 
 
-def choose_backend(name: config.Backend, *, many: bool = False) -> Backend:
+def choose_backend(name: config.Backend, *, warn: bool = True) -> Backend:
     """The backend of that name. Call it after TensorFlow has been started.
 
-    `many`: it will train many models, and keeps compiled programs for the next of the same shape.
-    Raises `InputError` when its library is not installed.
+    `warn`: when a run is compiled otherwise than the command would compile it. Raises
+    `InputError` when its library is not installed.
     """
     if name == "torch":
         from rnn_tf.training.torch.backend import TorchBackend
 
         return TorchBackend()
     from rnn_tf.training.keras.backend import KerasBackend
-    from rnn_tf.training.keras.fit import CompiledModels
 
-    return KerasBackend(CompiledModels() if many else None)
+    return KerasBackend(warn=warn)

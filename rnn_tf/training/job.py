@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from rnn_tf.config import TrainConfig
-from rnn_tf.data import SequenceData, Split, load
+from rnn_tf.data import SequenceData, Split, load, needs_tensorflow
 from rnn_tf.errors import InputError
 from rnn_tf.run import Run, check_not_training, check_place, holds_run, lock_run, new_folder
-from rnn_tf.startup import compile_cache, process
+from rnn_tf.startup import compile_cache, process, xla_flags
 from rnn_tf.training.backend import Backend, choose_backend
 from rnn_tf.training.keras import devices
 
@@ -69,11 +69,8 @@ def train(
     elif resume:
         raise InputError("--resume needs the folder of a run", fix="Add --run-dir.")
     config = run.config if run else config or TrainConfig()
-    # Reading the data is native code for the most part, and importing TensorFlow is not.
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(lambda: data or load(config.dataset, to_train=True))
-        process.start(config, verbose=verbose)
-        data = loading.result()
+    data = data or _load_while_tensorflow_starts(config, verbose)
+    start(config, verbose)
     backend = backend or choose_backend(config.backend)
     # What cannot be trained is refused before anything is written.
     _check_trainable(config, data, backend)
@@ -87,8 +84,25 @@ def train(
         progress=progress,
         began=began,
     )
-    compile_cache.seal()
+    compile_cache.record()
     return trained
+
+
+def start(config: TrainConfig, verbose: bool = False) -> None:
+    """Start TensorFlow for what `config` trains."""
+    whole_loops = xla_flags.is_small(config) if config.backend == "keras" else None
+    process.start(whole_loops=whole_loops, verbose=verbose)
+
+
+def _load_while_tensorflow_starts(config: TrainConfig, verbose: bool) -> SequenceData:
+    if needs_tensorflow(config.dataset):
+        start(config, verbose)
+        return load(config.dataset, to_train=True)
+    # Reading the data is native code for the most part, and importing TensorFlow is not.
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(load, config.dataset, to_train=True)
+        start(config, verbose)
+        return loading.result()
 
 
 def train_run(
@@ -188,15 +202,15 @@ def _train(
 ) -> None:
     """From the last epoch of the run, or the start, to its `metrics.json`."""
     devices.seed_everything(run.config)
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as aside:
         fitted = _fit(run, data, backend, beside if evaluate else None, progress=progress)
         run.save_model(fitted.model)
-        profile = beside.submit(_keep_profile, run, data)
+        profile = aside.submit(_keep_profile, run, data)
         if evaluate:
             scores = _score_and_draw(run, data, backend, fitted, beside)
         else:
             scores = {"valid": _best_validation(fitted, data)}
-        profile.result()  # raises what was raised beside
+        profile.result()  # raises what was raised aside
     run.save_metrics(
         {
             "parameters": fitted.model.count_params(),
@@ -266,21 +280,20 @@ def _keep_profile(run: Run, data: SequenceData) -> None:
 def _score_and_draw(
     run: Run, data: SequenceData, backend: Backend, fitted: Fitted, beside: ThreadPoolExecutor
 ) -> dict[str, Any]:
-    """Score the splits while `beside` draws: scoring leaves Python, which drawing needs, idle."""
+    """Draw while `beside` scores the splits: scoring leaves Python, which drawing needs, idle.
+
+    Not the other way round: Matplotlib opens its fonts once for each thread that draws, and never
+    closes them.
+    """
     from rnn_tf import plots
     from rnn_tf.scores import score
 
     def scored(split: Split) -> Scores:
         return score(backend.probabilities(run, fitted.model, split), split.y)
 
-    def draw_confusion() -> None:
-        labels, path = data.spec.labels, run.confusion_file
-        plots.plot_confusion(test.confusion, labels, test.accuracy, path)
-
-    curves = beside.submit(plots.plot_curves, fitted.history, fitted.best_epoch, run.curves_file)
-    test = scored(data.test)
-    confusion = beside.submit(draw_confusion)
-    scores = {"train": scored(data.train), "valid": scored(data.valid), "test": test}
-    for picture in (curves, confusion):
-        picture.result()  # raises what drawing raised
-    return {name: split.summary() for name, split in scores.items()}
+    splits = {"test": data.test, "train": data.train, "valid": data.valid}
+    scoring = {name: beside.submit(scored, split) for name, split in splits.items()}
+    plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
+    test = scoring["test"].result()
+    plots.plot_confusion(test.confusion, data.spec.labels, test.accuracy, run.confusion_file)
+    return {name: scoring[name].result().summary() for name in ("train", "valid", "test")}

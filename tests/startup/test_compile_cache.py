@@ -1,4 +1,4 @@
-"""Compiled programs are reused, and a damaged one is compiled again instead of believed."""
+"""What XLA has compiled is reused, and a damaged file is compiled again instead of believed."""
 
 from __future__ import annotations
 
@@ -13,54 +13,59 @@ from rnn_tf import Run
 from rnn_tf.startup import compile_cache
 
 
+@pytest.fixture(autouse=True)
+def nothing_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_cache, "_enabled", None)
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of programs of a process that has not imported TensorFlow yet."""
+    """The folder of a process that has compiled nothing yet."""
     monkeypatch.setenv("RNN_TF_CACHE", str(tmp_path))
-    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
-    compile_cache.reuse()
+    compile_cache.enable()
     (made,) = (tmp_path / "xla").iterdir()
     return made
 
 
-def test_sealed_programs_stay_and_others_go(folder: Path) -> None:
+def test_recorded_files_stay_and_others_go(folder: Path) -> None:
     (folder / "whole.pb").write_bytes(b"program")
     (folder / "torn.pb").write_bytes(b"program")
-    compile_cache.seal()
+    compile_cache.record()
     (folder / "torn.pb").write_bytes(b"prog")
-    (folder / "unsealed.pb").write_bytes(b"program")
+    (folder / "unrecorded.pb").write_bytes(b"program")
     os.environ.pop("TF_XLA_FLAGS")
-    compile_cache.reuse()
+    compile_cache.enable()
     assert sorted(path.name for path in folder.glob("*.pb")) == ["whole.pb"]
 
 
-def test_a_child_told_otherwise_has_a_folder_of_its_own(
+def test_a_child_with_other_flags_has_a_folder_of_its_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """XLA does not tell programs of other flags apart."""
     monkeypatch.setenv("TF_XLA_FLAGS", f"--mine=1 {compile_cache.FLAG}={folder}")
     monkeypatch.setenv("XLA_FLAGS", "--another=1")
-    compile_cache.reuse()
+    compile_cache.enable()
     mine, other = os.environ["TF_XLA_FLAGS"].split()
     assert mine == "--mine=1"
     assert other.startswith(f"{compile_cache.FLAG}={folder.parent}")
     assert other != f"{compile_cache.FLAG}={folder}"
 
 
-def test_programs_that_nobody_made_again_go(folder: Path) -> None:
+def test_files_that_nobody_made_again_go(folder: Path) -> None:
     (folder / "old.pb").write_bytes(b"program")
-    compile_cache.seal()
+    compile_cache.record()
     long_ago = time.time() - (compile_cache.LIFETIME + 1) * 24 * 3600
     os.utime(folder / "old.pb", (long_ago, long_ago))
     os.environ.pop("TF_XLA_FLAGS")
-    compile_cache.reuse()
+    compile_cache.enable()
     assert not list(folder.glob("*.pb"))
 
 
 def test_what_the_user_says_about_the_cache_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "--tf_xla_persistent_cache_directory=/somewhere"
     monkeypatch.setenv("TF_XLA_FLAGS", said)
-    compile_cache.reuse()
+    compile_cache.enable()
     assert os.environ["TF_XLA_FLAGS"] == said
 
 
@@ -70,9 +75,9 @@ def test_a_cache_that_cannot_be_used_is_done_without(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RNN_TF_CACHE", str(tmp_path / place))
-    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
-    compile_cache.reuse()
+    compile_cache.enable()
     assert "TF_XLA_FLAGS" not in os.environ
+    compile_cache.record()
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ class FormulaBackend:
     def fit(
         self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
     ) -> Fitted:
-        config = run.config
+        config = run.config.resolved(run.spec)
         assert len(data.test.y) == 0 or run.path.name == "best"
         if config.learning_rate > 0.018:
             raise CheckFailed("the loss became NaN or infinite in epoch 1")

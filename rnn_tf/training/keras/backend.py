@@ -10,23 +10,29 @@ import numpy as np
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.run import Run
-from rnn_tf.training.keras import devices
+from rnn_tf.training.keras import compilation, devices
 from rnn_tf.training.keras.batches import evaluation_batches
-from rnn_tf.training.keras.fit import CompiledModels, fit, why_not_fused
+from rnn_tf.training.keras.fit import KEPT, fit, why_not_fused
+from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted
 
 
 class KerasBackend:
-    """Trains with Keras `fit`; `kept` are the compiled programs that trainings share."""
+    """Trains with Keras `fit`. All trainings of a process share compiled programs.
+
+    `warn`: when this process compiles a run otherwise than the command would. A search does that
+    once, and not for each of its trials.
+    """
 
     first_epoch = "compiling"
 
-    def __init__(self, kept: CompiledModels | None = None) -> None:
-        self.kept = kept
+    def __init__(self, *, warn: bool = True) -> None:
+        self.warn = warn
 
     def describe(self, config: TrainConfig, data: SequenceData) -> str:
         reason = why_not_fused(config, data, devices.choose_strategy(config))
-        return "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
+        how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
+        return f"{how}{compilation.describe(config)}"
 
     def precision(self, config: TrainConfig) -> str:
         return devices.choose_precision(config.precision)
@@ -34,14 +40,18 @@ class KerasBackend:
     def fit(
         self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
     ) -> Fitted:
+        if self.warn:
+            compilation.warn_if_unusual(run.config)
+        compilation.keep(run)
+        strategy = devices.choose_strategy(run.config)
         return fit(
             run.config,
             data,
             run,
             precision=self.precision(run.config),
-            strategy=devices.choose_strategy(run.config),
+            strategy=strategy,
             callbacks=list(callbacks),
-            kept=self.kept,
+            kept=KEPT if strategy is None else None,
         )
 
     def probabilities(self, run: Run, model: keras.Sequential, split: Split) -> np.ndarray:
@@ -50,5 +60,6 @@ class KerasBackend:
 
 def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
     """The model's probabilities for every example of a split: float32 `(n, classes)`."""
-    result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
+    with new_programs_expected():
+        result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
     return result

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,6 +21,7 @@ from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras.batches import batches, evaluation_batches, normalizer, whole_epochs
 from rnn_tf.training.keras.layers import loop_over_time
 from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
+from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted, Recorder
 
 # Written out, the steps of a simple cell run 1.5 times as fast as in a loop that XLA does not
@@ -47,8 +50,12 @@ class CompiledModels:
         self.most = most
         self._models: dict[Any, keras.Sequential] = {}  # the one used last comes last
 
-    def exchange(self, model: keras.Sequential, config: TrainConfig, *shapes: Any) -> Any:
-        """A kept model that now has the variables of `model`; `model` itself if there is none."""
+    @contextlib.contextmanager
+    def lent(self, model: keras.Sequential, config: TrainConfig, *shapes: Any) -> Iterator[Any]:
+        """A kept model that now has the variables of `model`; `model` itself if there is none.
+
+        While it is lent, nobody else gets it, another thread for instance.
+        """
         settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in self.FREE}
         soap = config.optimizer == "soap"
         clip = config.clip_norm > 0 if soap else config.clip_norm
@@ -59,10 +66,16 @@ class CompiledModels:
             for old, new in zip(_variables(kept), _variables(model), strict=True):
                 old.assign(new)
             kept.reset_metrics()
+            kept.stop_training = False
+        yield kept
         self._models[key] = kept
         while len(self._models) > self.most:
-            del self._models[next(iter(self._models))]
-        return kept
+            self._models.pop(next(iter(self._models)), None)
+
+
+# For all runs of this process: XLA never forgets what it has compiled, and a new model for each
+# run would have it compile, and keep, the same again.
+KEPT = CompiledModels()
 
 
 def _variables(model: keras.Sequential) -> list[keras.Variable]:
@@ -142,10 +155,26 @@ def fit(
     config = config.resolved(data.spec)
     fused = why_not_fused(config, data, strategy) is None
     steps = -(-len(data.train.y) // config.batch_size)
-    with (strategy or tf.distribute.get_strategy()).scope():
-        model = _compiled(config, data, precision, fused=fused, steps=steps * config.epochs)
-        if kept is not None:
-            model = kept.exchange(model, config, data.spec, data.train.x.shape, precision, fused)
+    with contextlib.ExitStack() as meanwhile:
+        with (strategy or tf.distribute.get_strategy()).scope():
+            model = _compiled(config, data, precision, fused=fused, steps=steps * config.epochs)
+            if kept is not None:
+                shapes = (data.spec, data.train.x.shape, precision, fused)
+                model = meanwhile.enter_context(kept.lent(model, config, *shapes))
+        meanwhile.enter_context(new_programs_expected())
+        recorder = _fit(model, config, data, run, callbacks or [], fused=fused)
+    return recorder.best(build_model(config, data.spec, precision=precision))
+
+
+def _fit(
+    model: keras.Sequential,
+    config: TrainConfig,
+    data: SequenceData,
+    run: Run,
+    callbacks: list[keras.callbacks.Callback],
+    *,
+    fused: bool,
+) -> Recorder:
     recorder = Recorder(run)
     keep = Keep(recorder, model)
     first = keep.restore()
@@ -163,9 +192,9 @@ def fit(
             validation_data=evaluation_batches(data.valid, data.spec, raw=fused),
             shuffle=False,
             verbose=0,
-            callbacks=[clock, keep, *(callbacks or [])],
+            callbacks=[clock, keep, *callbacks],
         )
-    return recorder.best(build_model(config, data.spec, precision=precision))
+    return recorder
 
 
 def _compiled(
@@ -175,6 +204,10 @@ def _compiled(
     if fused:
         model = FusedSequential(model.layers, data.spec.normalization)
     optimizer = build_optimizer(config, steps)
+    if not tf.distribute.has_strategy():
+        # On one device there is nothing to add up. Keras 3.15 does so anyway, by a custom gradient,
+        # which TensorFlow keeps for ever, and the whole training program with it.
+        optimizer._all_reduce_sum_gradients = list
     if precision == "mixed_float16":
         # Small gradients are zero in float16 unless the loss is scaled up first.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -197,7 +230,7 @@ def _compiled(
 def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> keras.Sequential:
     """The model, its time steps in the form that XLA makes the fastest program of."""
     gpu = tf.config.list_physical_devices("GPU")
-    whole_loops = xla_flags.are_set() and _may_compile(config) and not gpu
+    whole_loops = xla_flags.are_in_effect() and _may_compile(config) and not gpu
     short = config.cell == "simple_rnn" and data.spec.timesteps <= UNROLL_TIMESTEPS
     unroll = short and not (whole_loops and xla_flags.is_small(config))
     model = build_model(config, data.spec, precision=precision, unroll=unroll)

@@ -287,6 +287,7 @@ def test_one_byte_flipped_is_refused(torch_bundle: Bundle, small_run: Run, tmp_p
 def test_without_it_the_command_says_what_to_install(
     missing: str, small_run: Run, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refusal(main, ["nowhere"], capsys)  # tyro asks for torch when it first reads a command line
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "export.formats.pytorch")
     monkeypatch.delitem(sys.modules, "rnn_tf.training.torch.module")

@@ -98,9 +98,21 @@ def test_a_model_of_another_program_is_not_taken(
     for config in (CONFIG, other, CONFIG):
         model = build_model(config, small.spec)
         model.compile(optimizer=build_optimizer(config, 10))
-        models.append(kept.exchange(model, config, small.spec))
+        with kept.lent(model, config, small.spec) as lent:
+            models.append(lent)
         assert models[-1] is model
     assert len(kept._models) == 1, "only the last ones are kept"
+
+
+def test_a_model_that_is_lent_is_not_lent_again(small: SequenceData) -> None:
+    kept = CompiledModels()
+    first, second, third = (build_model(CONFIG, small.spec) for _ in range(3))
+    for model in (first, second, third):
+        model.compile(optimizer=build_optimizer(CONFIG, 10))
+    with kept.lent(first, CONFIG) as one, kept.lent(second, CONFIG) as other:
+        assert (one, other) == (first, second)
+    with kept.lent(third, CONFIG) as again:
+        assert again is first  # given back last
 
 
 @pytest.mark.parametrize("whole_loops", [True, False])
@@ -113,7 +125,7 @@ def test_training_is_what_a_loop_over_the_batches_gives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against Keras's own `train_on_batch`, the last batch handed over short, not filled up."""
-    monkeypatch.setattr(xla_flags, "are_set", lambda: whole_loops)
+    monkeypatch.setattr(xla_flags, "are_in_effect", lambda: whole_loops)
     config = dataclasses.replace(
         CONFIG,
         cell=cell,
@@ -253,7 +265,7 @@ def test_one_epoch_on_mnist_reads_digits(run: Run) -> None:
 def test_a_run_holds_all_its_files_and_no_others(run: Run) -> None:
     assert {path.name for path in run.path.iterdir()} == {
         "config.json", "spec.json", "model.keras", "history.jsonl", "metrics.json",
-        "curves.png", "confusion.png", "tensorboard",
+        "curves.png", "confusion.png", "tensorboard", "compiled.json", "data_profile.npz",
     }  # fmt: skip
     (record,) = run.history
     assert list(record) == [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import re
+import weakref
 from typing import Any
 
 import keras
@@ -13,6 +16,7 @@ import tensorflow as tf
 from rnn_tf.model.cells import Cell
 from rnn_tf.model.classifier import keras_layer
 from rnn_tf.startup import xla_flags
+from rnn_tf.training.keras import layers
 from rnn_tf.training.keras.layers import SLOPES, loop_over_time
 
 
@@ -79,7 +83,7 @@ def test_a_layer_that_loops_keeps_its_variables() -> None:
     np.testing.assert_array_equal(looped(sequences(2, 3)), 0)
 
 
-@pytest.mark.skipif(not xla_flags.are_set(), reason="XLA_FLAGS are set from outside")
+@pytest.mark.skipif(not xla_flags.are_in_effect(), reason="XLA_FLAGS are set from outside")
 @pytest.mark.parametrize(
     ("cell", "activation"), [("simple_rnn", "elu"), ("simple_rnn", "gelu"), ("lstm", "tanh")]
 )
@@ -94,3 +98,38 @@ def test_xla_compiles_the_loops_whole_and_their_products_well(cell: str, activat
     assert in_loops
     for product in in_loops:
         assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in product
+
+
+@pytest.mark.parametrize("ignored", ["mask", "initial_state"])
+def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str) -> None:
+    looped = layer("simple_rnn")
+    loop_over_time(looped)
+    given = {"mask": tf.ones((2, 3), tf.bool), "initial_state": [tf.ones((2, 5))]}[ignored]
+    with pytest.raises(ValueError, match=f"takes no {ignored}"):
+        looped(sequences(2, 3), **{ignored: given})
+
+
+@pytest.mark.parametrize("more", ["return_sequences", "return_state", "go_backwards"])
+def test_a_layer_that_gives_more_than_its_last_state_is_that_of_keras(more: str) -> None:
+    x = sequences(2, 3)
+    plain, looped = (layer("simple_rnn", **{more: True}) for _ in range(2))
+    loop_over_time(looped)
+    for one, other in zip(tf.nest.flatten(plain(x)), tf.nest.flatten(looped(x)), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6)
+
+
+def test_a_notebook_can_load_the_module_again() -> None:
+    importlib.reload(layers)
+    looped = layer("simple_rnn", activation="elu")
+    layers.loop_over_time(looped)
+    state_and_gradients(looped)(sequences(2, 3))
+
+
+def test_nothing_of_a_layer_is_kept_by_what_is_registered() -> None:
+    looped = layer("simple_rnn", activation="elu")
+    loop_over_time(looped)
+    state_and_gradients(looped)(sequences(2, 3))
+    gone = weakref.ref(looped)
+    del looped
+    gc.collect()
+    assert gone() is None
