@@ -81,7 +81,7 @@ for batch in {batches}:
 print(version)
 """
 NODE = """
-const [engine, m, folder] = process.argv.slice(2);
+const [engine, m, folder] = process.argv.slice(1);
 const fs = require("fs"), ort = require(engine);
 (async () => {{
   const session = await ort.InferenceSession.create(fs.readFileSync(m));
@@ -92,8 +92,7 @@ const fs = require("fs"), ort = require(engine);
     const answer = await session.run({{ sequence: new ort.Tensor("float32", part, shape) }});
     fs.writeFileSync(`${{folder}}/${{batch}}`, Buffer.from(answer.probabilities.data.buffer));
   }}
-  const about = `${{process.cwd()}}/node_modules/${{engine}}/package.json`;
-  console.log(JSON.parse(fs.readFileSync(about)).version);
+  console.log(JSON.parse(fs.readFileSync(engine + "/package.json")).version);
 }})();
 """
 
@@ -105,18 +104,22 @@ class Engine:
     name: str
     where: Path
 
-    def command(self, model: Path, folder: Path, timesteps: int) -> tuple[list[str], str | None]:
-        """What runs `model` on the input in `folder`, and the folder where it must run."""
+    def command(self, folder: Path, timesteps: int) -> list[str]:
+        """What runs the model in `folder` on the input that is there."""
+        model = str(folder / "model.onnx")
         if self.name in ENGINES:
             code = PYTHON.format(engine=ENGINES[self.name], batches=BATCHES)
-            return [str(self.where), "-c", code, str(model), str(folder)], None
+            return [str(self.where), "-c", code, model, str(folder)]
         code = NODE.format(batches=list(BATCHES), timesteps=timesteps, features=FEATURES)
-        script = folder / "run.cjs"
-        script.write_text(code)
-        # A module is looked for from the script's folder on.
-        shutil.copy(script, self.where / "run.cjs")
-        command = ["node", str(self.where / "run.cjs"), self.name, str(model), str(folder)]
-        return command, str(self.where)
+        # An absolute path: a module that is only named is looked for beside the program.
+        return [
+            "node",
+            "-e",
+            code,
+            str(self.where / "node_modules" / self.name),
+            model,
+            str(folder),
+        ]
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,9 @@ def ask(engine: Engine, network: Network, folder: Path) -> tuple[str, float | st
     np.save(folder / "x.npy", x)
     x.tofile(folder / "x")
     onnx.save(onnx_graph.build(network, OPSET), folder / "model.onnx")
-    command, cwd = engine.command(folder / "model.onnx", folder, timesteps)
+    command = engine.command(folder, timesteps)
     done = subprocess.run(  # noqa: S603 - programs of this file
-        command, cwd=cwd, capture_output=True, text=True, check=False
+        command, capture_output=True, text=True, check=False
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]

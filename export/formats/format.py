@@ -17,9 +17,9 @@ from export.signatures import classify
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 
-# ONNX's default operator set, and the ends of the range that can be chosen. Low, so that old
-# runtimes load it: onnxruntime 1.19 and 1.20 of 2024 were tried, and 1.32. From 22 on, activations
-# have new versions that they do not know; below 16, operators are missing.
+# ONNX's default operator set, and the ends of the range that can be chosen. The default is low, so
+# that runtimes of 2024 load it (docs/engines.md). From 22 on, activations have new versions that
+# those do not know; below 16, operators are missing.
 OPSET, OLDEST_OPSET, NEWEST_OPSET = 17, 16, 21
 
 # What to do about a bundle that is damaged.

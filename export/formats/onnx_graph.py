@@ -1,10 +1,12 @@
 """The network as an ONNX graph, written for the lowest latency in onnxruntime.
 
-No one form of a recurrence is the fastest at every batch, so that there are three: the recurrent
-operator of ONNX, the time steps written out, and a Scan. `build` chooses, by the number of time
-steps when it writes the graph and by the batch when the graph runs. All operators are of the
-standard domain, and the recurrent ones have their default activations only: engines are known
-that do not load an RNN operator with others, or compute the default ones instead without a word.
+No form of a recurrence is the fastest at every batch. There are three: ONNX's recurrent operator,
+the time steps written out, and a Scan. `build` chooses by the number of time steps; if two forms
+are left, the graph holds both, and an If chooses by the batch when it runs.
+
+All operators are of the standard domain. The recurrent ones have their default activations only:
+some engines do not load an RNN operator with another activation, and one computes tanh instead and
+says nothing (see docs/engines.md).
 """
 
 from __future__ import annotations
@@ -20,22 +22,23 @@ from export.formats.tf_function import MOST_UNROLLED
 from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
 from rnn_tf.model.cells import CELLS, Cell
 
-# That of opset 17; onnxruntime 1.19 and 1.20 of 2024 were tried, and 1.32.
+# That of opset 17, which runtimes of 2024 load: see docs/engines.md.
 IR_VERSION = 8
 
-# Up to this batch the operator, one node, is faster than many nodes with larger products. Measured
-# with 28 steps and 32 units, by rnn-tf benchmark.
+# Up to this batch the operator, which is one node, is faster than the written-out steps, whose
+# products are larger. Measured with 28 steps and 32 units, one thread, onnxruntime 1.32.
 MOST_IN_OPERATOR: dict[Cell, int] = {"simple_rnn": 8, "lstm": 48, "gru": 20}
-# The same for an activation that is a single node and slow, and several nodes that are fast.
+# Up to this batch a single-node activation (`SINGLE`), which onnxruntime fuses into the product
+# before it, is faster than the several nodes of `ACTIVATIONS`. Measured likewise.
 MOST_IN_SINGLE = 8
-# Activation and that of the gates which an operator has if nothing is said.
+# The default activations of each operator: that of the content, that of the gates.
 OPERATOR_ACTIVATIONS: dict[Cell, tuple[str, str]] = {
     "simple_rnn": ("tanh", "linear"),
     "lstm": ("tanh", "sigmoid"),
     "gru": ("tanh", "sigmoid"),
 }
-# A single node that onnxruntime fuses into the product before it: written out, a step of
-# simple_rnn is then as fast as one of the operator at any batch.
+# Activations that onnxruntime fuses into the product before them and computes fast. With one of
+# them a written-out step of simple_rnn is as fast as the operator's at any batch.
 FUSED = ("leaky_relu", "linear", "relu", "sigmoid", "softsign", "tanh")
 
 # (gate, name of its activation) -> the name of its value
@@ -95,7 +98,7 @@ def _activations(network: Network) -> set[str]:
 
 
 def _has_operator(network: Network) -> bool:
-    """Whether ONNX's operator computes every layer as it is, with nothing said of activations."""
+    """Whether ONNX's operator computes every layer with its default activations."""
     return all(
         (each.activation, each.recurrent_activation) == OPERATOR_ACTIVATIONS[each.cell]
         for layer in network.layers
@@ -104,7 +107,7 @@ def _has_operator(network: Network) -> bool:
 
 
 def _is_fused(network: Network) -> bool:
-    """Whether the steps written out are as fast as the operator: one fused product for each."""
+    """Whether each written-out step is one fused product, and so as fast as the operator."""
     (first, *others) = network.layers
     simple = first.forward.cell == "simple_rnn" and first.forward.activation in FUSED
     return simple and not others and first.backward is None

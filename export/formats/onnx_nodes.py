@@ -1,7 +1,7 @@
 """Nodes of an ONNX graph as it grows, and every activation as standard operators.
 
-Where a single operator is slow in onnxruntime (its Elu and Softplus are not vectorised), the
-activation is written in those that are fast.
+`ACTIVATIONS` has the form that is fastest for many sequences. Where onnxruntime does not vectorise
+an operator (Elu, Softplus), that is several operators which it does; `SINGLE` has the one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Graph:
     def inner(self, prefix: str, activations: Mapping[str, Activation] | None = None) -> Graph:
         """An empty graph for the inside of a node, by default with the same activations.
 
-        What it uses it must hold: in onnxruntime a value from outside costs time at each use.
+        It gets constants of its own: onnxruntime takes longer to use a value from outside.
         """
         return Graph(activations or self.activations, f"{self.prefix}{prefix}_")
 
@@ -157,8 +157,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": _unary("Tanh"),
     "tanh_shrink": _tanh_shrink,
 }
-# Those that are a single operator too, which onnxruntime computes number by number, but fuses into
-# the product before it: faster where there are few numbers.
+# The single operator, which onnxruntime computes number by number but fuses into the product
+# before it: faster for few sequences.
 SINGLE: dict[str, Activation] = {
     "celu": _unary("Elu"),
     "elu": _unary("Elu"),
