@@ -227,18 +227,19 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
         (["--units", "0"], "bad units; expected a whole number >= 1, got 0"),
         (["--units", "many"], "--units: invalid literal for int() with base 10: 'many'"),
         (["--units"], "--units"),
-        (["--learning-rate", "-1"], "bad learning_rate; expected a positive number or auto, got -1.0"),
+        (
+            ["--learning-rate", "-1"],
+            "bad learning_rate; expected a positive number or auto, got -1.0",
+        ),
         (["--learning-rate", "nan"], "bad learning_rate"),
         (["--warmup", "1"], "bad warmup; expected 0 <= value < 1, got 1.0"),
         (["--activation", "rely"], "unknown activation 'rely'"),
         (["--recurrent-initializer", "eye"], "unknown recurrent_initializer 'eye'"),
         (["--strategy", "mirrored"], "the soap optimizer runs on one device"),
         (["--backend", "jax"], "'jax'"),
-        (
-            ["--backend", "torch", "--cell", "lstm", "--activation", "relu"],
-            "--backend torch cannot have this activation; expected tanh for lstm, as nn.LSTM has "
-            "it, got relu. Or leave --backend out.",
-        ),
+        (["--layers", "0"], "bad layers; expected a whole number >= 1, got 0"),
+        (["--layers", "two"], "--layers: invalid literal for int() with base 10: 'two'"),
+        (["--bidirectional", "yes"], "yes"),
         (
             ["--backend", "torch", "--recurrent-dropout", "0.1"],
             "--backend torch cannot have this recurrent_dropout",

@@ -150,8 +150,10 @@ def failures(row: Row, exact: Row, *, quantized: bool) -> tuple[str, ...]:
         # How far a probability may be off is not said, but a number it must be.
         most.append(("|dp| from the oracle", row.max_difference, 1))
         if row.accuracy is not None and exact.accuracy is not None:
-            lost = limits.most_lost(limits.MOST_ACCURACY_LOSS, row.examples)
-            other = limits.most_lost(1 - limits.LEAST_AGREEMENT, row.examples)
+            lost, other = (
+                limits.most_lost(share, row.examples, row.mean_difference)
+                for share in (limits.MOST_ACCURACY_LOSS, 1 - limits.LEAST_AGREEMENT)
+            )
             most.append(("accuracy lost", exact.accuracy - row.accuracy, lost))
             least.append(("agreement", row.agreement, 1 - other))
     # NaN is neither above nor below a limit: it breaks every rule that says what must hold.

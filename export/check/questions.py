@@ -11,6 +11,7 @@ from export.check import limits, rounding
 from export.formats.format import Runtime
 from export.network import Network
 from rnn_tf.data import Split
+from rnn_tf.data.normalize import Normalize
 
 TEST_SPLIT = "test split"
 # Sizes of batches, and how many of each are asked.
@@ -45,7 +46,7 @@ def families(test: Split, network: Network) -> list[Family]:
     """
     test = _sample(test, TEST_STEPS // network.spec.timesteps)
     x, shape = test.x, test.x.shape[1:]
-    low, high = x.min(axis=(0, 1)), x.max(axis=(0, 1))  # of each feature
+    low, high = _ranges(x, network.spec.normalization)
     most = min(max(BATCHES), network.most_at_once)
     noise = np.random.default_rng(0).uniform(low, high, (min(NOISE_EXAMPLES, most), *shape))
     calls = max(LEAST_CALLS, CALL_STEPS // network.spec.timesteps)
@@ -73,6 +74,15 @@ def families(test: Split, network: Network) -> list[Family]:
         again("repeated calls", np.tile(np.arange(seven), repeats), (seven,) * repeats),
         in_batches("mixed batches", MIXED[: 2 * calls]),
     ]
+
+
+def _ranges(x: np.ndarray, normalize: Normalize) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest value of each feature; of one that never changes, up to 1 more.
+
+    That is 1 for the model, which must be asked about every weight.
+    """
+    low, high = (np.asarray(of(x, axis=(0, 1)), np.float64) for of in (np.min, np.max))
+    return low, np.where(high > low, high, low + 1 / np.asarray(normalize.scale))
 
 
 def _sample(split: Split, most: int) -> Split:

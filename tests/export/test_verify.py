@@ -338,8 +338,8 @@ def one_scale_for_all(network: Network) -> Network:
 
 
 def one_weight_of_the_backward_direction(network: Network) -> Network:
-    # A third of its size: less is lost in what the layers around it make of it.
-    return perturbed(network, "layer 2 backward recurrent_kernel", by=0.1)
+    # A thousandth of it would move a GRU's answers by less than float32 loses of a pressure.
+    return perturbed(network, "layer 2 backward recurrent_kernel", by=1e-2)
 
 
 MUTANTS = (
@@ -591,6 +591,19 @@ def test_half_a_point_of_accuracy_and_one_of_agreement_may_be_lost(wrong: int, r
     assert len(failures(found, ideal, quantized=True)) == rules
 
 
+def test_nor_may_it_be_one_of_few_where_all_probabilities_are_off() -> None:
+    """One in twenty answers falls; that the others are still right says little."""
+    family = Family("test split", np.zeros((20, 7, 3), np.float32), (20,), np.zeros(20, int))
+    exact = np.tile([0.6, 0.4], (20, 1))
+    exact[0] = [0.51, 0.49]
+    ideal = compare("oracle", family, exact, exact, exact, exact, 1e-5)
+    for off, rules in ((0.015, 0), (0.03, 2)):
+        got = exact + np.array([-off, off])
+        found = compare("tflite_int8", family, got, exact, exact, got, 1e-5)
+        assert found.agreement == 0.95
+        assert len(failures(found, ideal, quantized=True)) == rules
+
+
 @pytest.mark.parametrize(
     ("examples", "wrong", "rules"),
     # Of 150 one may be lost in any case; of 400 two are half a point, and four one in a hundred.
@@ -603,7 +616,7 @@ def test_of_few_answers_one_may_be_another_but_never_more_than_a_tenth(
     family = Family(
         "test split", np.zeros((examples, 7, 3), np.float32), (examples,), np.zeros(examples, int)
     )
-    exact = np.tile([0.7, 0.3], (examples, 1))
+    exact = np.tile([0.51, 0.49], (examples, 1))
     got = exact.copy()
     got[:wrong] = got[:wrong, ::-1]
     ideal = compare("oracle", family, exact, exact, exact, exact, 1e-5)
@@ -653,12 +666,13 @@ def test_what_is_asked_is_bounded_in_bytes_and_in_time_steps(timesteps: int) -> 
     assert (test.y[0], test.y[-1]) == (0, examples - 1)
     assert np.ptp(np.diff(test.y)) <= 1
     calls = sum(len(each.batches) for each in asked[1:])
-    assert calls <= (220 if timesteps == 28 else 40)
-    assert {len(set(each.batches)) for each in asked if each.name == "mixed batches"} >= {3}
+    assert calls <= {28: 220, 784: 130, 10_000: 25}[timesteps]
+    (mixed,) = (each for each in asked if each.name == "mixed batches")
+    assert set(mixed.batches) == {1, 2, 7, min(64, largest)}
 
 
 def test_the_whole_test_split_of_mnist_is_asked(real: Case, mnist: SequenceData) -> None:
-    (test, *_) = families(mnist.test, real.network)
+    test, *_ = families(mnist.test, real.network)
     np.testing.assert_array_equal(test.x, mnist.test.x)
     assert max(test.batches) == 1000
 
@@ -784,7 +798,7 @@ def test_a_wrong_format_is_one_line_and_exit_code_1(
     *progress, line = err.splitlines()
     assert all(other.startswith("verifying: ") for other in progress)
     assert line.startswith(f"failed: {name}, ")
-    assert line.endswith(f" (and {len(ASKED) - 1} more). Make it again with python -m export RUN.")
+    assert re.search(r" \(and \d+ more\)\. Make it again with python -m export RUN\.$", line)
     assert len(line) < 200
     assert "  FAILED" in out
     found = json.loads(copy.verification_file.read_text())
