@@ -31,7 +31,7 @@ SERVING_NAME = "rnn_tf"
 
 # Operators that read or write files, or call Python; and those of the saver, which TensorFlow adds
 # to every SavedModel for its own folder of variables.
-FOREIGN = re.compile("File|Read|Write|Dataset|Table|PyFunc|Restore|Save")
+FOREIGN = re.compile("File|Reader|Dataset|Table|PyFunc|Restore|Save")
 SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
 
 
