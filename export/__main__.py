@@ -1,4 +1,4 @@
-"""`python -m export RUN`: SavedModel, TFLite, ONNX and more from a trained run, proven equal."""
+"""`rnn-tf export RUN`: SavedModel, TFLite, ONNX and more from a trained run, proven equal."""
 
 from __future__ import annotations
 

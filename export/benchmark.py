@@ -1,4 +1,4 @@
-"""`python -m export.benchmark BUNDLE`: how fast, how large and how good each format is.
+"""`rnn-tf benchmark BUNDLE`: how fast, how large and how good each format is.
 
 Each format runs in a process of its own, so that its load time and memory are its own, and all
 are asked in turn, round after round, so that a machine whose speed drifts is the same for all.

@@ -9,19 +9,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from export import signatures
-from export.formats.registry import FORMATS, REFERENCE, file_of
+from export import sealed, signatures
+from export.formats.format import AGAIN, about
+from export.formats.registry import FORMATS, file_of
 from rnn_tf.data import SequenceSpec, Split, load
 from rnn_tf.data.profile import DataProfile
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
 from rnn_tf.files.locking import LOCK, locked
-from rnn_tf.files.writing import as_input_errors, exchange, write_text
+from rnn_tf.files.writing import TEMPORARY, as_input_errors, exchange, write_text
 from rnn_tf.run import PROFILE, Run, holds_run
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
@@ -38,8 +39,9 @@ KEYS = {
     "layout", "model", "spec", "dataset", "metrics", "signatures", "formats", "not_shipped",
     "files", "versions",
 }  # fmt: skip
-# What lies at the top of a bundle and is checked against the manifest.
-_TOPS = (REFERENCE, PROFILE, *(each.file for each in FORMATS.values()))
+# Each carries a checksum of itself; the manifest has those of all other files. The report is
+# written anew by every verification, in one step, and so cannot be at odds with the manifest.
+SEALED = (MANIFEST, VERIFICATION)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Bundle:
     def dataset(self) -> str:
         """Where the examples came from that it was trained on and verified with."""
         return str(self.manifest["dataset"])
+
+    @property
+    def sealed(self) -> bool:
+        """Whether checksums cover every file. They cover the formats only in layout 1."""
+        return sealed.KEY in self.manifest
 
     @property
     def profile(self) -> DataProfile | None:
@@ -82,7 +89,7 @@ class Bundle:
         if not holds_bundle(path):
             raise InputError(
                 f"not a bundle: {path}",
-                expected=f"a folder with {MANIFEST}, made by python -m export",
+                expected=f"a folder with {MANIFEST}, made by rnn-tf export",
                 got="a folder without it" if path.is_dir() else "no folder",
             )
         manifest = _read_manifest(path / MANIFEST)
@@ -99,30 +106,97 @@ class Bundle:
             raise InputError(
                 f"the bundle has no format {name!r}", expected=f"one of {', '.join(self.formats)}"
             )
-        top = file_of(name)
-        files = [file for file in self.manifest["files"] if file.split("/")[0] == top]
+        top, files = file_of(name), self._files_of(name)
         if not files:
             raise InputError(f"bad manifest: {self.path / MANIFEST}", got=f"no file of {name}")
         for file in files:
             self._check_file(file)
         # TensorFlow Serving would load a version that somebody has added.
-        more = {str(file.relative_to(self.path).as_posix()) for file in _files(self.path / top)}
-        if more := more - set(files):
-            raise InputError(f"the bundle has files that were not verified: {', '.join(more)}")
+        self._check_unlisted(self.path / top)
         return self.path / top
 
     def check(self) -> None:
-        """Check every file against the manifest. Raises `InputError` for the first that differs."""
+        """Check every file of the bundle, and that there are no others.
+
+        Raises `InputError` for the first that is missing, altered, or not in the manifest.
+        """
         for name in ("keras", *self.formats):
             self.artefact(name)
-        if PROFILE in self.manifest["files"]:
-            self._check_file(PROFILE)
+        of_formats = {file for name in ("keras", *self.formats) for file in self._files_of(name)}
+        for file in sorted(self.manifest["files"].keys() - of_formats):
+            self._check_file(file)
+        self._check_unlisted(self.path)
+        if self.sealed:
+            self._check_verification()
+
+    def check_metadata(self, name: str, found: Mapping[str, str]) -> None:
+        """Check what a format's file says of itself: the labels are those of the training.
+
+        Raises `InputError` when manifest and file are not of the same model.
+        """
+        expected = about(self.spec, self.manifest["signatures"])
+        if not self.sealed:  # layout 1 had no signatures
+            del expected["signatures"]
+        for key, value in expected.items():
+            if _plain(key, found.get(key, "")) != value:
+                raise InputError(
+                    f"the bundle is damaged: {self.path / MANIFEST} and {file_of(name)} differ",
+                    expected=f"{key} {json.dumps(value, ensure_ascii=False)[:200]}",
+                    got=found.get(key, "nothing")[:200],
+                    fix=AGAIN,
+                )
+
+    def write_verification(self, report: str) -> None:
+        """Write a report, JSON, as `verification.json`: the old one or the new one, whole."""
+        values = json.loads(report)
+        if self.sealed:
+            values["manifest"] = self.manifest[sealed.KEY]
+        write_text(self.verification_file, sealed.sealed(values))
 
     def size(self, name: str) -> int:
         """Bytes of a format's files."""
-        top = file_of(name)
-        files = [file for file in self.manifest["files"] if file.split("/")[0] == top]
-        return sum((self.path / file).stat().st_size for file in files)
+        return sum((self.path / file).stat().st_size for file in self._files_of(name))
+
+    def _files_of(self, name: str) -> list[str]:
+        """The files of a format in the manifest."""
+        return [file for file in self.manifest["files"] if file.split("/")[0] == file_of(name)]
+
+    def _check_unlisted(self, top: Path) -> None:
+        """Refuse what nobody has verified: it would ship, and a runtime might read it."""
+        known = {*self.manifest["files"], *SEALED}
+        if not self.sealed:
+            known.add(README)
+        found = {
+            file.relative_to(self.path).as_posix()
+            for file in _files(top)
+            if not (file.parent == self.path and TEMPORARY.fullmatch(file.name))
+        }
+        if more := sorted(found - known):
+            raise InputError(
+                f"the bundle has files that were not verified: {', '.join(more)[:200]}",
+                got=str(self.path),
+                fix="Remove them.",
+            )
+
+    def _check_verification(self) -> None:
+        """Check that the report is whole and about this bundle."""
+        file = self.verification_file
+        if not file.is_file():
+            raise InputError(f"the bundle is damaged: {file} is missing", fix=AGAIN)
+        data = file.read_bytes()
+        if not sealed.is_sealed(data):
+            raise InputError(
+                f"the bundle is damaged: {file} is not as it was written",
+                expected="the checksum that it says of itself",
+                got="another",
+                fix=AGAIN,
+            )
+        if json.loads(data).get("manifest") != self.manifest[sealed.KEY]:
+            raise InputError(
+                f"the bundle is damaged: {file} is about another bundle",
+                expected=f"manifest {self.manifest[sealed.KEY][:12]}…",
+                fix=AGAIN,
+            )
 
     def _check_file(self, name: str) -> None:
         path, expected = self.path / name, self.manifest["files"][name]
@@ -137,9 +211,6 @@ class Bundle:
                 got=f"{sha256(path)[:12]}…, {path.stat().st_size:,} bytes",
                 fix=AGAIN,
             )
-
-
-AGAIN = "Make it again with python -m export RUN."
 
 
 def holds_bundle(path: Path) -> bool:
@@ -157,7 +228,7 @@ def find_bundle(path: Path) -> Bundle:
         recover(default)
         if not holds_bundle(default):
             raise InputError(
-                f"the run has no bundle: {path}", fix=f"Make one with: python -m export {path}"
+                f"the run has no bundle: {path}", fix=f"Make one with: rnn-tf export {path}"
             )
         path = default
     return Bundle.open(path)
@@ -184,19 +255,20 @@ def default_path(run: Run) -> Path:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest with the SHA-256 of every artefact in `folder`."""
+    """Write the manifest of what is in `folder`: every file there, with its SHA-256."""
     files = {
-        str(PurePosixPath(file.relative_to(folder))): sha256(file)
-        for top in _TOPS
-        for file in _files(folder / top)
+        file.relative_to(folder).as_posix(): sha256(file)
+        for file in _files(folder)
+        if file.name not in SEALED
     }
     whole = {"layout": LAYOUT, **manifest, "files": files}
-    write_text(folder / MANIFEST, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / MANIFEST, sealed.sealed(whole))
 
 
 def _files(top: Path) -> list[Path]:
-    """The file `top`, or all files below the folder `top`."""
-    return sorted(file for file in [top, *top.rglob("*")] if file.is_file())
+    """The file `top`, or all files and links below the folder `top`."""
+    below = [file for file in top.rglob("*") if file.is_file() or file.is_symlink()]
+    return [top] if top.is_file() else sorted(below)
 
 
 def sha256(path: Path) -> str:
@@ -307,15 +379,25 @@ def _to_disk(folder: Path) -> None:
             os.fsync(opened.fileno())
 
 
-def _is_of_artefact(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    top = parts[0] if parts else ""
-    return top in _TOPS and ".." not in parts and name.isprintable()
+def _is_inside(name: str) -> bool:
+    """Whether this is how a manifest calls a file of its bundle."""
+    path = PurePosixPath(name)
+    plain = path.as_posix() == name and name.isprintable() and "\\" not in name
+    return plain and bool(path.name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _plain(key: str, text: str) -> Any:
+    """What a file says under `key`, in the terms of this version; None if that makes no sense."""
+    try:
+        return SequenceSpec.from_json(text).to_dict() if key == "spec" else json.loads(text)
+    except (ValueError, RecursionError):  # not JSON, or no specification
+        return None
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:
     try:
-        manifest: Any = json.loads(file.read_text(encoding="utf-8"))
+        data = file.read_bytes()
+        manifest: Any = json.loads(data.decode())
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"the manifest is not JSON: {file}", got=str(error), fix=AGAIN) from error
     if not isinstance(manifest, dict):
@@ -327,6 +409,14 @@ def _read_manifest(file: Path) -> dict[str, Any]:
             expected=f"layout {LAYOUT} or older",
             got=layout,
             fix="Upgrade this package.",
+        )
+    # Layout 1 has no checksum; one that has is of a later layout, whatever it says.
+    if (layout != 1 or sealed.KEY in manifest) and not sealed.is_sealed(data):
+        raise InputError(
+            f"bad manifest: {file}",
+            expected="the checksum that it was written with",
+            got="another",
+            fix=AGAIN,
         )
     with _of_manifest(file):
         whole: dict[str, Any] = _as_layout_2(manifest)
@@ -341,9 +431,9 @@ def _read_manifest(file: Path) -> dict[str, Any]:
     if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
         raise InputError(f"bad files in {file}", expected="a SHA-256 for each", got=files)
     for name in files:
-        if not _is_of_artefact(name):
+        if not _is_inside(name):
             raise InputError(
-                f"bad files in {file}", expected="files of the formats", got=repr(name), fix=AGAIN
+                f"bad files in {file}", expected="paths inside it", got=repr(name), fix=AGAIN
             )
     return whole
 

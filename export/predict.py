@@ -1,4 +1,4 @@
-"""`python -m export.predict BUNDLE FILE...`: what a bundle says of pictures and sequences.
+"""`rnn-tf predict BUNDLE FILE...`: what a bundle says of pictures and sequences.
 
 `rnn-tf predict` comes here when it is given a bundle. TensorFlow is imported for a SavedModel only.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from export.bundle import Bundle, find_bundle
-from export.formats.format import Runtime
+from export.formats.format import Runtime, naming
 from export.runtimes import open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data.inputs import Inputs
@@ -63,13 +63,14 @@ def _classifier(bundle: Bundle, name: str) -> Classifier:
 
     Raises `InputError` for a format that the bundle does not have, and for altered files.
     """
-    bundle.artefact(name)
+    path = bundle.artefact(name)
     runtimes: list[Runtime] = []
 
     def classify(x: np.ndarray) -> np.ndarray:
         if not runtimes:
             runtimes.append(open_runtime(bundle, name))
-        return runtimes[0].predict(x)
+        with naming(path):
+            return runtimes[0].predict(x)
 
     return classify
 

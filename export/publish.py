@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from export import readme
+from export import example, readme
 from export.bundle import (
     README,
-    VERIFICATION,
     Bundle,
     check_place,
     default_path,
@@ -94,11 +93,13 @@ def _fill(
     if report.failures():
         raise _broken(report, names)
     manifest = _manifest(run, network, details, left_out)
-    write_text(folder / VERIFICATION, report.to_json() + "\n")
-    if run.profile_file.exists():
+    profile = run.profile_file.exists()
+    if profile:
         shutil.copyfile(run.profile_file, folder / PROFILE)
-    write_text(folder / README, readme.text(manifest, report))
+    example.write(network, data.test.x, report.rows[0].limit, folder)
+    write_text(folder / README, readme.text(manifest, report, profile=profile))
     write_manifest(folder, manifest)
+    Bundle.open(folder).write_verification(report.to_json())
 
 
 def _check_choices(formats: Sequence[str], quantize: str, opset: int) -> None:

@@ -6,21 +6,23 @@ from typing import Any
 
 from export.check import limits
 from export.check.compare import Report, Row
+from export.example import EXAMPLE, REQUEST
 from export.formats.registry import FORMATS, REFERENCE, file_of
 from export.network import INPUT, OUTPUT
 from rnn_tf.data.normalize import Normalize
+from rnn_tf.run import PROFILE
 
 
-def text(manifest: dict[str, Any], report: Report) -> str:
-    """The whole README, Markdown."""
-    parts = [_head(manifest), _files(manifest), _contract(manifest)]
+def text(manifest: dict[str, Any], report: Report, *, profile: bool) -> str:
+    """The whole README, Markdown, of a bundle with or without a profile of its training data."""
+    parts = [_head(manifest), _files(manifest, profile), _contract(manifest)]
     for name in manifest["formats"]:
         parts += FORMATS[name].readme(manifest)
     parts += [_verification(report), _metrics(manifest)]
     return "\n".join(parts)
 
 
-def _files(manifest: dict[str, Any]) -> str:
+def _files(manifest: dict[str, Any], profile: bool) -> str:
     rows = [f"| `{file_of(name)}` | {FORMATS[name].about} |" for name in manifest["formats"]]
     return "\n".join(
         [
@@ -29,6 +31,13 @@ def _files(manifest: dict[str, Any]) -> str:
             *rows,
             f"| `{REFERENCE}` | the trained model in float32, which the others were held against; "
             "it takes normalized input |",
+            f"| `{EXAMPLE}` | one real input, what the formulas say of it, and how far float32 may "
+            "be from that |",
+            *(
+                [f"| `{PROFILE}` | what the training data look like, for `rnn-tf predict` |"]
+                * profile
+            ),
+            f"| `{REQUEST}` | the same input as TensorFlow Serving takes it |",
             "| `manifest.json` | names, shapes, labels, versions, and the SHA-256 of every file |",
             "| `verification.json` | what each format was asked, and how it answered |",
             "",
@@ -63,8 +72,15 @@ def _contract(manifest: dict[str, Any]) -> str:
         f"{spec['features']})`, any batch. Raw values as the data has them: the model's own "
         f"input, {Normalize.from_dict(spec['normalize']).describe()}, is made inside.\n"
         f"- output `{OUTPUT}`: float32 `(batch, {len(spec['labels'])})`, the probability "
-        f"of each class: {labels}.\n\n"
-        "There is no state between calls.\n"
+        f"of each class: {labels}.\n"
+        f"- in memory, number `f` of step `t` of sequence `b` is "
+        f"`flat[(b * {spec['timesteps']} + t) * {spec['features']} + f]`: "
+        "`flat[(b*T + t)*F + f]` for T steps of F numbers.\n\n"
+        "There is no state between calls.\n\n"
+        f"To check code of your own, give it `{INPUT}` of `{EXAMPLE}`: no probability may differ "
+        f"from `{OUTPUT}` there by more than `tolerance`, unless the weights are quantized. Each "
+        "program below does so. `rnn-tf verify .` asks every format much more, and `rnn-tf predict "
+        ". FILE` classifies a file.\n"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from export import oracle
 from export.bundle import Bundle
-from export.formats.format import Runtime, as_input, missing_package_named
+from export.formats.format import Runtime, as_input, missing_package_named, naming
 from export.formats.registry import FORMATS
 from export.network import Network
 from export.start import start_tensorflow
@@ -24,11 +24,16 @@ def open_runtime(bundle: Bundle, name: str, threads: int | None = None) -> Runti
 
     `threads`, where it is not given, is one, and for Keras and the SavedModel what TensorFlow has
     in this process. Raises `InputError` for a format that the bundle does not have, for altered
-    files, and for another number of threads than TensorFlow already has.
+    files, for files that cannot be loaded or are of another model than the manifest, and for
+    another number of threads than TensorFlow already has.
     """
     path = bundle.artefact(name)
-    with missing_package_named(path):
-        return open_file(name, path, bundle.spec, threads)
+    with missing_package_named(path), naming(path):
+        if name == "keras":
+            return KerasRuntime(path, bundle.spec, threads)
+        runtime = FORMATS[name].open(path, bundle.spec, threads)
+        bundle.check_metadata(name, runtime.metadata())
+        return runtime
 
 
 def open_file(name: str, path: Path, spec: SequenceSpec, threads: int | None = None) -> Runtime:
@@ -65,4 +70,5 @@ def load_keras(path: Path, threads: int | None = None) -> Any:
     start_tensorflow(threads)
     import keras
 
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    with naming(path):
+        return keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -1,4 +1,4 @@
-"""`python -m export.verify BUNDLE`: is every format the same function as the trained model?
+"""`rnn-tf verify BUNDLE`: is every format the same function as the trained model?
 
 Each format answers families of inputs, in batches of several sizes, and is held against the
 float64 formulas (`export.oracle`) and against Keras. What is the same function to float32 rounding
@@ -21,18 +21,17 @@ import numpy as np
 import tyro
 
 from export import oracle
-from export.bundle import AGAIN, Bundle, find_bundle, load_test
+from export.bundle import Bundle, find_bundle, load_test
 from export.check import limits, rounding
 from export.check.compare import Report, Row, compare, failures
 from export.check.questions import Family, answer, families
-from export.formats.format import Runtime
+from export.formats.format import AGAIN, Runtime
 from export.formats.registry import FORMATS, file_of
 from export.network import Network, read_model
 from export.runtimes import load_keras, open_file, open_runtime
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
-from rnn_tf.files.writing import write_text
 
 # What a report calls the trained model in PyTorch, where the bundle has no file for that.
 WITNESS = "pytorch"
@@ -202,7 +201,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export.verify
     bundle = find_bundle(command.path)
     report = verify_bundle(bundle, command.data, say=lambda line: print(line, file=sys.stderr))
     if command.data is None:  # what the bundle says of itself is about its own data
-        write_text(bundle.verification_file, report.to_json() + "\n")
+        bundle.write_verification(report.to_json())
     print(report.to_json() if command.json else table(report))
     if report.failures():
         raise CheckFailed(f"{report.worst()}. {AGAIN}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from commands import Capture, refusal
 
-from benchmarks import accuracy, inference, training, tuning
+from benchmarks import accuracy, engines, inference, training, tuning
 from benchmarks.training import Way, epoch_operations, table
 from export import peers
 from export.benchmark import Measured
@@ -204,3 +206,30 @@ def test_inference_refuses_what_it_cannot_measure(
     argv: list[object], message: str, capsys: Capture
 ) -> None:
     assert message in refusal(inference.main, argv, capsys)
+
+
+# --- engines ---
+def test_an_engine_is_held_against_the_formulas(tmp_path: Path) -> None:
+    engine = engines.Engine("onnxruntime", Path(sys.executable))
+    network = engines.network("gru", "elu", 5, 2, True)
+    version, difference = engines.ask(engine, network, tmp_path)
+    assert version == onnxruntime.__version__
+    assert isinstance(difference, float)
+    assert difference <= engines.MOST_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("classify = lambda x: numpy.full((len(x), 3), 1 / 3)", pytest.approx(0.3, abs=0.3)),
+        ("raise SystemExit('no such operator')", "no such operator"),
+    ],
+)
+def test_an_engine_that_is_wrong_or_refuses_is_seen(
+    code: str, found: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engines.ENGINES, "mine", f"version = '1'\n{code}")
+    engine = engines.Engine("mine", Path(sys.executable))
+    _, difference = engines.ask(engine, engines.network("lstm", "tanh", 5, 1, False), tmp_path)
+    assert difference == found
+    assert not (isinstance(difference, float) and difference <= engines.MOST_DIFFERENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +15,15 @@ import numpy as np
 from export.network import Network
 from export.signatures import classify
 from rnn_tf.data.spec import SequenceSpec
-from rnn_tf.errors import InputError
+from rnn_tf.errors import CheckFailed, InputError
 
-# ONNX's default operator set, and the ends of the range that can be chosen. Low, so that old
-# runtimes load it: onnxruntime 1.19 and 1.20 of 2024 were tried, and 1.32. From 22 on, activations
-# have new versions that they do not know; below 16, operators are missing.
+# ONNX's default operator set, and the ends of the range that can be chosen. The default is low, so
+# that runtimes of 2024 load it (docs/engines.md). From 22 on, activations have new versions that
+# those do not know; below 16, operators are missing.
 OPSET, OLDEST_OPSET, NEWEST_OPSET = 17, 16, 21
+
+# What to do about a bundle that is damaged.
+AGAIN = "Make it again with: rnn-tf export RUN."
 
 
 class Runtime(Protocol):
@@ -34,6 +37,13 @@ class Runtime(Protocol):
         """
 
 
+class FileRuntime(Runtime, Protocol):
+    """A runtime of a file that says what it is."""
+
+    def metadata(self) -> Mapping[str, str]:
+        """What `file_metadata` gave when the file was written, or whatever else it says."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What a writer may need beside the network."""
@@ -45,7 +55,7 @@ class Options:
 # Writes a network to a path; gives what the manifest says about it.
 Writer = Callable[[Network, Path, Options], dict[str, Any]]
 # Opens a file; with as many threads as are said, or as the library does by itself.
-Opener = Callable[[Path, SequenceSpec, int | None], Runtime]
+Opener = Callable[[Path, SequenceSpec, int | None], FileRuntime]
 
 
 @dataclass(frozen=True)
@@ -63,14 +73,15 @@ class Format:
     extra: str | None = None  # of this package, that installs what it needs
 
 
+def about(spec: SequenceSpec, signatures: list[dict[str, Any]]) -> dict[str, Any]:
+    """What every file says of itself, as plain values."""
+    return {"labels": list(spec.labels), "spec": spec.to_dict(), "signatures": signatures}
+
+
 def file_metadata(network: Network) -> dict[str, str]:
-    """What every file says of itself, each a JSON text: labels, specification and signatures."""
-    about = {
-        "labels": list(network.spec.labels),
-        "spec": network.spec.to_dict(),
-        "signatures": [classify(network.spec).to_dict()],
-    }
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in about.items()}
+    """The same as a file holds it, each a JSON text."""
+    values = about(network.spec, [classify(network.spec).to_dict()])
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
 def as_input(x: np.ndarray, spec: SequenceSpec) -> np.ndarray:
@@ -91,6 +102,21 @@ def as_input(x: np.ndarray, spec: SequenceSpec) -> np.ndarray:
     if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
         raise InputError("the input is not finite", got="NaN or infinity")
     return x
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file that cannot be loaded or run, whatever that raises: libraries share no error.
+
+    Raises `InputError`; what is not installed stays a `ModuleNotFoundError`.
+    """
+    try:
+        yield
+    except (InputError, CheckFailed, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        what = str(error).strip() or type(error).__name__
+        raise InputError(f"cannot run {path}", got=what.splitlines()[0][:300], fix=AGAIN) from error
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from export.formats import onnx_readme
 from export.formats.format import (
+    AGAIN,
     NEWEST_OPSET,
     OLDEST_OPSET,
     OPSET,
@@ -100,12 +102,47 @@ def _run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     return result
 
 
+def _refuse_external_data(path: Path) -> None:
+    """Raise `InputError` when a model keeps weights in other files, which ours never do.
+
+    onnxruntime would read them from wherever the model says.
+    """
+    # Such a tensor has an entry of this name. Most models have the word nowhere, and onnx, which is
+    # slow to import, is not needed to see that.
+    if b"location" not in path.read_bytes():
+        return
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    outside = [each.name for each in _tensors(model.graph) if each.external_data]
+    if outside:
+        raise InputError(
+            f"cannot run {path}: it keeps weights in other files",
+            got=", ".join(outside)[:100],
+            fix=AGAIN,
+        )
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a graph and of the graphs inside its nodes."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
 class OnnxRuntime:
     """ONNX in onnxruntime. Without TensorFlow."""
 
     def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
         import onnxruntime
 
+        _refuse_external_data(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 1
         options.inter_op_num_threads = 1
@@ -113,6 +150,10 @@ class OnnxRuntime:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         self.spec = spec
+
+    def metadata(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+        return found
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         result: np.ndarray = self.session.run([OUTPUT], {INPUT: as_input(x, self.spec)})[0]

@@ -1,10 +1,12 @@
 """The network as an ONNX graph, written for the lowest latency in onnxruntime.
 
-No one form of a recurrence is the fastest at every batch, so that there are three: the recurrent
-operator of ONNX, the time steps written out, and a Scan. `build` chooses, by the number of time
-steps when it writes the graph and by the batch when the graph runs. All operators are of the
-standard domain, and the recurrent ones have their default activations only: engines are known
-that do not load an RNN operator with others, or compute the default ones instead without a word.
+No form of a recurrence is the fastest at every batch. There are three: ONNX's recurrent operator,
+the time steps written out, and a Scan. `build` chooses by the number of time steps; if two forms
+are left, the graph holds both, and an If chooses by the batch when it runs.
+
+All operators are of the standard domain. The recurrent ones have their default activations only:
+some engines do not load an RNN operator with another activation, and one computes tanh instead and
+says nothing (see docs/engines.md).
 """
 
 from __future__ import annotations
@@ -15,34 +17,40 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.formats.onnx_nodes import ACTIVATIONS, Graph
+from export.formats.onnx_nodes import ACTIVATIONS, SINGLE, Graph
 from export.formats.tf_function import MOST_UNROLLED
 from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
 from rnn_tf.model.cells import CELLS, Cell
 
-# That of opset 17; onnxruntime 1.19 and 1.20 of 2024 were tried, and 1.32.
+# That of opset 17, which runtimes of 2024 load: see docs/engines.md.
 IR_VERSION = 8
 
-# Up to this batch the operator, one node, is faster than many nodes with larger products. Measured
-# with 28 steps and 32 units, by python -m export.benchmark.
+# Up to this batch the operator, which is one node, is faster than the written-out steps, whose
+# products are larger. Measured with 28 steps and 32 units, one thread, onnxruntime 1.32.
 MOST_IN_OPERATOR: dict[Cell, int] = {"simple_rnn": 8, "lstm": 48, "gru": 20}
-# Activation and that of the gates which an operator has if nothing is said.
+# Up to this many numbers (batch times units) a single-node activation (`SINGLE`), which onnxruntime
+# fuses into the product before it, is faster than the several nodes of `ACTIVATIONS`. Measured
+# likewise, with 32 and 128 units, on digits and on noise.
+MOST_IN_SINGLE = 128
+# The default activations of each operator: that of the content, that of the gates.
 OPERATOR_ACTIVATIONS: dict[Cell, tuple[str, str]] = {
     "simple_rnn": ("tanh", "linear"),
     "lstm": ("tanh", "sigmoid"),
     "gru": ("tanh", "sigmoid"),
 }
-# A single node that onnxruntime fuses into the product before it: written out, a step of
-# simple_rnn is then as fast as one of the operator at any batch.
+# Activations that onnxruntime fuses into the product before them and computes fast. With one of
+# them a written-out step of simple_rnn is as fast as the operator's at any batch.
 FUSED = ("leaky_relu", "linear", "relu", "sigmoid", "softsign", "tanh")
 
 # (gate, name of its activation) -> the name of its value
 Gate = Callable[[str, str], str]
+# Adds the layers to a graph and gives the name of the final states, (batch, width).
+Form = Callable[[Graph, Network], str]
 
 
 def build(network: Network, opset: int) -> onnx.ModelProto:
     """The model, stateless: raw `sequence` in, `probabilities` out, any batch."""
-    graph, spec = Graph(), network.spec
+    graph, spec = Graph(ACTIVATIONS), network.spec
     state = recurrence(graph, network)
     dense = graph.constant("dense_kernel", network.dense_kernel)
     logits = graph.add("Gemm", state, dense, graph.constant("dense_bias", network.dense_bias))
@@ -61,24 +69,37 @@ def build(network: Network, opset: int) -> onnx.ModelProto:
 def recurrence(graph: Graph, network: Network) -> str:
     """The final states of the last layer, `(batch, width)`, in the form that is fastest."""
     many = unrolled if network.spec.timesteps <= MOST_UNROLLED else scan
-    if not _has_operator(network) or (_is_fused(network) and many is unrolled):
+    if _has_operator(network) and not (_is_fused(network) and many is unrolled):
+        few, activations = operator, ACTIVATIONS
+        most = MOST_IN_OPERATOR[network.cell]
+    elif SINGLE.keys() & _activations(network) and network.units <= MOST_IN_SINGLE:
+        few, activations = many, {**ACTIVATIONS, **SINGLE}
+        most = MOST_IN_SINGLE // network.units
+    else:
         return many(graph, network)
     batch = graph.add("Shape", INPUT, start=0, end=1)
-    low, high = graph.constant("one", 1), graph.constant("few", MOST_IN_OPERATOR[network.cell])
+    low, high = graph.constant("one", [1]), graph.constant("few", [most])
     # From 1 to few. Not an empty batch: onnxruntime's LSTM and GRU end the process with it.
-    few = graph.add("Equal", batch, graph.add("Clip", batch, low, high))
-    branches = {}
-    for branch, form in (("then", operator), ("else", many)):
-        inner = Graph(f"{branch}_")
-        state = _value(form(inner, network), network.layers[-1].width)
-        branches[f"{branch}_branch"] = helper.make_graph(
-            inner.nodes, branch, [], [state], inner.initializers()
-        )
-    return graph.add("If", few, **branches)
+    is_few = graph.add("Equal", batch, graph.add("Clip", batch, low, high))
+    branches = {
+        "then_branch": _branch(graph.inner("then", activations), few, network),
+        "else_branch": _branch(graph.inner("else"), many, network),
+    }
+    return graph.add("If", is_few, **branches)
+
+
+def _branch(graph: Graph, form: Form, network: Network) -> onnx.GraphProto:
+    state = _inner_value(form(graph, network), network.layers[-1].width)
+    return helper.make_graph(graph.nodes, graph.prefix, [], [state], graph.initializers())
+
+
+def _activations(network: Network) -> set[str]:
+    directions = (each for layer in network.layers for each in layer.directions)
+    return {name for each in directions for name in (each.activation, each.recurrent_activation)}
 
 
 def _has_operator(network: Network) -> bool:
-    """Whether ONNX's operator computes every layer as it is, with nothing said of activations."""
+    """Whether ONNX's operator computes every layer with its default activations."""
     return all(
         (each.activation, each.recurrent_activation) == OPERATOR_ACTIVATIONS[each.cell]
         for layer in network.layers
@@ -87,7 +108,7 @@ def _has_operator(network: Network) -> bool:
 
 
 def _is_fused(network: Network) -> bool:
-    """Whether the steps written out are as fast as the operator: one fused product for each."""
+    """Whether each written-out step is one fused product, and so as fast as the operator."""
     (first, *others) = network.layers
     simple = first.forward.cell == "simple_rnn" and first.forward.activation in FUSED
     return simple and not others and first.backward is None
@@ -202,34 +223,44 @@ def _scan_direction(
     """The final state `(batch, units)`, or with `every` all states `(timesteps, batch, units)`."""
     spec, units, width = network.spec, weights.units, weights.inputs
     projected = weights.cell == "simple_rnn"
+    if backward:
+        frames = _reversed(graph, frames)
     if projected:
         rows = graph.add("Reshape", frames, graph.constant(f"{name}_rows", [-1, width]))
         shape = graph.constant(f"{name}_by_time", [spec.timesteps, -1, units])
         sums = _project(graph, name, weights, rows, "content")
         frames, width = graph.add("Reshape", sums, shape), units
-    body = Graph(f"{graph.prefix}{name}_step_")
+    body = graph.inner(f"{name}_step")
     before = [f"{body.prefix}before_{state}" for state in CELLS[weights.cell].states]
     frame = f"{body.prefix}frame"
     after = step(body, name, weights, frame, before, projected=projected)
-    # Outside the body there is one copy of them, which onnxruntime packs once.
-    graph.constants |= body.constants
-    outputs = [_value(state, units) for state in after]
+    outputs = [_inner_value(state, units) for state in after]
     if every:
         # A value leaves a body once: as a state, and as a copy of it.
-        outputs.append(_value(body.add("Identity", after[0]), units))
+        outputs.append(_inner_value(body.add("Identity", after[0]), units))
     one_step = helper.make_graph(
         body.nodes,
         f"{body.prefix}graph",
-        [*(_value(state, units) for state in before), _value(frame, width)],
+        [*(_inner_value(state, units) for state in before), _inner_value(frame, width)],
         outputs,
+        body.initializers(),
     )
-    back = [1] if backward else [0]
     found = graph.add_several(
         "Scan", *[_zeros(graph, units)] * len(before), frames,
-        outputs=len(outputs), body=one_step, num_scan_inputs=1, scan_input_directions=back,
-        **({"scan_output_directions": back} if every else {}),
+        outputs=len(outputs), body=one_step, num_scan_inputs=1,
     )  # fmt: skip
-    return found[-1] if every else found[0]
+    if not every:
+        return found[0]
+    return _reversed(graph, found[-1]) if backward else found[-1]
+
+
+def _reversed(graph: Graph, frames: str) -> str:
+    """The frames, time first, from the last to the first.
+
+    Scan has an attribute for this, which ONNX's own reference evaluator does not take.
+    """
+    last, begin = graph.constant("last", [-1]), graph.constant("before_first", [-(2**31)])
+    return graph.add("Slice", frames, last, begin, graph.constant("time", [0]), last)
 
 
 def _zeros(graph: Graph, units: int) -> str:
@@ -269,7 +300,7 @@ def step(
         if states:
             kernel = graph.constant(f"{name}_recurrent", weights.recurrent_kernel)
             frame = graph.add("Gemm", states[0], kernel, frame)
-        return [ACTIVATIONS[weights.activation](graph, frame)]
+        return [graph.activate(weights.activation, frame)]
     joined = graph.add("Concat", frame, states[0], axis=1) if states else ""
 
     def gate(gate: str, activation: str) -> str:
@@ -280,7 +311,7 @@ def step(
             both = np.concatenate([weights.kernel[:, part], weights.recurrent_kernel[:, part]])
             kernel = graph.constant(f"{name}_joined_{gate}", both)
             value = graph.add("Gemm", joined, kernel, _bias(graph, name, weights, gate))
-        return ACTIVATIONS[activation](graph, value)
+        return graph.activate(activation, value)
 
     if weights.cell == "simple_rnn":
         return [gate("content", weights.activation)]
@@ -296,7 +327,7 @@ def _lstm(graph: Graph, weights: Recurrence, states: list[str], gate: Gate) -> l
         kept = graph.add("Mul", gate("forget", gates), states[1])
         content = graph.add("Add", kept, content)
     output = gate("output", gates)
-    return [graph.add("Mul", output, ACTIVATIONS[weights.activation](graph, content)), content]
+    return [graph.add("Mul", output, graph.activate(weights.activation, content)), content]
 
 
 def _gru(
@@ -310,7 +341,7 @@ def _gru(
         inner = graph.add("Gemm", states[0], kernel, inner)
     new = graph.add("Add", _project(graph, name, weights, frame, "content"),
                     graph.add("Mul", reset, inner))  # fmt: skip
-    new = ACTIVATIONS[weights.activation](graph, new)
+    new = graph.activate(weights.activation, new)
     # z h + (1 - z) g = g + z (h - g)
     if not states:
         return [graph.add("Sub", new, graph.add("Mul", update, new))]
@@ -332,5 +363,13 @@ def _bias(graph: Graph, name: str, weights: Recurrence, gate: str) -> str:
     return graph.constant(f"{name}_bias_{gate}", bias[weights.columns(gate)])
 
 
-def _value(name: str, *shape: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+def _value(name: str, *shape: int, batch: str | None = "batch") -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
+
+
+def _inner_value(name: str, *shape: int) -> onnx.ValueInfoProto:
+    """The same inside of a node, of whatever batch it is given.
+
+    Called `batch` there too, it would be at odds with an input that an engine fixes to a number.
+    """
+    return _value(name, *shape, batch=None)

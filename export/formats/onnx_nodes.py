@@ -1,12 +1,12 @@
 """Nodes of an ONNX graph as it grows, and every activation as standard operators.
 
-Where a single operator is slow in onnxruntime (its Elu and Softplus are not vectorised), the
-activation is written in those that are fast.
+`ACTIVATIONS` has the form that is fastest for many sequences. Where onnxruntime does not vectorise
+an operator (Elu, Softplus), that is several operators which it does; `SINGLE` has the one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +14,25 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+# Adds an activation of `x` to a graph and gives the name of its output.
+Activation = Callable[["Graph", str], str]
+
 
 @dataclass
 class Graph:
     """Nodes and constants of a graph as it grows; names are unique by `prefix`."""
 
+    activations: Mapping[str, Activation]
     prefix: str = ""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def inner(self, prefix: str, activations: Mapping[str, Activation] | None = None) -> Graph:
+        """An empty graph for the inside of a node, by default with the same activations.
+
+        It gets constants of its own: onnxruntime takes longer to use a value from outside.
+        """
+        return Graph(activations or self.activations, f"{self.prefix}{prefix}_")
 
     def constant(self, name: str, value: np.ndarray | float | list[int]) -> str:
         """Keep `value` once under `name`; integers become int64, the rest float32."""
@@ -42,12 +53,12 @@ class Graph:
         self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
         return names
 
+    def activate(self, activation: str, x: str) -> str:
+        """Append an activation of `x`; return the name of its output."""
+        return self.activations[activation](self, x)
+
     def initializers(self) -> list[onnx.TensorProto]:
         return [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
-
-
-# Adds an activation of `x` to a graph and gives the name of its output.
-Activation = Callable[["Graph", str], str]
 
 
 def _unary(operator: str, **attributes: Any) -> Activation:
@@ -145,4 +156,11 @@ ACTIVATIONS: dict[str, Activation] = {
     "squareplus": _squareplus,
     "tanh": _unary("Tanh"),
     "tanh_shrink": _tanh_shrink,
+}
+# The single operator, which onnxruntime computes number by number but fuses into the product
+# before it: faster for few sequences.
+SINGLE: dict[str, Activation] = {
+    "celu": _unary("Elu"),
+    "elu": _unary("Elu"),
+    "softplus": _unary("Softplus"),
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from export.example import EXAMPLE
 from export.formats.registry import file_of
-from export.markdown import code, zeros
+from export.markdown import check_probabilities, code, example_input, load_example
 from export.network import INPUT, OUTPUT
 
 
@@ -22,9 +23,11 @@ def _python(manifest: dict[str, Any]) -> str:
         "import numpy as np",
         "import onnxruntime",
         "",
+        *load_example(),
+        example_input(manifest),
         f'session = onnxruntime.InferenceSession("{file_of("onnx")}")',
-        f"x = {zeros(manifest)}",
         f'probabilities = session.run(["{OUTPUT}"], {{"{INPUT}": x}})[0]',
+        *check_probabilities(),
         'labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])',
         "print(labels[probabilities[0].argmax()], probabilities[0].max())",
     )
@@ -32,20 +35,45 @@ def _python(manifest: dict[str, Any]) -> str:
 
 def _cpp(manifest: dict[str, Any]) -> str:
     spec = manifest["spec"]
+    timesteps, features = spec["timesteps"], spec["features"]
     return "## ONNX from C++\n\nWith the C++ API of ONNX Runtime:\n\n" + code(
         "cpp",
         "#include <onnxruntime_cxx_api.h>",
+        "#include <cmath>",
         "#include <cstdio>",
+        "#include <cstdlib>",
+        "#include <fstream>",
+        "#include <iterator>",
+        "#include <string>",
         "#include <vector>",
         "",
+        f"// The numbers that follow a key of {EXAMPLE}, as they lie in memory.",
+        "std::vector<float> numbers(const std::string& json, const std::string& key) {",
+        "  std::vector<float> found;",
+        '  const char* at = json.c_str() + json.find(\'"\' + key + "\\":") + key.size() + 3;',
+        "  while (*at != '\"' && *at != '}') {",
+        "    char* end = nullptr;",
+        "    const float value = std::strtof(at, &end);",
+        "    if (end != at) found.push_back(value);",
+        "    at = end != at ? end : at + 1;",
+        "  }",
+        "  return found;",
+        "}",
+        "",
         "int main() {",
+        f'  std::ifstream file("{EXAMPLE}");',
+        "  const std::string json{std::istreambuf_iterator<char>(file), {}};",
+        f'  std::vector<float> x = numbers(json, "{INPUT}");  // x[(b * {timesteps} + t) * '
+        f"{features} + f]",
+        f'  const std::vector<float> expected = numbers(json, "{OUTPUT}");',
+        '  const float tolerance = numbers(json, "tolerance")[0];',
+        "",
         '  Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "classifier");',
         "  Ort::SessionOptions options;",
         "  options.SetIntraOpNumThreads(1);",
         f'  Ort::Session session(env, ORT_TSTR("{file_of("onnx")}"), options);',
         "",
-        f"  std::vector<int64_t> shape = {{1, {spec['timesteps']}, {spec['features']}}};",
-        f"  std::vector<float> x(1 * {spec['timesteps']} * {spec['features']});  // raw values",
+        f"  std::vector<int64_t> shape = {{1, {timesteps}, {features}}};",
         "  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);",
         "  auto input = Ort::Value::CreateTensor<float>(",
         "      memory, x.data(), x.size(), shape.data(), shape.size());",
@@ -53,26 +81,35 @@ def _cpp(manifest: dict[str, Any]) -> str:
         f'  const char* outputs[] = {{"{OUTPUT}"}};',
         "  auto answer = session.Run(Ort::RunOptions{}, inputs, &input, 1, outputs, 1);",
         "  const float* probabilities = answer[0].GetTensorData<float>();",
-        f"  for (int i = 0; i < {len(spec['labels'])}; ++i) "
-        'std::printf("%d %.4f\\n", i, probabilities[i]);',
+        f"  for (int i = 0; i < {len(spec['labels'])}; ++i) {{",
+        '    std::printf("%d %.4f\\n", i, probabilities[i]);',
+        "    if (!(std::abs(probabilities[i] - expected[i]) <= tolerance)) return 1;",
+        "  }",
         "}",
     )
 
 
 def _javascript(manifest: dict[str, Any]) -> str:
     spec = manifest["spec"]
-    shape = f"[1, {spec['timesteps']}, {spec['features']}]"
+    timesteps, features = spec["timesteps"], spec["features"]
     return (
-        "## ONNX from JavaScript\n\n`npm install onnxruntime-web` (or `onnxruntime-node`)\n\n"
+        "## ONNX from JavaScript\n\n`npm install onnxruntime-web` (or `onnxruntime-node`, where "
+        "files are read with `fs`, not fetched)\n\n"
         + code(
             "javascript",
             'import * as ort from "onnxruntime-web";',
             "",
+            f'const example = await (await fetch("{EXAMPLE}")).json();',
             f'const session = await ort.InferenceSession.create("{file_of("onnx")}");',
-            f"const x = new Float32Array({spec['timesteps']} * {spec['features']}); // raw values",
+            f"const x = Float32Array.from(example.{INPUT}.flat(2)); "
+            f"// x[(b * {timesteps} + t) * {features} + f]",
             f"const {{ {OUTPUT} }} = await session.run({{",
-            f'  {INPUT}: new ort.Tensor("float32", x, {shape}),',
+            f'  {INPUT}: new ort.Tensor("float32", x, [1, {timesteps}, {features}]),',
             "});",
+            f"const differences = example.{OUTPUT}[0].map((p, i) => "
+            f"Math.abs(p - {OUTPUT}.data[i]));",
+            "const largest = Math.max(...differences);",
+            "if (!(largest <= example.tolerance)) throw new Error(`off by ${largest}`);",
             f"console.log({OUTPUT}.data); // {len(spec['labels'])} numbers",
         )
     )

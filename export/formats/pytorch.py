@@ -39,7 +39,7 @@ def write(network: Network, path: Path) -> dict[str, Any]:
     are for raw input: its normalization is in the weights and biases of the first layer.
     """
     arrays = tensors(network)
-    path.write_bytes(_in_order(save(arrays, metadata(network))))
+    path.write_bytes(_in_order(save(arrays, written_metadata(network))))
     first = network.layers[0].forward
     return {
         "layer": LAYERS.get((first.cell, first.activation, first.recurrent_activation)),
@@ -67,7 +67,7 @@ def tensors(network: Network) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
 
-def metadata(network: Network) -> dict[str, str]:
+def written_metadata(network: Network) -> dict[str, str]:
     """What the file says of itself."""
     return {
         "format": "pt",  # how libraries tell a file that is meant for PyTorch
@@ -101,8 +101,9 @@ def load(path: Path) -> nn.Module:
 def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
     """What maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to probabilities.
 
-    Those are float32 `(batch, classes)`. `weights` and `about` are as `tensors` and `metadata` give
-    them. PyTorch's own layer is used where it computes with these activations.
+    Those are float32 `(batch, classes)`. `weights` and `about` are as `tensors` and
+    `written_metadata` give them. PyTorch's own layer is used where it computes with these
+    activations.
     """
     features = weights["recurrent.weight_ih_l0"].shape[1]
     units = weights["recurrent.weight_hh_l0"].shape[1]
@@ -244,7 +245,11 @@ class TorchRuntime:
 
     def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
         torch.set_num_threads(threads or 1)
-        self.module, self.spec = load(path), spec
+        self.module, self.spec, self.path = load(path), spec, path
+
+    def metadata(self) -> Mapping[str, str]:
+        with safe_open(self.path, framework="pt") as file:
+            return file.metadata() or {}
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         x = as_input(x, self.spec)

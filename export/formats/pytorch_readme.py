@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from export.formats.registry import file_of
+from export.markdown import load_example
+from export.network import INPUT, OUTPUT
 
 # Expressions of `x`, where the name is not that of a function in torch.nn.functional.
 ACTIVATIONS = {
@@ -65,12 +67,17 @@ def code(manifest: dict[str, Any]) -> list[str]:
         *module,
         "",
         "",
+        *load_example(),
+        f'x = torch.tensor(example["{INPUT}"], dtype=torch.float32)  # ({shape}), raw values; '
+        "any batch",
         "model = Classifier().eval()",
         f'with safe_open("{file}", framework="pt") as file:',
         "    model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})",
         '    labels = json.loads(file.metadata()["labels"])',
         "with torch.inference_mode():",
-        f"    probabilities = model(torch.zeros({shape}))  # raw values, any batch",
+        "    probabilities = model(x)",
+        f'difference = (probabilities - torch.tensor(example["{OUTPUT}"])).abs().max()',
+        'assert difference <= example["tolerance"], difference',
         "print(labels[int(probabilities[0].argmax())], float(probabilities[0].max()))",
     ]
 

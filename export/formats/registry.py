@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from export.formats.format import Format, Options, Runtime
+from export.formats.format import FileRuntime, Format, Options
 from export.network import Network
 from rnn_tf.data.spec import SequenceSpec
 
@@ -27,8 +27,8 @@ class _Module:
 _saved_model, _tflite, _onnx, _pytorch = map(_Module, ("saved_model", "tflite", "onnx", "pytorch"))
 
 
-def _open_tflite(path: Path, spec: SequenceSpec, threads: int | None) -> Runtime:
-    runtime: Runtime = _tflite.LiteRuntime(path, spec, threads)
+def _open_tflite(path: Path, spec: SequenceSpec, threads: int | None) -> FileRuntime:
+    runtime: FileRuntime = _tflite.LiteRuntime(path, spec, threads)
     return runtime
 
 

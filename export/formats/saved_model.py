@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.formats.format import as_input, file_metadata
+from export.example import EXAMPLE, REQUEST
+from export.formats.format import AGAIN, as_input, file_metadata
 from export.formats.registry import file_of
 from export.formats.tf_function import inference_function
-from export.markdown import code, zeros
+from export.markdown import check_probabilities, code, example_input, load_example
 from export.network import INPUT, OUTPUT, Network
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.errors import InputError
 
 # TensorFlow Serving takes the folder as a model and its subfolders as versions of it.
 SERVING_VERSION = "1"
@@ -23,6 +28,11 @@ SERVING_VERSION = "1"
 # wait for what is set up on first use.
 WARMUP_BATCHES = (1,)
 SERVING_NAME = "rnn_tf"
+
+# Operators that read or write files, or call Python; and those of the saver, which TensorFlow adds
+# to every SavedModel for its own folder of variables.
+FOREIGN = re.compile("File|Reader|Dataset|Table|PyFunc|Restore|Save")
+SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
 
 
 def write(network: Network, folder: Path) -> dict[str, Any]:
@@ -74,16 +84,43 @@ def _write_warmup(network: Network, file: Path) -> None:
             records.write(log.SerializeToString())
 
 
+def _refuse_other_files(file: Path) -> None:
+    """Raise `InputError` for a model that reads or writes files, or calls Python: ours never do."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    operators = {
+        node.op
+        for meta in SavedModel.FromString(file.read_bytes()).meta_graphs
+        for nodes in (meta.graph_def.node, *(f.node_def for f in meta.graph_def.library.function))
+        for node in nodes
+    }
+    if foreign := sorted(filter(FOREIGN.search, operators - SAVER)):
+        raise InputError(
+            f"cannot run {file}: it uses more than its input",
+            expected="arithmetic only",
+            got=", ".join(foreign)[:200],
+            fix=AGAIN,
+        )
+
+
 class SavedModelRuntime:
     """A SavedModel in TensorFlow, through its `serving_default` signature."""
 
     def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
         tf = start_tensorflow(threads)
+        _refuse_other_files(path / SERVING_VERSION / "saved_model.pb")
         # The signature lives only as long as what was loaded.
         self.loaded = tf.saved_model.load(str(path / SERVING_VERSION))
         self.call = self.loaded.signatures["serving_default"]
         self.tensor = functools.partial(tf.constant, dtype=tf.float32)
         self.spec = spec
+
+    def metadata(self) -> Mapping[str, str]:
+        found = {
+            name: value.numpy() for name, value in self.loaded.signatures["metadata"]().items()
+        }
+        labels = json.dumps([label.decode() for label in found.pop("labels")], ensure_ascii=False)
+        return {"labels": labels, **{name: text.decode() for name, text in found.items()}}
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         answer = self.call(**{INPUT: self.tensor(as_input(x, self.spec))})
@@ -99,13 +136,17 @@ def readme(manifest: dict[str, Any]) -> list[str]:
 def _python(manifest: dict[str, Any]) -> str:
     return "## SavedModel from Python\n\n`pip install tensorflow`\n\n" + code(
         "python",
+        "import json",
+        "",
         "import numpy as np",
         "import tensorflow as tf",
         "",
+        *load_example(),
+        example_input(manifest),
         f'model = tf.saved_model.load("{file_of("saved_model")}/{SERVING_VERSION}")',
-        f"x = {zeros(manifest)}",
         f'answer = model.signatures["serving_default"]({INPUT}=tf.constant(x))',
         f'probabilities = answer["{OUTPUT}"].numpy()',
+        *check_probabilities(),
         'labels = model.signatures["metadata"]()["labels"].numpy()',
         "print(labels[probabilities[0].argmax()].decode(), probabilities[0].max())",
     )
@@ -122,6 +163,7 @@ def _serving(manifest: dict[str, Any]) -> str:
             f'  -v "$PWD/{file_of("saved_model")}:/models/classifier" tensorflow/serving',
             "# instances: a list of sequences, each "
             f"{spec['timesteps']} lists of {spec['features']} numbers",
-            "curl -d @request.json localhost:8501/v1/models/classifier:predict",
+            f"curl -d @{REQUEST} localhost:8501/v1/models/classifier:predict",
         )
+        + f"\nIt answers with `predictions`: the `{OUTPUT}` of `{EXAMPLE}`.\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,22 @@ from export.formats.tf_function import MOST_UNROLLED, inference_function
 from export.formats.tflite_file import (
     Stored,
     compact,
+    metadata,
     operators,
     store_matrices,
     variables,
     with_metadata,
 )  # fmt: skip
-from export.markdown import code, zeros
+from export.markdown import check_probabilities, code, example_input, load_example
 from export.network import INPUT, OUTPUT, Network
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
 from rnn_tf.startup import stderr
+
+# What the manifest and the README of a bundle say of microcontrollers.
+MICRO = "TFLite Micro"
+NOT_FOR_MICRO = f"the shapes inside are those of any batch, which {MICRO} does not resolve"
+INT8_IN_MICRO = f"{NOT_FOR_MICRO}; patched until it loads there, its answers are wrong"
 
 
 def write(network: Network, path: Path) -> dict[str, Any]:
@@ -47,7 +54,8 @@ def write_int8(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
         each.matrix.T.tobytes(): Stored(each.values.T.copy(), each.scale) for each in matrices
     }
     model = _convert(_for_rounding(rounded))
-    return _save(store_matrices(model, lambda matrix: stored[matrix.tobytes()]), network, path)
+    model = store_matrices(model, lambda matrix: stored[matrix.tobytes()])
+    return _save(model, network, path) | {"not_for": {MICRO: INT8_IN_MICRO}}
 
 
 def write_float16(network: Network, path: Path) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def _save(model: bytes, network: Network, path: Path) -> dict[str, Any]:
     entries = file_metadata(network)
     model = with_metadata(model, {name: text.encode() for name, text in entries.items()})
     path.write_bytes(model)
-    return {"operators": dict(sorted(needed.items()))}
+    return {"operators": dict(sorted(needed.items())), "not_for": {MICRO: NOT_FOR_MICRO}}
 
 
 class LiteRuntime:
@@ -101,9 +109,13 @@ class LiteRuntime:
             self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]
         self.output = self.interpreter.get_output_details()[0]["index"]
-        self.spec = spec
+        self.spec, self.path = spec, path
         self.batch = 1
         self.turn = threading.Lock()
+
+    def metadata(self) -> Mapping[str, str]:
+        found = metadata(self.path.read_bytes())
+        return {name: text.decode() for name, text in found.items()}
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         x = as_input(x, self.spec)
@@ -127,14 +139,27 @@ def readme(manifest: dict[str, Any]) -> list[str]:
         "signature is called from Kotlin, Swift or C++.\n\n"
         + code(
             "python",
+            "import json",
+            "",
             "import numpy as np",
             "from ai_edge_litert.interpreter import Interpreter",
             "",
+            *load_example(),
+            example_input(manifest),
             f'interpreter = Interpreter("{file_of("tflite")}")',
             'classify = interpreter.get_signature_runner("serving_default")',
-            f"x = {zeros(manifest)}  # any batch",
             f'probabilities = classify({INPUT}=x)["{OUTPUT}"]',
+            *check_probabilities(),
             "print(probabilities[0].argmax(), probabilities[0].max())",
         )
     )
-    return [text]
+    return [text, _microcontrollers(manifest)]
+
+
+def _microcontrollers(manifest: dict[str, Any]) -> str:
+    reasons = [
+        f"- `{file_of(name)}`: {details['not_for'][MICRO]}."
+        for name, details in manifest["formats"].items()
+        if name.startswith("tflite")
+    ]
+    return "\n".join([f"On a microcontroller: not with {MICRO}.", "", *reasons, ""])

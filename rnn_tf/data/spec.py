@@ -24,8 +24,8 @@ class SequenceSpec:
     """The shape and meaning of one example. Nothing downstream guesses any of it.
 
     It is written with a version, and read from any version up to this one. Raises `InputError` when
-    a size is below its minimum, there are fewer than two labels, or the normalization is for
-    another number of features.
+    a size is below its minimum, there are fewer than two labels or two alike, or the normalization
+    is for another number of features.
     """
 
     timesteps: int  # length of a sequence (MNIST: 28 rows), >= 1
@@ -43,6 +43,9 @@ class SequenceSpec:
                 raise InputError(f"bad {name}", expected="a whole number >= 1", got=repr(value))
         if len(self.labels) < 2:
             raise InputError("too few labels", expected="at least 2", got=len(self.labels))
+        if len(set(self.labels)) < len(self.labels):
+            twice = next(label for label in self.labels if self.labels.count(label) > 1)
+            raise InputError("two classes have the same label", got=repr(twice))
         if self.channels not in (0, 1, 3, 4) or self.features % (self.channels or 1):
             raise InputError(
                 "bad channels", expected="0, 1, 3 or 4, a divisor of features", got=self.channels

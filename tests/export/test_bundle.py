@@ -32,6 +32,7 @@ from export.bundle import (
     sha256,
     write_manifest,
 )
+from export.sealed import sealed
 from export.verify import main
 from rnn_tf import Run
 from rnn_tf.data import SequenceSpec
@@ -83,8 +84,8 @@ def make_a_folder(path: Path) -> None:
         (flip_a_byte, "is not the file that was verified; expected SHA-256 "),
         (truncate, "is not the file that was verified; expected SHA-256 "),
         (lambda path: path.write_bytes(b""), ", 0 bytes. Make it again"),
-        (Path.unlink, "is missing. Make it again with python -m export RUN."),
-        (make_a_folder, "is missing. Make it again with python -m export RUN."),
+        (Path.unlink, "is missing. Make it again with: rnn-tf export RUN."),
+        (make_a_folder, "is missing. Make it again with: rnn-tf export RUN."),
     ],
     ids=["flipped", "truncated", "empty", "missing", "folder"],
 )
@@ -130,7 +131,7 @@ def test_a_size_is_that_of_all_files_of_a_format(small_bundle: Bundle) -> None:
 
 def test_every_file_has_its_sha256_in_the_manifest(small_bundle: Bundle) -> None:
     known = small_bundle.manifest["files"]
-    others = {"manifest.json", "verification.json", "README.md"}
+    others = {"manifest.json", "verification.json"}
     assert set(known) == set(files(small_bundle.path)) - others
     for name, digest in known.items():
         assert digest == sha256(small_bundle.path / name)
@@ -156,7 +157,7 @@ def test_a_bundle_may_be_reached_by_a_link(small_bundle: Bundle, tmp_path: Path)
 # --- its manifest ---
 def rewrite(bundle: Bundle, **changes: Any) -> Path:
     file = bundle.path / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(sealed({**json.loads(file.read_text()), **changes}))
     return file
 
 
@@ -188,7 +189,7 @@ def test_a_key_that_is_missing_is_named(key: str, copy: Bundle, capsys: Capture)
     file = copy.path / "manifest.json"
     manifest = json.loads(file.read_text())
     del manifest[key]
-    file.write_text(json.dumps(manifest))
+    file.write_text(sealed(manifest))
     assert f"bad manifest: {file}; got no {key}. " in refusal(main, [copy.path], capsys)
 
 
@@ -237,7 +238,8 @@ def test_a_manifest_that_makes_no_sense_is_refused(
         "saved_model/../../secret",
         "saved_model/1/../../model.onnx",
         "model.onnx/../../secret",
-        "other.onnx",
+        "saved_model//1",
+        "saved_model\\1",
         "saved_model/\0",
         "",
         ".",
@@ -251,7 +253,7 @@ def test_a_path_that_is_not_of_an_artefact_is_refused(
     rewrite(copy, files={**copy.manifest["files"], name: digest})
     line = refusal(main, [copy.path], capsys)
     assert "bad files in " in line
-    assert f"expected files of the formats, got {name!r}. " in line
+    assert f"expected paths inside it, got {name!r}. " in line
 
 
 JSON: st.SearchStrategy[Any] = st.recursive(
@@ -273,7 +275,7 @@ def test_whatever_a_manifest_holds_is_taken_or_refused_in_one_line(
     manifest = json.loads(json.dumps(small_bundle.manifest))
     inner = manifest if len(where) == 1 else manifest[where[0]]
     inner[where[-1]] = value
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(sealed(manifest))
     # Refused at the latest because there is no other file in this folder.
     with pytest.raises(InputError) as caught:
         Bundle.open(folder).check()
@@ -285,7 +287,7 @@ def test_whatever_a_manifest_holds_is_taken_or_refused_in_one_line(
 def test_what_is_no_bundle_is_named(tmp_path: Path, capsys: Capture) -> None:
     assert "not a bundle: " in refusal(main, [tmp_path], capsys)
     line = refusal(main, [tmp_path / "nowhere"], capsys)
-    assert "expected a folder with manifest.json, made by python -m export, got no folder" in line
+    assert "expected a folder with manifest.json, made by rnn-tf export, got no folder" in line
     (tmp_path / "file").write_text("mine")
     assert "not a bundle: " in refusal(main, [tmp_path / "file"], capsys)
 
@@ -293,7 +295,7 @@ def test_what_is_no_bundle_is_named(tmp_path: Path, capsys: Capture) -> None:
 def test_a_run_without_a_bundle_says_how_to_make_one(small_run: Run, capsys: Capture) -> None:
     line = refusal(main, [small_run.path], capsys)
     assert f"the run has no bundle: {small_run.path}. " in line
-    assert f"Make one with: python -m export {small_run.path}" in line
+    assert f"Make one with: rnn-tf export {small_run.path}" in line
 
 
 def test_an_unfinished_run_has_none(small_run: Run, tmp_path: Path, capsys: Capture) -> None:

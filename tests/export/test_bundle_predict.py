@@ -15,6 +15,7 @@ from commands import Capture, refusal
 
 from export.bundle import Bundle
 from export.predict import main
+from export.sealed import sealed
 from rnn_tf import Run, cli
 from rnn_tf.data import SequenceData
 from rnn_tf.run import PROFILE
@@ -195,7 +196,7 @@ def test_a_bundle_of_an_older_version_answers_without_it(
     (copy.path / PROFILE).unlink()
     manifest = json.loads((copy.path / "manifest.json").read_text())
     del manifest["files"][PROFILE]
-    (copy.path / "manifest.json").write_text(json.dumps(manifest))
+    (copy.path / "manifest.json").write_text(sealed(manifest))
     for answer in expected:
         del answer["unusual"]
     assert answers([copy.path, tmp_path / "x.npy"], capsys) == expected

@@ -68,6 +68,9 @@ def test_a_bundle_holds_the_files_that_its_readme_names(bundle: Bundle) -> None:
         "manifest.json",
         "verification.json",
         "README.md",
+        "data_profile.npz",
+        "example.json",
+        "request.json",
         "model.keras",
         "saved_model",
         "model.tflite",
@@ -143,12 +146,18 @@ def test_two_exports_of_a_run_give_the_same_files(
     again = files(export_run(small_run, tmp_path / "again").path)
     first = files(small_bundle.path)
     assert set(first) == set(again)
+    reports = [json.loads(each["verification.json"]) for each in (first, again)]
+    # Each has the checksum of its own manifest, which has those of the files below.
+    for report in reports:
+        del report["checksum"], report["manifest"]
+    assert reports[0] == reports[1]
     differ = {name for name in first if first[name] != again[name]}
     assert differ <= {
         "model.keras",
         "saved_model/1/saved_model.pb",
         "saved_model/1/fingerprint.pb",
         "manifest.json",
+        "verification.json",
     }
 
 
@@ -207,7 +216,8 @@ def test_only_what_was_asked_for_is_made(
     assert bundle.formats == made
     bundle.check()
     tops = {name.split("/")[0] for name in bundle.manifest["files"]}
-    assert tops == {file_of(name) for name in ("keras", *made)}
+    others = {"README.md", "data_profile.npz", "example.json", "request.json"}
+    assert tops == {file_of(name) for name in ("keras", *made)} | others
     readme = (bundle.path / "README.md").read_text()
     assert ("## ONNX from Python" in readme) == ("onnx" in made)
     assert ("## TFLite from Python" in readme) == ("tflite" in made)
@@ -228,6 +238,9 @@ def test_a_new_bundle_has_nothing_of_the_one_before(small_run: Run, old: Bundle)
     assert set(files(old.path)) == {
         "model.onnx",
         "model.keras",
+        "data_profile.npz",
+        "example.json",
+        "request.json",
         "manifest.json",
         "verification.json",
         "README.md",

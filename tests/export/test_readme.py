@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from export import oracle
 from export.bundle import Bundle
 from export.network import read_model
-from export.runtimes import OracleRuntime, load_keras
+from export.runtimes import load_keras
 from rnn_tf import Run
+from rnn_tf.data import SequenceData
 
 # The formats in the order in which their Python blocks stand.
 PYTHON = ("saved_model", "tflite", "onnx")
@@ -26,36 +30,79 @@ def blocks(bundle: Bundle, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def of_zeros(bundle: Bundle) -> np.ndarray:
-    """What the formulas say of the input of every example: `(classes,)`."""
-    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
-    x = np.zeros((1, bundle.spec.timesteps, bundle.spec.features), np.float32)
-    row: np.ndarray = OracleRuntime(network).predict(x)[0]
-    return row
+def example(bundle: Bundle) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((bundle.path / "example.json").read_text())
+    return values
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PYTHON)
-def test_the_python_of_each_format_runs_as_it_stands(name: str, bundle: Bundle) -> None:
-    code = dict(zip(PYTHON, blocks(bundle, "python"), strict=True))[name]
-    # As a user has it: in the bundle, without this package to fall back on.
+def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """As a user has it: in the bundle, without this package to fall back on."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
-        cwd=bundle.path,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+# --- its example ---
+def test_the_example_is_the_first_of_the_test_split_and_what_the_formulas_say_of_it(
+    bundle: Bundle, mnist: SequenceData
+) -> None:
+    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+    values, x = example(bundle), mnist.test.x[:1]
+    np.testing.assert_array_equal(values["sequence"], x)
+    exact = oracle.probabilities(network, x)
+    np.testing.assert_array_equal(np.float32(values["probabilities"]), np.float32(exact))
+    assert values["label"] == "7"
+    assert 0 < values["tolerance"] < 1e-4
+
+
+def test_the_example_holds_float32_to_the_last_bit(
+    small_bundle: Bundle, small: SequenceData
+) -> None:
+    values = example(small_bundle)
+    assert np.float32(values["sequence"]).tobytes() == small.test.x[:1].tobytes()
+    request = json.loads((small_bundle.path / "request.json").read_text())
+    assert request == {"instances": values["sequence"]}
+
+
+def test_numbers_lie_in_memory_as_the_readme_says(small_bundle: Bundle) -> None:
+    text = (small_bundle.path / "README.md").read_text()
+    assert "`flat[(b * 12 + t) * 2 + f]`: `flat[(b*T + t)*F + f]`" in text
+    x = np.float32(example(small_bundle)["sequence"])
+    flat = np.ascontiguousarray(x).ravel()
+    assert all(flat[(0 * 12 + t) * 2 + f] == x[0, t, f] for t in range(12) for f in range(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PYTHON)
+def test_the_python_of_each_format_runs_as_it_stands(name: str, bundle: Bundle) -> None:
+    code = dict(zip(PYTHON, blocks(bundle, "python"), strict=True))[name]
+    done = run_python(code, bundle.path)
     assert done.returncode == 0, done.stderr
     assert "rnn_tf" not in code
     label, probability = done.stdout.split()
-    expected = of_zeros(bundle)
-    assert label == bundle.spec.labels[int(expected.argmax())]
-    # float32 rounding, as everywhere.
-    assert float(probability) == pytest.approx(expected.max(), abs=1e-5)
+    values = example(bundle)
+    assert label == values["label"]
+    limit = values["tolerance"]
+    assert float(probability) == pytest.approx(max(values["probabilities"][0]), abs=limit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PYTHON)
+def test_the_python_of_each_format_notices_another_answer(name: str, copy: Bundle) -> None:
+    code = dict(zip(PYTHON, blocks(copy, "python"), strict=True))[name]
+    values = example(copy)
+    values["probabilities"][0][0] += 2 * values["tolerance"]
+    (copy.path / "example.json").write_text(json.dumps(values))
+    done = run_python(code, copy.path)
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
 
 
 def test_a_format_is_called_by_the_names_and_shapes_of_the_manifest(bundle: Bundle) -> None:
@@ -143,3 +190,39 @@ def test_the_javascript_is_javascript(bundle: Bundle, tmp_path: Path) -> None:
     command = [shutil.which("node") or "", "--check", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_the_cpp_reads_the_example(bundle: Bundle, tmp_path: Path) -> None:
+    """All but the calls of ONNX Runtime, whose headers no Python package has."""
+    (code,) = blocks(bundle, "cpp")
+    before = code.partition("  Ort::Env env")[0].replace("#include <onnxruntime_cxx_api.h>\n", "")
+    print_all = (
+        '  for (float value : x) std::printf("%.9g ", value);\n'
+        '  for (float value : expected) std::printf("%.9g ", value);\n'
+        '  std::printf("%.9g", tolerance);\n}\n'
+    )
+    (tmp_path / "example.cpp").write_text(before + print_all)
+    program = tmp_path / "example"
+    compiler = [shutil.which("g++") or "", "-std=c++17", "-Wall", "-Werror"]
+    built = subprocess.run(
+        [*compiler, str(tmp_path / "example.cpp"), "-o", str(program)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run(
+        [str(program)], cwd=bundle.path, capture_output=True, text=True, check=True
+    )
+    values = example(bundle)
+    expected = [np.ravel(values[key]) for key in ("sequence", "probabilities", "tolerance")]
+    np.testing.assert_array_equal(
+        np.float32(done.stdout.split()), np.float32(np.concatenate(expected))
+    )
+
+
+def test_microcontrollers_are_told_of(bundle: Bundle) -> None:
+    text = (bundle.path / "README.md").read_text()
+    assert "On a microcontroller: not with TFLite Micro." in text
+    for name, file in (("tflite", "model.tflite"), ("tflite_int8", "model.int8.tflite")):
+        reason = bundle.manifest["formats"][name]["not_for"]["TFLite Micro"]
+        assert f"- `{file}`: {reason}." in text

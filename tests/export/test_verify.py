@@ -38,6 +38,7 @@ from export.check.limits import LEAST_AGREEMENT, MOST_ACCURACY_LOSS, MOST_ROUNDI
 from export.check.questions import Family, families
 from export.formats import onnx_graph, tflite
 from export.formats.format import Options, Runtime
+from export.formats.onnx import with_metadata
 from export.formats.registry import FORMATS as REGISTRY
 from export.formats.registry import file_of
 from export.formats.saved_model import SERVING_VERSION
@@ -171,7 +172,7 @@ def build(name: str, network: Network, folder: Path) -> Runtime:
     """A format, really made from a network, in its real runtime."""
     path = folder / file_of(name)
     if name == "onnx":  # without the converter that it is checked against
-        onnx.save(onnx_graph.build(network, 17), path)
+        onnx.save(with_metadata(onnx_graph.build(network, 17), network), path)
     else:
         REGISTRY[name].write(network, path, Options(raw_input(9, network.spec)))
     return open_file(name, path, network.spec)
@@ -398,21 +399,23 @@ def test_a_backward_direction_that_is_read_forward_is_caught(
     assert any("test split: |dp| from the oracle" in line for line in found)
 
 
-@pytest.mark.parametrize("attribute", ["scan_input_directions", "scan_output_directions"])
-def test_a_scan_in_the_wrong_direction_is_caught(attribute: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+def test_a_scan_in_the_wrong_direction_is_caught(after: bool, tmp_path: Path) -> None:
     """What it reads, or what it has read, put forward where it is backward."""
     network = random_network("gru", "elu", LONG, layers=2, bidirectional=True)
     case = case_of(network, tmp_path)
     model = onnx_graph.build(network, 17)
+    (branch,) = [node for node in model.graph.node if node.op_type == "If"]
     turned = [
-        each
-        for node in model.graph.node
-        for each in node.attribute
-        if each.name == attribute and list(each.ints) == [1]
+        node
+        for attribute in branch.attribute
+        for node in attribute.g.node
+        if node.op_type == "Slice" and ("Scan" in node.input[0]) == after
     ]
-    assert turned
-    for each in turned:
-        each.ints[:] = [0]
+    assert len(turned) == 2 * (1 if after else 2)  # the last layer gives no states to turn back
+    for node in turned:
+        node.op_type = "Identity"
+        del node.input[1:]
     onnx.save(model, tmp_path / "model.onnx")
     wrong = open_file("onnx", tmp_path / "model.onnx", network.spec)
     found = broken(case.verify(onnx=wrong), "onnx")
@@ -760,11 +763,12 @@ def test_a_good_bundle_is_shown_as_a_table(copy: Bundle, capsys: Capture) -> Non
 
 
 def test_json_is_what_is_written_beside_the_bundle(copy: Bundle, capsys: Capture) -> None:
-    copy.verification_file.write_text("{}")
+    copy.write_verification("{}")
     assert main([str(copy.path), "--json"]) == 0
-    out = capsys.readouterr().out
-    assert json.loads(out) == json.loads(copy.verification_file.read_text())
-    found = json.loads(out)
+    found = json.loads(capsys.readouterr().out)
+    written = json.loads(copy.verification_file.read_text())
+    del written["checksum"], written["manifest"]
+    assert found == written
     assert found["passed"] is True
     assert found["limits"] == {
         "accuracy_loss": MOST_ACCURACY_LOSS,
@@ -786,6 +790,7 @@ def put_wrong_weights(bundle: Bundle, name: str = "onnx") -> None:
     build(name, perturbed(network, "dense_bias"), bundle.path)
     manifest = {k: v for k, v in bundle.manifest.items() if k not in ("files", "layout")}
     write_manifest(bundle.path, manifest)
+    Bundle.open(bundle.path).write_verification("{}")
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite", "saved_model"])
@@ -798,7 +803,7 @@ def test_a_wrong_format_is_one_line_and_exit_code_1(
     *progress, line = err.splitlines()
     assert all(other.startswith("verifying: ") for other in progress)
     assert line.startswith(f"failed: {name}, ")
-    assert re.search(r" \(and \d+ more\)\. Make it again with python -m export RUN\.$", line)
+    assert re.search(r" \(and \d+ more\)\. Make it again with: rnn-tf export RUN\.$", line)
     assert len(line) < 200
     assert "  FAILED" in out
     found = json.loads(copy.verification_file.read_text())

@@ -32,7 +32,8 @@ from export.formats import onnx as export_onnx
 from export.formats import onnx_graph
 from export.formats.format import NEWEST_OPSET, OLDEST_OPSET, OPSET
 from export.formats.onnx import OnnxRuntime, by_tf2onnx, check_opset, write
-from export.formats.onnx_graph import MOST_IN_OPERATOR
+from export.formats.onnx_graph import MOST_IN_OPERATOR, MOST_IN_SINGLE
+from export.formats.onnx_nodes import SINGLE
 from export.formats.tf_function import MOST_UNROLLED
 from export.network import INPUT, OUTPUT, Network
 from export.signatures import classify
@@ -163,12 +164,25 @@ def test_nothing_cancels_below_zero() -> None:
     np.testing.assert_allclose(got, exact, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("activation", SINGLE)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("spec", [SPEC, LONG], ids=["short", "long"])
+def test_one_node_for_few_sequences_is_the_function_of_several_for_many(
+    cell: Cell, activation: str, spec: SequenceSpec
+) -> None:
+    network = random_network(cell, activation, spec)
+    few = MOST_IN_SINGLE // network.units
+    assert largest_difference(network, (1, few, few + 1, 2)) <= ROUNDING
+
+
 # --- forms ---
 @pytest.mark.parametrize(
     ("network", "forms"),
     [
         (random_network("simple_rnn", "tanh"), set()),  # fused into its product at any batch
-        (random_network("simple_rnn", "elu"), set()),  # an operator with it is misread by engines
+        # An operator with it is misread by engines; one node for few sequences, several for many.
+        (random_network("simple_rnn", "elu"), {"If"}),
+        (random_network("simple_rnn", "elu", units=MOST_IN_SINGLE + 1), set()),
         (random_network("simple_rnn", "gelu"), set()),  # an operator does not have it
         (random_network("simple_rnn", "tanh", LONG), {"If", "RNN", "Scan"}),
         (random_network("lstm", "tanh"), {"If", "LSTM"}),
@@ -176,13 +190,13 @@ def test_nothing_cancels_below_zero() -> None:
         (random_network("gru", "mish", LONG), {"Scan"}),
         (random_network("gru", "tanh"), {"If", "GRU"}),
         (random_network("simple_rnn", "tanh", layers=2), {"If", "RNN"}),
-        (random_network("simple_rnn", "elu", LONG, layers=2), {"Scan"}),
+        (random_network("simple_rnn", "elu", LONG, layers=2), {"If", "Scan"}),
         (random_network("simple_rnn", "tanh", bidirectional=True), {"If", "RNN"}),
         (
             random_network("lstm", "tanh", LONG, layers=3, bidirectional=True),
             {"If", "LSTM", "Scan"},
         ),
-        (changed(random_network("gru", layers=2), 1, activation="elu"), set()),
+        (changed(random_network("gru", layers=2), 1, activation="elu"), {"If"}),
     ],
 )
 def test_the_form_is_chosen_by_cell_activation_length_and_layers(
