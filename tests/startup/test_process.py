@@ -244,7 +244,7 @@ def test_an_error_while_tensorflow_is_imported_is_seen(command: Command) -> None
 
 # --- what a run says of how it was compiled ---
 @pytest.fixture
-def begun(small_npz: Path, tmp_path: Path) -> Run:
+def begun(tensorflow: None, small_npz: Path, tmp_path: Path) -> Run:
     """A run with a checkpoint, as far as this is read here."""
     from rnn_tf import load
 
@@ -273,6 +273,7 @@ def test_a_damaged_record_is_one_line(begun: Run) -> None:
         compilation.keep(begun)
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_the_first_line_says_when_the_flags_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compilation.describe(TrainConfig()) == ", loops compiled whole"
     monkeypatch.setattr(xla_flags, "_whole_loops", False)
