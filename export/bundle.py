@@ -38,8 +38,6 @@ KEYS = {
     "layout", "model", "spec", "dataset", "metrics", "signatures", "formats", "not_shipped",
     "files", "versions",
 }  # fmt: skip
-
-
 # What lies at the top of a bundle and is checked against the manifest.
 _TOPS = (REFERENCE, PROFILE, *(each.file for each in FORMATS.values()))
 
@@ -88,12 +86,9 @@ class Bundle:
                 got="a folder without it" if path.is_dir() else "no folder",
             )
         manifest = _read_manifest(path / MANIFEST)
-        try:
-            spec = SequenceSpec.from_dict(manifest["spec"])
-            signatures.check_names([each["name"] for each in manifest["signatures"]])
-        except InputError as error:
-            raise InputError(f"bad manifest: {path / MANIFEST}: {error}") from error
-        return cls(path, manifest, spec)
+        with _of_manifest(path / MANIFEST):
+            signatures.check(manifest["signatures"])
+            return cls(path, manifest, SequenceSpec.from_dict(manifest["spec"]))
 
     def artefact(self, name: str) -> Path:
         """Where a format lies, its files checked against the manifest.
@@ -333,7 +328,8 @@ def _read_manifest(file: Path) -> dict[str, Any]:
             got=layout,
             fix="Upgrade this package.",
         )
-    whole: dict[str, Any] = _as_layout_2(manifest)
+    with _of_manifest(file):
+        whole: dict[str, Any] = _as_layout_2(manifest)
     missing = sorted(KEYS - set(whole))
     if missing:
         raise InputError(f"bad manifest: {file}", got=f"no {', '.join(missing)}", fix=AGAIN)
@@ -353,12 +349,27 @@ def _read_manifest(file: Path) -> dict[str, Any]:
 
 
 def _as_layout_2(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a bundle of any layout as layout 2 has it."""
+    """The manifest of a bundle of any layout as layout 2 has it. Raises `InputError` for a bad one.
+
+    Before, there was one question, and one layer that read forward.
+    """
     if manifest.get("layout") != 1 or not isinstance(manifest.get("model"), dict):
         return manifest
-    ends = ("input", "output")
-    rest = {name: value for name, value in manifest.items() if name not in ends}
-    # There was one question, and one layer that read forward.
-    model = {**manifest["model"], "layers": 1, "bidirectional": False}
-    asked = {"name": "classify", **{f"{end}s": [manifest.get(end)] for end in ends}}
-    return {**rest, "model": model, "signatures": [asked]}
+    spec = SequenceSpec.from_dict(manifest.get("spec"))
+    rest = {name: value for name, value in manifest.items() if name not in ("input", "output")}
+    return {
+        **rest,
+        "layout": 2,
+        "model": {**manifest["model"], "layers": 1, "bidirectional": False},
+        "spec": spec.to_dict(),
+        "signatures": [signatures.classify(spec).to_dict()],
+    }
+
+
+@contextlib.contextmanager
+def _of_manifest(file: Path) -> Iterator[None]:
+    """Name the manifest in which something is wrong."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"bad manifest: {file}: {error}") from error

@@ -241,6 +241,13 @@ def _check(network: Network) -> None:
     for layer in network.layers:
         for direction in layer.directions:
             _check_activations(direction)
+    kinds = [[_kind(direction) for direction in layer.directions] for layer in network.layers]
+    if any(set(kind) != {kinds[0][0]} or len(kind) != len(kinds[0]) for kind in kinds):
+        raise InputError(
+            "cannot export the model: layers that differ",
+            expected="the same cell, units, activations and directions in each",
+            got=", then ".join(" and ".join(kind) for kind in kinds),
+        )
     shape = (network.layers[0].forward.inputs, network.dense_kernel.shape[1])
     if shape != (network.spec.features, network.spec.classes):
         raise InputError(
@@ -255,6 +262,12 @@ def _check(network: Network) -> None:
                 got=f"NaN or infinity in {name}",
                 fix="Train it again, with a smaller learning rate.",
             )
+
+
+def _kind(direction: Recurrence) -> str:
+    """`gru(32, tanh, sigmoid)`"""
+    activations = f"{direction.activation}, {direction.recurrent_activation}"
+    return f"{direction.cell}({direction.units}, {activations})"
 
 
 def _check_activations(direction: Recurrence) -> None:

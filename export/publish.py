@@ -184,14 +184,7 @@ def _manifest(
 ) -> dict[str, Any]:
     packages = dict.fromkeys(each for name in details for each in FORMATS[name].packages)
     return {
-        "model": {
-            "cell": network.cell,
-            "units": network.units,
-            "layers": len(network.layers),
-            "bidirectional": network.bidirectional,
-            "activation": network.activation,
-            "parameters": network.parameters,
-        },
+        "model": describe(network),
         "spec": network.spec.to_dict(),
         "dataset": run.config.dataset,
         "metrics": run.metrics,
@@ -202,4 +195,16 @@ def _manifest(
             "rnn-tf": __version__,
             **{name: importlib.metadata.version(name) for name in packages},
         },
+    }
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """What a manifest says of the model itself."""
+    return {
+        "cell": network.cell,
+        "units": network.units,
+        "layers": len(network.layers),
+        "bidirectional": network.bidirectional,
+        "activation": network.activation,
+        "parameters": network.parameters,
     }

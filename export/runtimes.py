@@ -33,11 +33,9 @@ def open_runtime(bundle: Bundle, name: str, threads: int | None = None) -> Runti
 
 def open_file(name: str, path: Path, spec: SequenceSpec, threads: int | None = None) -> Runtime:
     """The runtime of a file of a format, or of `keras`, whatever folder it is in."""
-    return (
-        KerasRuntime(path, spec, threads)
-        if name == "keras"
-        else (FORMATS[name].open(path, spec, threads))
-    )
+    if name == "keras":
+        return KerasRuntime(path, spec, threads)
+    return FORMATS[name].open(path, spec, threads)
 
 
 class OracleRuntime:

@@ -22,6 +22,9 @@ class Tensor:
     axes: tuple[str | int, ...]
     about: str
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "axes": list(self.axes)}
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -32,10 +35,11 @@ class Signature:
     outputs: tuple[Tensor, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         ends = {"inputs": self.inputs, "outputs": self.outputs}
         return {
             "name": self.name,
-            **{end: [vars(tensor) for tensor in tensors] for end, tensors in ends.items()},
+            **{end: [tensor.to_dict() for tensor in tensors] for end, tensors in ends.items()},
         }
 
 
@@ -57,12 +61,16 @@ def classify(spec: SequenceSpec) -> Signature:
 SIGNATURES = {"classify": classify}
 
 
-def check_names(names: list[str]) -> None:
-    """Raise `InputError` for a signature that this version does not know."""
-    for name in names:
-        if name not in SIGNATURES:
+def check(written: object) -> None:
+    """Raise `InputError` unless these are signatures, as `to_dict` gives them, that are known."""
+    known = tuple(SIGNATURES)
+    if not isinstance(written, list) or not all(isinstance(each, dict) for each in written):
+        raise InputError("bad signatures", expected="a list of objects", got=repr(written)[:80])
+    names = [each.get("name") for each in written]
+    for name in names or [None]:
+        if name not in known:
             raise InputError(
                 f"unknown signature {name!r}",
-                expected=f"one of {', '.join(SIGNATURES)}",
+                expected=f"one of {', '.join(known)}",
                 fix="Upgrade this package, or make the bundle again.",
             )

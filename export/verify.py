@@ -31,8 +31,6 @@ from rnn_tf.files.writing import write_text
 
 # What a report calls the trained model in PyTorch, where the bundle has no file for that.
 WITNESS = "pytorch"
-
-
 QUANTIZED = [name for name, each in FORMATS.items() if each.quantized]
 
 # Is given, line by line, what is being done.

@@ -172,7 +172,7 @@ def test_a_newer_format_asks_for_an_upgrade(begun: Run) -> None:
     settings = json.loads((begun.path / "config.json").read_text())
     settings |= {"format": FORMAT + 1, "something_new": True}
     (begun.path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(InputError, match=r"newer version: .*/run; .*got 2\. Upgrade"):
+    with pytest.raises(InputError, match=rf"newer version: .*/run; .*got {FORMAT + 1}\. Upgrade"):
         Run.open(begun.path)
 
 

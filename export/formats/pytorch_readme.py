@@ -129,7 +129,6 @@ def _written_out(manifest: dict[str, Any]) -> list[str]:
         for name, shape in shapes.items()
         if name.startswith(prefix)
     ]
-    ends = [""] + (["_reverse"] if model["bidirectional"] else [])
     return [
         *(line for name in functions for line in _function(name, functions[name])),
         "class Classifier(nn.Module):",
@@ -153,13 +152,13 @@ def _written_out(manifest: dict[str, Any]) -> list[str]:
         "",
         "    def forward(self, states):",
         f"        for layer in range({model['layers']}):",
-        f'            directions = [self.read(states, f"_l{{layer}}")]',
+        '            directions = [self.read(states, f"_l{layer}")]',
         *(
             [
                 '            backward = self.read(states.flip(1), f"_l{layer}_reverse")',
                 "            directions.append(backward.flip(1))",
             ]
-            if len(ends) > 1
+            if model["bidirectional"]
             else []
         ),
         "            states = torch.cat(directions, 2)",

@@ -38,13 +38,12 @@ class Rounded:
 def round_to_int8(network: Network, x: np.ndarray) -> tuple[Network, list[Rounded]]:
     """Round every matrix of a network, calibrated on raw `x` `(n, timesteps, features)`.
 
-    Returns a network that computes with the rounded matrices and takes raw input, not normalized,
-    and the matrices themselves, each kernel before its recurrent kernel, the dense kernel last.
+    Returns a network that computes with the rounded matrices, of normalized input as before, and
+    the matrices themselves, each kernel before its recurrent kernel, the dense kernel last.
     """
-    spec = network.spec
-    x = x[: -(-CALIBRATION_STEPS // spec.timesteps)]
-    frames, matrices, layers = x.astype(np.float64), [], []
-    for layer in network.raw_layers:
+    frames = oracle.normalized(network, x[: -(-CALIBRATION_STEPS // network.spec.timesteps)])
+    matrices, layers = [], []
+    for layer in network.layers:
         final = oracle.final_states(layer, frames)
         states = oracle.layer_states(layer, frames)
         directions = []
@@ -57,11 +56,8 @@ def round_to_int8(network: Network, x: np.ndarray) -> tuple[Network, list[Rounde
         layers.append(Layer(*directions))
         frames = np.concatenate(states, axis=2)
     (dense,), dense_bias = _round([network.dense_kernel], [final], network.dense_bias)
-    rounded_network = Network(
-        spec=replace(spec, normalize=None),
-        layers=tuple(layers),
-        dense_kernel=dense.matrix,
-        dense_bias=dense_bias,
+    rounded_network = replace(
+        network, layers=tuple(layers), dense_kernel=dense.matrix, dense_bias=dense_bias
     )
     return rounded_network, [*matrices, dense]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.model.cells import Cell
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ State = tuple["tf.Tensor", ...]
 Step = Callable[["tf.Tensor", State | None], State]
 
 
-def inference_function(network: Network, *, unroll: bool | None = None) -> Any:
+def inference_function(network: Network, *, unroll: bool | None = None, fold: bool = True) -> Any:
     """The network as a `tf.function`, weights as constants, for SavedModel and the converters.
 
     It maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to a dictionary with
     float32 `probabilities` `(batch, classes)`. `unroll` writes the time steps out, by default as
-    many as are worth it.
+    many as are worth it. `fold` puts the normalization into the weights of the first layer. Weights
+    that are to be rounded are better off without it: features may be of very different size.
     """
     import tensorflow as tf
 
@@ -40,8 +42,8 @@ def inference_function(network: Network, *, unroll: bool | None = None) -> Any:
         autograph=False,
     )
     def function(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
-        *before, last = network.raw_layers
-        frames = sequence
+        *before, last = network.raw_layers if fold else network.layers
+        frames = sequence if fold else _normalized(sequence, spec.normalization)
         for layer in before:
             frames = tf.concat(_read_layer(layer, frames, unroll=unroll, every=True), axis=2)
         state = tf.concat(_read_layer(last, frames, unroll=unroll, every=False), axis=1)
@@ -50,6 +52,12 @@ def inference_function(network: Network, *, unroll: bool | None = None) -> Any:
         return {OUTPUT: tf.nn.softmax(state @ dense_kernel + dense_bias, name=OUTPUT)}
 
     return function
+
+
+def _normalized(sequence: tf.Tensor, normalize: Normalize) -> tf.Tensor:
+    scale, shift = normalize.arrays()
+    scaled = sequence * scale
+    return scaled if shift is None else scaled + shift
 
 
 def _read_layer(layer: Layer, frames: tf.Tensor, *, unroll: bool, every: bool) -> list[tf.Tensor]:
@@ -136,7 +144,7 @@ def _looped(weights: Recurrence, inputs: tf.Tensor, every: bool) -> tf.Tensor:
     return tf.transpose(tf.concat([begun, rest], axis=0), (1, 0, 2))
 
 
-def _activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """An activation of Keras, where needed in a form that TFLite computes well.
 
     Its converter makes log(1 + e^x) of softplus, which is infinite from 89 on; of squareplus
@@ -171,7 +179,7 @@ def _activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
 def _simple_rnn(weights: Recurrence) -> Step:
     import tensorflow as tf
 
-    f = _activation(weights.activation)
+    f = activation(weights.activation)
     u = tf.constant(weights.recurrent_kernel)
 
     def step(x: tf.Tensor, state: State | None) -> State:
@@ -183,7 +191,7 @@ def _simple_rnn(weights: Recurrence) -> Step:
 def _lstm(weights: Recurrence) -> Step:
     import tensorflow as tf
 
-    f, s = _activation(weights.activation), _activation(weights.recurrent_activation)
+    f, s = activation(weights.activation), activation(weights.recurrent_activation)
     u = tf.constant(weights.recurrent_kernel)
 
     def step(x: tf.Tensor, state: State | None) -> State:
@@ -197,7 +205,7 @@ def _lstm(weights: Recurrence) -> Step:
 def _gru(weights: Recurrence) -> Step:
     import tensorflow as tf
 
-    f, s = _activation(weights.activation), _activation(weights.recurrent_activation)
+    f, s = activation(weights.activation), activation(weights.recurrent_activation)
     u, bias = tf.constant(weights.recurrent_kernel), tf.constant(weights.state_bias)
     gates = 2 * weights.units
 

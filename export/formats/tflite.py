@@ -32,7 +32,8 @@ def write(network: Network, path: Path) -> dict[str, Any]:
 
     Raises `CheckFailed` when the model needs more than TFLite's builtin operators.
     """
-    return _save(_convert(network, unroll=network.spec.timesteps <= MOST_UNROLLED), network, path)
+    function = inference_function(network, unroll=network.spec.timesteps <= MOST_UNROLLED)
+    return _save(_convert(function), network, path)
 
 
 def write_int8(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
@@ -45,22 +46,26 @@ def write_int8(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
     stored = {
         each.matrix.T.tobytes(): Stored(each.values.T.copy(), each.scale) for each in matrices
     }
-    model = _convert(rounded, unroll=False)
+    model = _convert(_for_rounding(rounded))
     return _save(store_matrices(model, lambda matrix: stored[matrix.tobytes()]), network, path)
 
 
 def write_float16(network: Network, path: Path) -> dict[str, Any]:
     """Write the network with float16 weights and float32 arithmetic, the time steps as a loop."""
-    model = _convert(network, unroll=False)
+    model = _convert(_for_rounding(network))
     half = store_matrices(model, lambda matrix: Stored(matrix.astype(np.float16)))
     return _save(half, network, path)
 
 
-def _convert(network: Network, *, unroll: bool) -> bytes:
+def _for_rounding(network: Network) -> Any:
+    return inference_function(network, unroll=False, fold=False)
+
+
+def _convert(function: Any) -> bytes:
     import tensorflow as tf
 
     module = tf.Module()
-    module.serving_default = inference_function(network, unroll=unroll)
+    module.serving_default = function
     concrete = module.serving_default.get_concrete_function()
     with stderr.muted():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)

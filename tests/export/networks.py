@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.check import limits
+from export.formats.tf_function import MOST_UNROLLED
 from export.network import Layer, Network, Recurrence
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.model.cells import CELLS, Cell
+
+if TYPE_CHECKING:
+    import keras
 
 # No two sizes alike, so that no transposition goes unnoticed; labels of all kinds.
 SPEC = SequenceSpec(
@@ -18,7 +24,18 @@ SPEC = SequenceSpec(
 LONG = replace(SPEC, timesteps=70)
 # Features of different size: g, degrees, and a pressure far from zero.
 UNITS_OF_MEASURE = Normalize((1.0, 0.2, 0.002), (0.0, -4.0, -202.65), "standard")
+# How near an answer to them is in float32, where 202.65 has 2e-5 of rounding: 1e-6 seen. It is the
+# limit that verification has for every bundle.
+FAR_FROM_ZERO = limits.MOST_DIFFERENCE
 UNITS = 5
+# Options of `random_network`, by what they make: each has what the ones before do not.
+STACKS: dict[str, dict[str, Any]] = {
+    "2 layers": {"layers": 2},
+    "both ways": {"bidirectional": True, "activation": "elu"},
+    "3 layers both ways": {"layers": 3, "bidirectional": True},
+}
+# On both sides of the length from which on files have loops.
+LENGTHS = (MOST_UNROLLED, MOST_UNROLLED + 1)
 
 
 def random_network(
@@ -59,6 +76,17 @@ def random_network(
     )
 
 
+def stacked_network(
+    cell: Cell,
+    stack: str,
+    timesteps: int = SPEC.timesteps,
+    normalize: Normalize | None = SPEC.normalize,
+) -> Network:
+    """One of `STACKS`."""
+    spec = replace(SPEC, timesteps=timesteps, normalize=normalize)
+    return random_network(cell, spec=spec, **STACKS[stack])
+
+
 def one_number_network(activation: str, slope: float) -> Network:
     """A number `x` in, softmax of `(slope * activation(x), 0)` out: the activation laid bare."""
     one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
@@ -77,6 +105,36 @@ def changed(network: Network, layer: int = 0, backward: bool = False, **change: 
     direction = replace(getattr(layers[layer], name), **change)
     layers[layer] = replace(layers[layer], **{name: direction})
     return replace(network, layers=tuple(layers))
+
+
+def with_array(network: Network, name: str, array: np.ndarray) -> Network:
+    """The network with another array in the place of one, named as in `Network.arrays`."""
+    *where, field = name.split(" ")
+    if not where:
+        return replace(network, **{field: array})
+    _, number, direction = where
+    return changed(network, int(number) - 1, direction == "backward", **{field: array})
+
+
+def in_keras(network: Network, dtype: str = "float32") -> keras.Sequential:
+    """The network as the Keras model, for normalized input, that it could have been read from."""
+    import keras
+
+    spec, last = network.spec, network.layers[-1]
+    model = keras.Sequential([keras.Input((spec.timesteps, spec.features), dtype=dtype)])
+    for layer in network.layers:
+        weights = layer.forward
+        options = {"activation": weights.activation, "return_sequences": layer is not last}
+        if weights.cell != "simple_rnn":
+            options["recurrent_activation"] = weights.recurrent_activation
+        kind = getattr(keras.layers, CELLS[weights.cell].keras_layer)
+        recurrent = kind(weights.units, dtype=dtype, **options)
+        if layer.backward is not None:
+            recurrent = keras.layers.Bidirectional(recurrent, dtype=dtype)
+        model.add(recurrent)
+    model.add(keras.layers.Dense(spec.classes, activation="softmax", dtype=dtype))
+    model.set_weights(list(network.arrays.values()))
+    return model
 
 
 def raw_input(examples: int, spec: SequenceSpec = SPEC) -> np.ndarray:

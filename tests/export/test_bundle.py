@@ -210,8 +210,14 @@ def test_a_newer_layout_is_named(layout: object, copy: Bundle, capsys: Capture) 
         ({"files": {"model.onnx": 7}}, "bad files in "),
         ({"files": {}}, "got no file of keras"),
         ({"files": {"model.keras": "0" * 64}}, "is not the file that was verified"),
-        ({"spec": []}, "the specification has other keys"),
+        ({"spec": []}, "bad specification; expected an object, got list"),
         ({"spec": {"timesteps": 28}}, "the specification has other keys"),
+        ({"signatures": [{"name": "step"}]}, "unknown signature 'step'; expected one of classify"),
+        ({"signatures": [{"name": ["classify"]}]}, "unknown signature ['classify']"),
+        ({"signatures": [{}]}, "unknown signature None"),
+        ({"signatures": []}, "unknown signature None"),
+        ({"signatures": ["classify"]}, "bad signatures; expected a list of objects, got ['cl"),
+        ({"signatures": {"classify": {}}}, "bad signatures; expected a list of objects, got {"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(

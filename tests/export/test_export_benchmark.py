@@ -14,20 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Capture, failure, refusal
-from networks import SPEC, random_network, raw_input
+from networks import SPEC, in_keras, random_network, raw_input
 from PIL import Image
 
 from export import benchmark, peers
 from export.benchmark import BATCHES, Measured, Worker, call_times, main, ratios, table
 from export.bundle import Bundle, write_manifest
 from export.runtimes import OracleRuntime
-from rnn_tf import TrainConfig
 from rnn_tf.config import Cell
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed, InputError
-from rnn_tf.model.classifier import build_model
-
-ARRAYS = ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias")
 
 # PyTorch's compiler and exporter warn of what they do themselves.
 IGNORE_WARNINGS = pytest.mark.filterwarnings("ignore")
@@ -36,10 +32,7 @@ IGNORE_WARNINGS = pytest.mark.filterwarnings("ignore")
 def bundle_of(cell: Cell, activation: str, folder: Path) -> tuple[Bundle, OracleRuntime]:
     """The part of a bundle that peers read: the Keras model, and a manifest that vouches for it."""
     network = random_network(cell, activation)
-    config = TrainConfig(cell=cell, units=network.units, activation=activation)
-    model = build_model(config, SPEC)
-    model.set_weights([getattr(network, name) for name in ARRAYS])
-    model.save(folder / "model.keras")
+    in_keras(network).save(folder / "model.keras")
     write_manifest(folder, {})
     manifest = {**json.loads((folder / "manifest.json").read_text()), "formats": {}}
     return Bundle(folder, manifest, SPEC), OracleRuntime(network)

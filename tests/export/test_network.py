@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
-from networks import SPEC, UNITS, random_network, raw_input
+from networks import (
+    FAR_FROM_ZERO,
+    SPEC,
+    STACKS,
+    UNITS,
+    UNITS_OF_MEASURE,
+    in_keras,
+    random_network,
+    raw_input,
+    stacked_network,
+)
 
-from export.formats.tf_function import MOST_UNROLLED, inference_function
+from export import oracle
+from export.formats.tf_function import MOST_UNROLLED, STEPS_A_TURN, inference_function
 from export.network import OUTPUT, Network, read_model
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import InputError
-from rnn_tf.model.cells import CELLS
+from rnn_tf.model.cells import CELLS, Cell
 from rnn_tf.model.classifier import build_model
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -45,23 +57,41 @@ def answer(network: Network, x: np.ndarray, *, unroll: bool | None = None) -> np
 # --- what is read ---
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_twin_has_the_weights_of_the_model(cell: str, precision: str) -> None:
+def test_the_network_has_the_weights_of_the_model(cell: Cell, precision: str) -> None:
     model = model_of(cell, precision)
     network = read_model(model, SPEC)
-    arrays = (
-        network.kernel, network.recurrent_kernel, network.bias, network.dense_kernel, network.dense_bias
-    )  # fmt: skip
-    for array, weight in zip(arrays, model.get_weights(), strict=True):
+    for array, weight in zip(network.arrays.values(), model.get_weights(), strict=True):
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, weight)
     assert (network.cell, network.units, network.parameters) == (cell, UNITS, model.count_params())
     assert network.spec == SPEC
+    assert (len(network.layers), network.bidirectional) == (1, False)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_layer_and_direction_is_read_into_its_place(cell: Cell, stack: str) -> None:
+    network = stacked_network(cell, stack)
+    model = in_keras(network)
+    found = read_model(model, network.spec)
+    assert list(found.arrays) == list(network.arrays)
+    for name, array in network.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+    assert [layer.width for layer in found.layers] == [layer.width for layer in network.layers]
+    assert found.bidirectional == network.bidirectional
+    assert found.activation == network.activation
+    assert found.parameters == model.count_params()
+    # Keras names both directions alike, so that only what they compute tells them apart.
+    x = raw_input(9, network.spec)
+    expected = np.asarray(model(network.spec.normalization(x)))
+    # float32 rounding: 1e-7 seen.
+    np.testing.assert_allclose(oracle.probabilities(found, x), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_twin_computes_in_float32_whatever_the_model_was_trained_in(
-    cell: str, precision: str
+def test_the_network_computes_in_float32_whatever_the_model_was_trained_in(
+    cell: Cell, precision: str
 ) -> None:
     x = raw_input(9)
     network = read_model(model_of(cell, precision), SPEC)
@@ -85,17 +115,36 @@ def test_dropout_is_for_training_only_and_no_obstacle() -> None:
 
 def test_the_scale_goes_into_the_kernel() -> None:
     network = random_network("lstm", spec=replace(SPEC, normalize=Normalize((1 / 255,))))
+    raw, trained = network.raw_layers[0].forward, network.layers[0].forward
     # One rounding to float32 each: half of 2**-23.
-    np.testing.assert_allclose(network.raw_kernel, network.kernel / 255.0, rtol=6e-8)
-    assert network.raw_kernel.dtype == np.float32
+    np.testing.assert_allclose(raw.kernel, trained.kernel / 255.0, rtol=6e-8)
+    assert raw.kernel.dtype == np.float32
+    np.testing.assert_array_equal(raw.bias, trained.bias)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_bias_of_the_input_is_one_row(cell: str) -> None:
-    network = read_model(model_of(cell), SPEC)
-    assert network.input_bias.shape == (network.kernel.shape[1],)
+def test_scale_and_shift_go_into_the_first_layer_both_ways_and_no_other(cell: Cell) -> None:
+    network = stacked_network(cell, "3 layers both ways", normalize=UNITS_OF_MEASURE)
+    scale, shift = np.array([1.0, 0.2, 0.002]), np.array([0.0, -4.0, -202.65])
+    first, *others = network.raw_layers
+    assert others == list(network.layers[1:])
+    for raw, trained in zip(first.directions, network.layers[0].directions, strict=True):
+        kernel = trained.kernel.astype(np.float64)
+        # One rounding to float32 each: half of 2**-23.
+        np.testing.assert_allclose(raw.kernel, scale[:, None] * kernel, rtol=6e-8)
+        np.testing.assert_allclose(raw.input_bias, trained.input_bias + shift @ kernel, rtol=6e-8)
+        assert (raw.kernel.dtype, raw.bias.dtype) == (np.float32, np.float32)
+        # What stands beside the state reads no input.
+        np.testing.assert_array_equal(raw.state_bias, trained.state_bias)
+        np.testing.assert_array_equal(raw.recurrent_kernel, trained.recurrent_kernel)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_bias_of_the_input_is_one_row(cell: Cell) -> None:
+    weights = read_model(model_of(cell), SPEC).layers[0].forward
+    assert weights.input_bias.shape == (weights.kernel.shape[1],)
     np.testing.assert_array_equal(
-        network.input_bias, network.bias.reshape(-1)[: len(network.input_bias)]
+        weights.input_bias, weights.bias.reshape(-1)[: len(weights.input_bias)]
     )
 
 
@@ -110,24 +159,25 @@ def stack(first: str) -> list[keras.layers.Layer]:
     return {
         "Conv1D": [layers.Conv1D(2, 3), layers.LSTM(UNITS), softmax()],
         "Masking": [layers.Masking(), layers.GRU(UNITS), softmax()],
-        "Bidirectional": [layers.Bidirectional(layers.LSTM(UNITS)), softmax()],
+        "TimeDistributed": [layers.TimeDistributed(layers.Dense(2)), layers.GRU(UNITS), softmax()],
         "Dropout": [layers.LSTM(UNITS), layers.Dropout(0.5), softmax()],
     }[first]
 
 
-@pytest.mark.parametrize("name", ["Conv1D", "Masking", "Bidirectional", "Dropout"])
+@pytest.mark.parametrize("name", ["Conv1D", "Masking", "TimeDistributed", "Dropout"])
 def test_an_unsupported_layer_is_named(name: str) -> None:
-    expected = "expected one of SimpleRNN, LSTM, GRU, then Dense, got"
+    expected = "expected one or more of SimpleRNN, LSTM, GRU, Bidirectional, then Dense, got"
     refuse(
         sequential(*stack(name)), f"^cannot export the model: unsupported layer: {name}; {expected}"
     )
 
 
 def test_supported_layers_in_another_order_are_listed() -> None:
-    lstm, gru = keras.layers.LSTM(UNITS, return_sequences=True), keras.layers.GRU(UNITS)
-    refuse(sequential(lstm, gru, softmax()), r"unsupported layers; .*, got LSTM, GRU, Dense$")
+    dense = keras.layers.Dense(4)
+    refuse(sequential(dense, keras.layers.GRU(UNITS), softmax()), r"got Dense, GRU, Dense$")
     refuse(sequential(keras.layers.LSTM(UNITS)), r"unsupported layers; .*, got LSTM$")
     refuse(sequential(keras.layers.GRU(UNITS), softmax(), softmax()), r"got GRU, Dense, Dense$")
+    refuse(sequential(softmax()), r"unsupported layers; .*, got Dense$")
 
 
 @pytest.mark.parametrize(
@@ -148,6 +198,108 @@ def test_an_option_that_changes_the_formula_is_named(cell: str, option: str, val
     )
     refuse(
         model, rf"^cannot export the model: {cell}\({option}\); expected {not value}, got {value}"
+    )
+
+
+def test_every_layer_but_the_last_gives_its_state_after_each_step() -> None:
+    """Keras would refuse to call it, but reads it."""
+    first = keras.layers.GRU(UNITS, return_sequences=True)
+    last = keras.layers.LSTM(UNITS, return_sequences=True)
+    refuse(
+        sequential(first, last, softmax()),
+        r"^cannot export the model: LSTM\(return_sequences\); expected False, got True$",
+    )
+
+
+def bidirectional(
+    forward: keras.layers.Layer, backward: keras.layers.Layer | None = None, **options: object
+) -> keras.layers.Layer:
+    return keras.layers.Bidirectional(forward, backward_layer=backward, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        *(
+            (
+                lambda merge=merge: bidirectional(keras.layers.GRU(UNITS), merge_mode=merge),
+                rf"Bidirectional\(merge_mode\); expected concat, got {merge}",
+            )
+            for merge in ("sum", "mul", "ave")
+        ),
+        (
+            lambda: bidirectional(
+                keras.layers.GRU(UNITS, go_backwards=True), keras.layers.GRU(UNITS)
+            ),
+            r"GRU\(go_backwards\); expected False, got True",
+        ),
+        (
+            lambda: bidirectional(keras.layers.LSTM(UNITS, use_bias=False)),
+            r"LSTM\(use_bias\); expected True, got False",
+        ),
+        (
+            lambda: bidirectional(
+                keras.layers.GRU(UNITS),
+                keras.layers.GRU(UNITS, go_backwards=True, reset_after=False),
+            ),
+            r"GRU\(reset_after\); expected True, got False",
+        ),
+        (
+            lambda: bidirectional(keras.layers.SimpleRNN(UNITS, return_sequences=True)),
+            r"SimpleRNN\(return_sequences\); expected False, got True",
+        ),
+        (
+            lambda: bidirectional(
+                keras.layers.RNN([keras.layers.GRUCell(UNITS), keras.layers.GRUCell(UNITS)])
+            ),
+            r"Bidirectional; expected one of SimpleRNN, LSTM, GRU, got RNN",
+        ),
+    ],
+    ids=["sum", "mul", "ave", "turned round", "no bias", "reset", "every step", "of cells"],
+)
+def test_an_option_of_bidirectional_that_changes_the_formula_is_named(
+    make: Callable[[], keras.layers.Layer], message: str
+) -> None:
+    refuse(sequential(make(), softmax()), rf"^cannot export the model: {message}$")
+
+
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (
+            lambda: [keras.layers.LSTM(5, return_sequences=True), keras.layers.GRU(5)],
+            "lstm(5, tanh, sigmoid), then gru(5, tanh, sigmoid)",
+        ),
+        (
+            lambda: [keras.layers.SimpleRNN(6, return_sequences=True), keras.layers.SimpleRNN(5)],
+            "simple_rnn(6, tanh, linear), then simple_rnn(5, tanh, linear)",
+        ),
+        (
+            lambda: [keras.layers.GRU(5, return_sequences=True), keras.layers.GRU(5, "relu")],
+            "gru(5, tanh, sigmoid), then gru(5, relu, sigmoid)",
+        ),
+        (
+            lambda: [
+                bidirectional(keras.layers.GRU(5, return_sequences=True)), keras.layers.GRU(5),
+            ],
+            "gru(5, tanh, sigmoid) and gru(5, tanh, sigmoid), then gru(5, tanh, sigmoid)",
+        ),
+        (
+            lambda: [
+                bidirectional(keras.layers.GRU(5), keras.layers.LSTM(5, go_backwards=True)),
+            ],
+            "gru(5, tanh, sigmoid) and lstm(5, tanh, sigmoid)",
+        ),
+    ],
+    ids=["cells", "units", "activations", "directions", "both ways"],
+)  # fmt: skip
+def test_layers_that_differ_are_listed(
+    make: Callable[[], list[keras.layers.Layer]], got: str
+) -> None:
+    expected = "expected the same cell, units, activations and directions in each, got "
+    refuse(
+        sequential(*make(), softmax()),
+        f"^cannot export the model: layers that differ; {expected}{re.escape(got)}$",
     )
 
 
@@ -189,17 +341,15 @@ def test_a_specification_of_other_sizes_is_refused() -> None:
             read_model(model_of("gru"), spec)
 
 
-@pytest.mark.parametrize(
-    ("index", "name"),
-    list(enumerate(["kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias"])),
-)
+@pytest.mark.parametrize("name", random_network("lstm", layers=2, bidirectional=True).arrays)
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_weights_that_are_not_finite_are_refused(index: int, name: str, value: float) -> None:
-    model = model_of("lstm")
-    weights = model.get_weights()
-    weights[index].flat[1] = value
-    model.set_weights(weights)
-    refuse(model, f"weights that are not finite; got NaN or infinity in {name}. Train it again")
+def test_weights_that_are_not_finite_are_refused(name: str, value: float) -> None:
+    network = random_network("lstm", layers=2, bidirectional=True)
+    network.arrays[name].flat[1] = value
+    refuse(
+        in_keras(network),
+        f"weights that are not finite; got NaN or infinity in {name}. Train it again",
+    )
 
 
 # --- the TensorFlow function ---
@@ -226,6 +376,43 @@ def test_the_function_has_one_input_and_no_variables(cell: str, unroll: bool) ->
     (sequence,) = concrete.inputs
     assert sequence.shape.as_list() == [None, SPEC.timesteps, SPEC.features]
     assert concrete.structured_outputs[OUTPUT].shape.as_list() == [None, SPEC.classes]
+
+
+# Around a turn of the loop, around two of them, and around what is written out by itself.
+AROUND_A_TURN = [turns * STEPS_A_TURN + more for turns in (1, 2) for more in (-1, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "stack", "timesteps"),
+    [
+        *(("simple_rnn", "2 layers", timesteps) for timesteps in (1, 2, *AROUND_A_TURN, 97)),
+        ("lstm", "2 layers", 65),
+        ("gru", "2 layers", 65),
+        ("simple_rnn", "3 layers both ways", 97),
+        ("lstm", "both ways", 65),
+        ("gru", "both ways", 65),
+    ],
+)
+def test_a_loop_reads_stacks_of_any_length_as_the_oracle_does(
+    cell: Cell, stack: str, timesteps: int
+) -> None:
+    network = stacked_network(cell, stack, timesteps)
+    looped = inference_function(network, unroll=False)
+    for batch in (1, 9):
+        x = raw_input(batch, network.spec)
+        found = looped(x)[OUTPUT].numpy()
+        # float32 rounding, as everywhere.
+        np.testing.assert_allclose(found, oracle.probabilities(network, x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_normalization_may_stay_outside_the_weights(unroll: bool) -> None:
+    network = stacked_network("gru", "2 layers", normalize=UNITS_OF_MEASURE)
+    function = inference_function(network, unroll=unroll, fold=False)
+    x = raw_input(9, network.spec)
+    np.testing.assert_allclose(
+        function(x)[OUTPUT].numpy(), oracle.probabilities(network, x), rtol=0, atol=FAR_FROM_ZERO
+    )
 
 
 def loops(timesteps: int, unroll: bool | None = None) -> bool:

@@ -16,10 +16,11 @@ import pytest
 from commands import Capture, Command, failure, refusal
 
 from export import __main__ as command_line
-from export import verify
-from export.bundle import ARTEFACTS, Bundle
+from export.bundle import LAYOUT, Bundle
+from export.check import limits
 from export.formats import onnx as onnx_export
 from export.formats import tflite
+from export.formats.registry import file_of
 from export.network import Network, read_model
 from export.publish import Quantize, export_run
 from export.runtimes import OracleRuntime, load_keras, open_runtime
@@ -28,6 +29,7 @@ from rnn_tf import Run, TrainConfig, __version__, train
 from rnn_tf.config import Cell, Precision
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import CheckFailed, InputError
+from rnn_tf.run import FORMAT
 
 main = command_line.main
 
@@ -75,10 +77,12 @@ def test_a_bundle_holds_the_files_that_its_readme_names(bundle: Bundle) -> None:
 def test_the_manifest_says_what_a_caller_needs(bundle: Bundle, run: Run) -> None:
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert manifest == bundle.manifest
-    assert manifest["layout"] == 1
+    assert manifest["layout"] == LAYOUT == 2
     assert manifest["model"] == {
         "cell": "simple_rnn",
         "units": 32,
+        "layers": 1,
+        "bidirectional": False,
         "activation": "elu",
         "parameters": 2_282,
     }
@@ -87,14 +91,13 @@ def test_the_manifest_says_what_a_caller_needs(bundle: Bundle, run: Run) -> None
     assert bundle.spec == run.spec
     assert manifest["dataset"] == "mnist"
     assert manifest["metrics"] == run.metrics
-    assert manifest["input"]["name"] == "sequence"
-    assert manifest["input"]["dtype"] == "float32"
-    assert manifest["input"]["shape"] == [None, 28, 28]
-    assert manifest["output"] == {
-        "name": "probabilities",
-        "dtype": "float32",
-        "shape": [None, 10],
-    }
+    (classify,) = manifest["signatures"]
+    assert classify["name"] == "classify"
+    (given,), (answer,) = classify["inputs"], classify["outputs"]
+    assert (given["name"], given["dtype"]) == ("sequence", "float32")
+    assert given["axes"] == ["batch", 28, 28]
+    assert (answer["name"], answer["dtype"]) == ("probabilities", "float32")
+    assert answer["axes"] == ["batch", 10]
     assert list(manifest["formats"]) == ["saved_model", "tflite", "tflite_int8", "onnx"]
     assert manifest["formats"]["onnx"]["opset"] == 17
     assert manifest["not_shipped"] == {}
@@ -200,7 +203,7 @@ def test_only_what_was_asked_for_is_made(
     assert bundle.formats == made
     bundle.check()
     tops = {name.split("/")[0] for name in bundle.manifest["files"]}
-    assert tops == {ARTEFACTS[name] for name in ("keras", *made)}
+    assert tops == {file_of(name) for name in ("keras", *made)}
     readme = (bundle.path / "README.md").read_text()
     assert ("## ONNX from Python" in readme) == ("onnx" in made)
     assert ("## TFLite from Python" in readme) == ("tflite" in made)
@@ -240,7 +243,7 @@ def test_a_quantized_format_that_is_worse_is_not_shipped(
     limit: str, value: float, reason: str, run_copy: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real figures, against a limit that they do not keep."""
-    monkeypatch.setattr(verify, limit, value)
+    monkeypatch.setattr(limits, limit, value)
     said: list[str] = []
     bundle = export_run(run_copy, formats=("tflite",), say=said.append)
     assert bundle.formats == ["tflite"]
@@ -367,7 +370,7 @@ def test_an_unfinished_run_is_refused(small_run: Run, tmp_path: Path, capsys: Ca
 
 def test_a_run_of_a_newer_version_is_refused(run_copy: Run, capsys: Capture) -> None:
     file = run_copy.path / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": FORMAT + 1}))
     assert "the run was made by a newer version: " in refusal(main, [run_copy.path], capsys)
 
 
@@ -379,13 +382,13 @@ Layers = Callable[[], list[keras.Layer]]
     [
         (
             lambda: [keras.layers.Conv1D(8, 3), keras.layers.SimpleRNN(8)],
-            "unsupported layer: Conv1D; expected one of SimpleRNN, LSTM, GRU, then Dense, "
-            "got Conv1D, SimpleRNN, Dense",
+            "unsupported layer: Conv1D; expected one or more of SimpleRNN, LSTM, GRU, "
+            "Bidirectional, then Dense, got Conv1D, SimpleRNN, Dense",
         ),
         (
-            lambda: [keras.layers.SimpleRNN(8, return_sequences=True), keras.layers.SimpleRNN(8)],
-            "unsupported layers; expected one of SimpleRNN, LSTM, GRU, then Dense, "
-            "got SimpleRNN, SimpleRNN, Dense",
+            lambda: [keras.layers.SimpleRNN(8, return_sequences=True), keras.layers.LSTM(8)],
+            "layers that differ; expected the same cell, units, activations and directions in "
+            "each, got simple_rnn(8, tanh, linear), then lstm(8, tanh, sigmoid)",
         ),
         (
             lambda: [keras.layers.SimpleRNN(8, go_backwards=True)],
@@ -408,10 +411,15 @@ def test_a_model_that_cannot_be_exported_is_one_line(
 def test_a_model_of_another_size_than_the_run_says_is_refused(
     run_copy: Run, capsys: Capture
 ) -> None:
-    recurrent, softmax = keras.layers.SimpleRNN(9), keras.layers.Dense(3, activation="softmax")
-    keras.Sequential([keras.Input((12, 2)), recurrent, softmax]).save(run_copy.model_file)
-    line = refusal(main, [run_copy.path], capsys)
-    assert f"not the model that config.json describes: {run_copy.model_file}" in line
+    for layers in (
+        [keras.layers.SimpleRNN(9)],
+        [keras.layers.SimpleRNN(8, return_sequences=True), keras.layers.SimpleRNN(8)],
+        [keras.layers.Bidirectional(keras.layers.SimpleRNN(8))],
+    ):
+        softmax = keras.layers.Dense(3, activation="softmax")
+        keras.Sequential([keras.Input((12, 2)), *layers, softmax]).save(run_copy.model_file)
+        line = refusal(main, [run_copy.path], capsys)
+        assert f"not the model that config.json describes: {run_copy.model_file}" in line
 
 
 def test_weights_that_are_not_finite_are_refused(run_copy: Run, capsys: Capture) -> None:
@@ -419,7 +427,10 @@ def test_weights_that_are_not_finite_are_refused(run_copy: Run, capsys: Capture)
     model.set_weights([weight * np.nan for weight in model.get_weights()])
     model.save(run_copy.model_file)
     line = refusal(main, [run_copy.path], capsys)
-    assert "weights that are not finite; got NaN or infinity in kernel. Train it again" in line
+    assert (
+        "weights that are not finite; got NaN or infinity in layer 1 forward kernel. Train it again"
+        in line
+    )
 
 
 def test_a_damaged_model_file_is_refused(run_copy: Run, capsys: Capture) -> None:

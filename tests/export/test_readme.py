@@ -18,7 +18,7 @@ from export.runtimes import OracleRuntime, load_keras
 from rnn_tf import Run
 
 # The formats in the order in which their Python blocks stand.
-PYTHON = ("onnx", "tflite", "saved_model")
+PYTHON = ("saved_model", "tflite", "onnx")
 
 
 def blocks(bundle: Bundle, language: str) -> list[str]:
@@ -59,13 +59,14 @@ def test_the_python_of_each_format_runs_as_it_stands(name: str, bundle: Bundle) 
 
 
 def test_a_format_is_called_by_the_names_and_shapes_of_the_manifest(bundle: Bundle) -> None:
-    given, answer = bundle.manifest["input"], bundle.manifest["output"]
-    _, timesteps, features = given["shape"]
+    (signature,) = bundle.manifest["signatures"]
+    (given,), (answer,) = signature["inputs"], signature["outputs"]
+    _, timesteps, features = given["axes"]
     (cpp,), (javascript,) = blocks(bundle, "cpp"), blocks(bundle, "javascript")
     assert f'inputs[] = {{"{given["name"]}"}}' in cpp
     assert f'outputs[] = {{"{answer["name"]}"}}' in cpp
     assert f"shape = {{1, {timesteps}, {features}}}" in cpp
-    assert f"i < {answer['shape'][1]};" in cpp
+    assert f"i < {answer['axes'][1]};" in cpp
     assert '"model.onnx"' in cpp
     assert f'{given["name"]}: new ort.Tensor("float32", x, [1, {timesteps}, {features}])' in (
         javascript

@@ -14,51 +14,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from networks import SPEC, random_network, raw_input
+from networks import SPEC, in_keras, random_network, raw_input
 
 from export import oracle
-from export.bundle import ARTEFACTS, Bundle
-from export.formats import onnx, saved_model, tflite
-from export.runtimes import RUNTIMES, LiteRuntime, OracleRuntime, as_input, open_runtime
-from rnn_tf.config import TrainConfig
+from export.bundle import Bundle
+from export.formats.format import Options, as_input
+from export.formats.registry import FORMATS, file_of
+from export.formats.tflite import LiteRuntime
+from export.runtimes import OracleRuntime, open_file, open_runtime
 from rnn_tf.errors import InputError
-from rnn_tf.model.classifier import build_model
 
-TWIN = random_network("gru")
+NETWORK = random_network("gru")
 SHAPE = (2, SPEC.timesteps, SPEC.features)
 # float32 rounding, 8 bits and 11 bits a weight: as in test_tflite.py.
-LIMITS = dict.fromkeys(RUNTIMES, 1e-6) | {"tflite_int8": 3e-3, "tflite_float16": 5e-4}
+LIMITS = dict.fromkeys(("keras", *FORMATS), 1e-6) | {"tflite_int8": 3e-3, "tflite_float16": 5e-4}
 WITH_TORCH = all(map(importlib.util.find_spec, ("torch", "safetensors")))
-NAMES = [name for name in RUNTIMES if name != "torch" or WITH_TORCH]
+NAMES = [name for name in LIMITS if name != "torch" or WITH_TORCH]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network in every format."""
     folder = tmp_path_factory.mktemp("runtimes")
-    model = build_model(TrainConfig(cell="gru", units=TWIN.units), SPEC)
-    model.set_weights(
-        [TWIN.kernel, TWIN.recurrent_kernel, TWIN.bias, TWIN.dense_kernel, TWIN.dense_bias]
-    )
-    model.save(folder / ARTEFACTS["keras"])
-    saved_model.write(TWIN, folder / ARTEFACTS["saved_model"])
-    tflite.write(TWIN, folder / ARTEFACTS["tflite"])
-    tflite.write_int8(TWIN, folder / ARTEFACTS["tflite_int8"], raw_input(200))
-    tflite.write_float16(TWIN, folder / ARTEFACTS["tflite_float16"])
-    onnx.write(TWIN, folder / ARTEFACTS["onnx"], raw_input(10))
-    if WITH_TORCH:
-        from export.formats import pytorch
-
-        pytorch.write(TWIN, folder / ARTEFACTS["torch"])
+    in_keras(NETWORK).save(folder / file_of("keras"))
+    options = Options(raw_input(200))
+    for name in NAMES:
+        if name != "keras":
+            FORMATS[name].write(NETWORK, folder / file_of(name), options)
     return folder
 
 
 # --- the same call for all ---
 @pytest.mark.parametrize("name", NAMES)
 def test_every_runtime_answers_as_the_oracle_does(name: str, folder: Path) -> None:
-    runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
+    runtime = open_file(name, folder / file_of(name), SPEC)
     x = raw_input(64)
-    exact = OracleRuntime(TWIN).predict(x)
+    exact = OracleRuntime(NETWORK).predict(x)
     for batch in (1, 7, 64, 2):
         got = runtime.predict(x[:batch])
         assert (got.shape, got.dtype) == ((batch, SPEC.classes), np.float32)
@@ -67,7 +58,7 @@ def test_every_runtime_answers_as_the_oracle_does(name: str, folder: Path) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> None:
-    runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
+    runtime = open_file(name, folder / file_of(name), SPEC)
     first = runtime.predict(raw_input(2)[:1])
     kept = first.copy()
     runtime.predict(raw_input(2)[1:])
@@ -76,7 +67,7 @@ def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_runtime_refuses_what_is_not_a_sequence(name: str, folder: Path) -> None:
-    runtime = RUNTIMES[name](folder / ARTEFACTS[name], SPEC, 1)
+    runtime = open_file(name, folder / file_of(name), SPEC)
     with pytest.raises(InputError, match=r"^the input does not fit the model"):
         runtime.predict(np.zeros((2, SPEC.timesteps + 1, SPEC.features), np.float32))
     with pytest.raises(InputError, match=r"^the input is not finite"):
@@ -85,7 +76,9 @@ def test_every_runtime_refuses_what_is_not_a_sequence(name: str, folder: Path) -
 
 def test_the_oracle_runtime_is_the_oracle() -> None:
     x = raw_input(3)
-    np.testing.assert_array_equal(OracleRuntime(TWIN).predict(x), oracle.probabilities(TWIN, x))
+    np.testing.assert_array_equal(
+        OracleRuntime(NETWORK).predict(x), oracle.probabilities(NETWORK, x)
+    )
 
 
 # --- input ---
@@ -199,7 +192,7 @@ def test_a_runtime_that_is_not_installed_is_named(
 ) -> None:
     for module in modules:
         monkeypatch.setitem(sys.modules, module, None)
-    file = ARTEFACTS[name].replace(".", r"\.")
+    file = file_of(name).replace(".", r"\.")
     message = rf"^running {file} needs {package}\. Install it: pip install {package}$"
     with pytest.raises(InputError, match=message):
         open_runtime(small_bundle, name)
@@ -207,11 +200,20 @@ def test_a_runtime_that_is_not_installed_is_named(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_reaches_the_runtime(threads: int, folder: Path) -> None:
-    session: Any = RUNTIMES["onnx"](folder / ARTEFACTS["onnx"], SPEC, threads).session
+    session: Any = open_file("onnx", folder / file_of("onnx"), SPEC, threads).session
     options = session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     x = raw_input(64)
-    lite = LiteRuntime(folder / ARTEFACTS["tflite"], SPEC, threads)
+    lite = LiteRuntime(folder / file_of("tflite"), SPEC, threads)
     np.testing.assert_allclose(
-        lite.predict(x), oracle.probabilities(TWIN, x), rtol=0, atol=LIMITS["tflite"]
+        lite.predict(x), oracle.probabilities(NETWORK, x), rtol=0, atol=LIMITS["tflite"]
     )
+
+
+@pytest.mark.parametrize("name", ["keras", "saved_model"])
+def test_threads_that_tensorflow_cannot_have_any_more_are_refused(name: str, folder: Path) -> None:
+    """They belong to the process, which has computed by now."""
+    open_file(name, folder / file_of(name), SPEC).predict(raw_input(1))
+    message = r"^TensorFlow already computes in this process with other threads; expected 7, got "
+    with pytest.raises(InputError, match=message):
+        open_file(name, folder / file_of(name), SPEC, 7)

@@ -8,30 +8,41 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
 from commands import Capture, Command, failure, refusal
-from networks import random_network
+from networks import (
+    LONG,
+    UNITS_OF_MEASURE,
+    changed,
+    in_keras,
+    random_network,
+    raw_input,
+    stacked_network,
+    with_array,
+)
 
 from export import verify as verify_module
-from export.bundle import ARTEFACTS, QUANTIZED, SERVING_VERSION, Bundle, find_bundle, write_manifest
+from export.bundle import Bundle, find_bundle, write_manifest
 from export.check.compare import Report, Row, compare, failures
 from export.check.limits import LEAST_AGREEMENT, MOST_ACCURACY_LOSS, MOST_DIFFERENCE
 from export.check.questions import Family, families
-from export.formats import onnx_graph, saved_model, tflite
+from export.formats import onnx_graph, tflite
+from export.formats.format import Options, Runtime
+from export.formats.registry import FORMATS as REGISTRY
+from export.formats.registry import file_of
+from export.formats.saved_model import SERVING_VERSION
 from export.formats.tf_function import inference_function
-from export.network import INPUT, OUTPUT, Network, read_model
-from export.runtimes import RUNTIMES, KerasRuntime, OracleRuntime, Runtime, load_keras, open_runtime
-from export.verify import WITNESS, main, table, verify, verify_bundle
-from rnn_tf import Run, TrainConfig
-from rnn_tf.config import Cell
+from export.network import INPUT, OUTPUT, Layer, Network, read_model
+from export.runtimes import OracleRuntime, load_keras, open_file, open_runtime
+from export.verify import QUANTIZED, WITNESS, main, table, verify, verify_bundle
+from rnn_tf import Run
 from rnn_tf.data import SequenceData, Split
+from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import CheckFailed
-from rnn_tf.model.cells import CELLS
-from rnn_tf.model.classifier import build_model
+from rnn_tf.model.cells import CELLS, Cell
 
 WITH_TORCH = all(map(find_spec, ("torch", "safetensors")))
 # PyTorch answers too where it is installed, though the bundle has no file for it.
@@ -51,8 +62,7 @@ ASKED = [
     "batches of 2", "batches of 7", "batches of 64", "batches of 1000", "repeated calls",
     "mixed batches",
 ]  # fmt: skip
-CELLS = get_args(Cell)
-ARRAYS = ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias")
+ARRAYS = tuple(random_network("simple_rnn").arrays)
 NO_LIMITS = {"quantized": False}
 
 
@@ -92,29 +102,42 @@ class Remembering:
         return self.answers[key]
 
 
+def case_of(network: Network, folder: Path) -> Case:
+    """A network in Keras, and forty examples of every class that it has."""
+    in_keras(network).save(folder / "model.keras")
+    normalize, shape = network.spec.normalization, (network.spec.timesteps, network.spec.features)
+    normalized = np.random.default_rng(2).normal(0, 1, (40, *shape))
+    x = ((normalized - normalize.shift) / normalize.scale).astype(np.float32)
+    keras = Remembering(open_file("keras", folder / "model.keras", network.spec))
+    return Case(network, keras, Split(x, OracleRuntime(network).predict(x).argmax(axis=1)))
+
+
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[Cell, Case]:
     """A small model of each cell with random weights, large enough that each one matters."""
-    folder, found = tmp_path_factory.mktemp("keras"), {}
+    found = {}
     for cell in CELLS:
-        small = random_network(cell)
-        network = replace(small, **{name: 4 * getattr(small, name) for name in ARRAYS})
-        model = build_model(
-            TrainConfig(cell=cell, units=network.units, activation="tanh"), network.spec
-        )
-        model.set_weights([getattr(network, name) for name in ARRAYS])
-        model.save(folder / f"{cell}.keras")
-        random = np.random.default_rng(2)
-        x = random.normal(0, 1 / network.spec.normalization.scale[0], (40, 7, 3)).astype(np.float32)
-        keras = Remembering(KerasRuntime(folder / f"{cell}.keras", network.spec))
-        found[cell] = Case(
-            network, keras, Split(x, OracleRuntime(network).predict(x).argmax(axis=1))
-        )
+        network = random_network(cell)
+        for name, array in network.arrays.items():
+            network = with_array(network, name, 4 * array)
+        found[cell] = case_of(network, tmp_path_factory.mktemp(cell))
     return found
 
 
 @pytest.fixture(scope="module")
-def case(cases: dict[str, Case]) -> Case:
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[Cell, Case]:
+    """Three layers that read both ways, of each cell, and features of different size."""
+    return {
+        cell: case_of(
+            stacked_network(cell, "3 layers both ways", normalize=UNITS_OF_MEASURE),
+            tmp_path_factory.mktemp(f"stack-{cell}"),
+        )
+        for cell in CELLS
+    }
+
+
+@pytest.fixture(scope="module")
+def case(cases: dict[Cell, Case]) -> Case:
     return cases["simple_rnn"]
 
 
@@ -128,38 +151,39 @@ def real(bundle: Bundle, mnist: SequenceData) -> Case:
 
 def build(name: str, network: Network, folder: Path) -> Runtime:
     """A format, really made from a network, in its real runtime."""
-    path = folder / ARTEFACTS[name]
-    if name == "saved_model":
-        saved_model.write(network, path)
-    elif name == "tflite":
-        tflite.write(network, path)
-    elif name == "torch":
-        from export.formats import pytorch
-
-        pytorch.write(network, path)
-    else:
+    path = folder / file_of(name)
+    if name == "onnx":  # without the converter that it is checked against
         onnx.save(onnx_graph.build(network, 17), path)
-    runtime: Runtime = RUNTIMES[name](path, network.spec)
-    return runtime
+    else:
+        REGISTRY[name].write(network, path, Options(raw_input(9, network.spec)))
+    return open_file(name, path, network.spec)
 
 
 def perturbed(network: Network, name: str, by: float = 1e-3) -> Network:
     """The network with one weight, in the middle of an array, changed."""
-    array = getattr(network, name).copy()
+    array = network.arrays[name].copy()
     array.flat[array.size // 2] += by
-    return replace(network, **{name: array})
+    return with_array(network, name, array)
 
 
 def swapped(network: Network) -> Network:
-    """The network with its first two gates taken for each other: i and f of LSTM, z and r of GRU."""
-    gates, u = CELLS[network.cell], network.units
+    """The network with its first two gates taken for each other: i and f of LSTM, z and r of GRU.
+
+    Those of its first direction.
+    """
+    weights = network.layers[0].forward
+    gates, u = len(CELLS[network.cell].gates), network.units
     order = np.arange(gates * u).reshape(gates, u)[[1, 0, *range(2, gates)]].ravel()
     names = ("kernel", "recurrent_kernel", "bias")
-    return replace(network, **{name: getattr(network, name)[..., order] for name in names})
+    return changed(network, **{name: getattr(weights, name)[..., order] for name in names})
+
+
+def normalized_by(network: Network, normalize: Normalize | None) -> Network:
+    return replace(network, spec=replace(network.spec, normalize=normalize))
 
 
 def unscaled(network: Network) -> Network:
-    return replace(network, spec=replace(network.spec, normalize=None))
+    return normalized_by(network, None)
 
 
 def broken(report: Report, name: str) -> list[str]:
@@ -203,7 +227,7 @@ def test_the_whole_test_split_is_asked_with_its_labels(report: Report, run: Run)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("name", PERTURBED)
 def test_a_format_of_the_same_weights_passes(
-    name: str, cell: str, cases: dict[str, Case], tmp_path: Path
+    name: str, cell: Cell, cases: dict[Cell, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
     assert case.verify(**{name: build(name, case.network, tmp_path)}).failures() == []
@@ -226,7 +250,7 @@ def test_every_size_of_batch_is_asked(case: Case) -> None:
 @pytest.mark.parametrize("array", ARRAYS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_one_weight_off_by_a_thousandth_is_caught(
-    cell: str, array: str, name: str, cases: dict[str, Case], tmp_path: Path
+    cell: Cell, array: str, name: str, cases: dict[Cell, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
     wrong = build(name, perturbed(case.network, array), tmp_path)
@@ -246,12 +270,12 @@ def test_one_weight_of_the_real_model_off_by_a_thousandth_is_caught(
 
 def test_a_weight_that_no_digit_uses_is_caught_by_noise(real: Case, tmp_path: Path) -> None:
     """The left column is black in nearly every digit, so that only other input can tell."""
-    kernel = real.network.kernel.copy()
+    kernel = real.network.layers[0].forward.kernel.copy()
     kernel[0, 0] += 1e-3
     black = ~real.test.x[:, :, 0].any(axis=1)
     assert black.mean() > 0.9
     digits = replace(real, test=Split(real.test.x[black], real.test.y[black]))
-    wrong = build("onnx", replace(real.network, kernel=kernel), tmp_path)
+    wrong = build("onnx", changed(real.network, kernel=kernel), tmp_path)
     found = broken(digits.verify(onnx=wrong), "onnx")
     assert any("uniform noise: |dp| from the oracle" in line for line in found)
     assert not any("test split" in line for line in found)
@@ -260,10 +284,10 @@ def test_a_weight_that_no_digit_uses_is_caught_by_noise(real: Case, tmp_path: Pa
 @pytest.mark.parametrize("name", ["tflite", "saved_model"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_wrong_weight_is_caught_in_every_format(
-    name: str, cell: str, cases: dict[str, Case], tmp_path: Path
+    name: str, cell: Cell, cases: dict[Cell, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
-    wrong = build(name, perturbed(case.network, "recurrent_kernel"), tmp_path)
+    wrong = build(name, perturbed(case.network, "layer 1 forward recurrent_kernel"), tmp_path)
     assert any(
         "|dp| from the oracle" in line for line in broken(case.verify(**{name: wrong}), name)
     )
@@ -272,7 +296,7 @@ def test_a_wrong_weight_is_caught_in_every_format(
 @pytest.mark.parametrize("name", PERTURBED)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_two_swapped_gates_are_caught(
-    cell: str, name: str, cases: dict[str, Case], tmp_path: Path
+    cell: Cell, name: str, cases: dict[Cell, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
     wrong = build(name, swapped(case.network), tmp_path)
@@ -284,16 +308,125 @@ def test_two_swapped_gates_are_caught(
 @pytest.mark.parametrize("name", ["onnx", PERTURBED[-1]])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_forgotten_scale_is_caught(
-    cell: str, name: str, cases: dict[str, Case], tmp_path: Path
+    cell: Cell, name: str, cases: dict[Cell, Case], tmp_path: Path
 ) -> None:
     case = cases[cell]
     wrong = build(name, unscaled(case.network), tmp_path)
     assert len(broken(case.verify(**{name: wrong}), name)) > len(ASKED)
 
 
+# --- what can be wrong with a stack ---
+def swap_directions(network: Network) -> Network:
+    """Each direction of the last layer with the weights of the other."""
+    *others, last = network.layers
+    assert last.backward is not None
+    return replace(network, layers=(*others, Layer(last.backward, last.forward)))
+
+
+def swap_in_dense(network: Network) -> Network:
+    """The two final states in the other order, as the dense layer reads them."""
+    return replace(network, dense_kernel=np.roll(network.dense_kernel, network.units, axis=0))
+
+
+def swap_layers(network: Network) -> Network:
+    first, second, third = network.layers
+    return replace(network, layers=(first, third, second))
+
+
+def forget_the_shift(network: Network) -> Network:
+    return normalized_by(network, Normalize(network.spec.normalization.scale))
+
+
+def one_scale_for_all(network: Network) -> Network:
+    normalize = network.spec.normalization
+    return normalized_by(network, Normalize(normalize.scale[:1], normalize.shift))
+
+
+def one_weight_of_the_backward_direction(network: Network) -> Network:
+    # A third of its size: less is lost in what the layers around it make of it.
+    return perturbed(network, "layer 2 backward recurrent_kernel", by=0.1)
+
+
+MUTANTS = (
+    swap_directions, swap_in_dense, swap_layers, forget_the_shift, one_scale_for_all,
+    one_weight_of_the_backward_direction,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("onnx", "simple_rnn"), ("onnx", "lstm"), ("onnx", "gru"), ("tflite", "simple_rnn")],
+)
+def test_a_stack_of_the_same_weights_passes(
+    name: str, cell: Cell, stacks: dict[Cell, Case], tmp_path: Path
+) -> None:
+    case = stacks[cell]
+    assert case.verify(**{name: build(name, case.network, tmp_path)}).failures() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("onnx", "simple_rnn"),
+        ("onnx", "lstm"),
+        ("onnx", "gru"),
+        ("tflite", "simple_rnn"),
+        pytest.param("torch", "gru", marks=pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")),
+    ],
+)
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_wrong_stack_is_caught(
+    mutant: Callable[[Network], Network],
+    name: str,
+    cell: Cell,
+    stacks: dict[Cell, Case],
+    tmp_path: Path,
+) -> None:
+    case = stacks[cell]
+    wrong = build(name, mutant(case.network), tmp_path)
+    found = broken(case.verify(**{name: wrong}), name)
+    assert any("test split: |dp| from the oracle" in line for line in found)
+    assert any("test split: |dp| from Keras" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["saved_model", "tflite"])
+def test_a_backward_direction_that_is_read_forward_is_caught(
+    name: str, stacks: dict[Cell, Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Really built, from a graph in which nothing is turned round."""
+    import tensorflow as tf
+
+    case = stacks["simple_rnn"]
+    monkeypatch.setattr(tf, "reverse", lambda x, axis: tf.identity(x))
+    wrong = build(name, case.network, tmp_path)
+    found = broken(case.verify(**{name: wrong}), name)
+    assert any("test split: |dp| from the oracle" in line for line in found)
+
+
+@pytest.mark.parametrize("attribute", ["scan_input_directions", "scan_output_directions"])
+def test_a_scan_in_the_wrong_direction_is_caught(attribute: str, tmp_path: Path) -> None:
+    """What it reads, or what it has read, put forward where it is backward."""
+    network = random_network("gru", "elu", LONG, layers=2, bidirectional=True)
+    case = case_of(network, tmp_path)
+    model = onnx_graph.build(network, 17)
+    turned = [
+        each
+        for node in model.graph.node
+        for each in node.attribute
+        if each.name == attribute and list(each.ints) == [1]
+    ]
+    assert turned
+    for each in turned:
+        each.ints[:] = [0]
+    onnx.save(model, tmp_path / "model.onnx")
+    wrong = open_file("onnx", tmp_path / "model.onnx", network.spec)
+    found = broken(case.verify(onnx=wrong), "onnx")
+    assert any("test split: |dp| from the oracle" in line for line in found)
+
+
 def test_formulas_that_keras_does_not_compute_are_caught(case: Case) -> None:
     """The oracle itself may be wrong: Keras is held against it like any format."""
-    wrong = OracleRuntime(perturbed(case.network, "bias"))
+    wrong = OracleRuntime(perturbed(case.network, "layer 1 forward bias"))
     found = verify({}, case.keras, wrong, case.test).failures("keras")
     assert any("test split: |dp| from the oracle" in line for line in found)
     assert not any("from Keras" in line for line in found)
@@ -322,7 +455,7 @@ def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path
     tf.saved_model.save(
         module, str(path / SERVING_VERSION), signatures={"serving_default": signature}
     )
-    runtime = RUNTIMES["saved_model"](path, network.spec)
+    runtime = open_file("saved_model", path, network.spec)
     found = broken(case.verify(saved_model=runtime), "saved_model")
     assert not any(line.startswith("saved_model, test split") for line in found)
     repeated = [line for line in found if line.startswith("saved_model, repeated calls")]
@@ -385,7 +518,7 @@ def test_a_format_that_takes_one_batch_only_is_named(case: Case, tmp_path: Path)
     model = onnx_graph.build(case.network, 17)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, tmp_path / "model.onnx")
-    fixed = RUNTIMES["onnx"](tmp_path / "model.onnx", case.network.spec)
+    fixed = open_file("onnx", tmp_path / "model.onnx", case.network.spec)
     with pytest.raises(CheckFailed, match=r"^onnx, test split: .*40"):
         case.verify(onnx=fixed)
 
@@ -442,7 +575,7 @@ def test_a_quantized_format_that_has_lost_a_class_is_caught(case: Case, tmp_path
     """Really built, from weights whose last class has taken the place of the first."""
     wrong = replace(case.network, dense_bias=case.network.dense_bias[::-1].copy())
     tflite.write_float16(wrong, tmp_path / "model.tflite")
-    runtime = RUNTIMES["tflite_float16"](tmp_path / "model.tflite", case.network.spec)
+    runtime = open_file("tflite_float16", tmp_path / "model.tflite", case.network.spec)
     found = broken(case.verify(tflite_float16=runtime), "tflite_float16")
     assert {line.split(" 0.")[0] for line in found} == {
         "tflite_float16, test split: accuracy lost",
@@ -465,7 +598,7 @@ def test_half_a_point_of_accuracy_and_one_of_agreement_may_be_lost(wrong: int, r
 
 def test_input_beyond_the_data_is_as_large_as_float32_allows(case: Case) -> None:
     """Where Keras itself overflows, a smaller magnitude is asked."""
-    linear = replace(random_network("simple_rnn"), activation="linear")
+    linear = random_network("simple_rnn", "linear")
     oracle = OracleRuntime(linear)
     most = 1e4 * np.abs(case.test.x).max()
 

@@ -13,20 +13,33 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from networks import LONG, SPEC, one_number_network, random_network, raw_input
+from networks import (
+    FAR_FROM_ZERO,
+    LENGTHS,
+    LONG,
+    SPEC,
+    STACKS,
+    UNITS_OF_MEASURE,
+    changed,
+    one_number_network,
+    random_network,
+    raw_input,
+    stacked_network,
+)
 
 from export import oracle
 from export.formats import onnx as export_onnx
 from export.formats import onnx_graph
-from export.formats.onnx import NEWEST_OPSET, OLDEST_OPSET, OPSET, by_tf2onnx, check_opset, write
+from export.formats.format import NEWEST_OPSET, OLDEST_OPSET, OPSET
+from export.formats.onnx import OnnxRuntime, by_tf2onnx, check_opset, write
 from export.formats.onnx_graph import MOST_IN_OPERATOR
 from export.formats.tf_function import MOST_UNROLLED
 from export.network import INPUT, OUTPUT, Network
-from export.runtimes import OnnxRuntime
-from rnn_tf.config import Cell
+from export.signatures import classify
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
-from rnn_tf.model.cells import CELLS
+from rnn_tf.model.activations import ACTIVATIONS
+from rnn_tf.model.cells import CELLS, Cell
 
 # float32 rounding with states below 10, in all cells and activations: 9e-8 seen. A swapped gate or
 # a constant wrong in its third digit gives 1e-5 to 1e-1.
@@ -76,16 +89,22 @@ def test_every_activation_gives_what_the_oracle_gives_on_both_sides_of_the_switc
     few = MOST_IN_OPERATOR[cell]
     differences = {
         name: largest_difference(random_network(cell, name, spec), (1, few, few + 1, 2))
-        for name in oracle.ACTIVATIONS
+        for name in ACTIVATIONS
     }
     # Not `>`: NaN is above no limit.
     assert {name: d for name, d in differences.items() if not d <= ROUNDING} == {}
 
 
-@pytest.mark.parametrize("gates", sorted({*onnx_graph.OPERATOR_ACTIVATIONS, "gelu"} - {"linear"}))
+@pytest.mark.parametrize(
+    "gates",
+    [
+        "celu", "elu", "gelu", "hard_sigmoid", "leaky_relu", "relu", "sigmoid", "softsign",
+        "sparse_sigmoid", "tanh",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_gates_may_have_another_activation_too(cell: Cell, gates: str) -> None:
-    network = replace(random_network(cell, "elu"), recurrent_activation=gates)
+    network = changed(random_network(cell, "elu"), recurrent_activation=gates)
     few = MOST_IN_OPERATOR[cell]
     assert largest_difference(network, (few, few + 1)) <= ROUNDING
 
@@ -94,12 +113,36 @@ def test_gates_may_have_another_activation_too(cell: Cell, gates: str) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int) -> None:
     spec = SequenceSpec(timesteps=timesteps, features=1, labels=("a", "b"))
-    for activation in ("tanh", "gelu", "elu"):  # fused, written out only, both
+    for activation in ("tanh", "gelu", "elu"):  # in an operator or fused, and written out
         network = random_network(cell, activation, spec, units=1)
         assert largest_difference(network, (1, 60)) <= ROUNDING
 
 
-@pytest.mark.parametrize("name", sorted(set(oracle.ACTIVATIONS) - {"exponential"}))
+@pytest.mark.parametrize("timesteps", [1, SPEC.timesteps, *LENGTHS])
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_stacks_give_what_the_oracle_gives_on_both_sides_of_the_switch(
+    cell: Cell, stack: str, timesteps: int
+) -> None:
+    few = MOST_IN_OPERATOR[cell]
+    batches = (1, few, few + 1, 2)
+    network = stacked_network(cell, stack, timesteps)
+    assert largest_difference(network, batches) <= ROUNDING
+    other = {"tanh": "elu", "elu": "tanh"}[network.activation]
+    network = random_network(cell, spec=network.spec, **{**STACKS[stack], "activation": other})
+    assert largest_difference(network, batches) <= ROUNDING
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_features_may_be_of_different_size(cell: Cell, stack: str) -> None:
+    few = MOST_IN_OPERATOR[cell]
+    for timesteps in (SPEC.timesteps, LENGTHS[1]):
+        network = stacked_network(cell, stack, timesteps, UNITS_OF_MEASURE)
+        assert largest_difference(network, (1, few, few + 1)) <= FAR_FROM_ZERO
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"exponential"}))
 def test_activations_hold_where_float32_ends(name: str) -> None:
     """Softplus by its textbook formula is infinite from 89 on; batches 1 and 9 are two forms."""
     x = np.array([89, 100, 1e3, 1e4, -89, -100, -1e3, -1e4, 0], np.float32).reshape(-1, 1, 1)
@@ -125,19 +168,38 @@ def test_nothing_cancels_below_zero() -> None:
     ("network", "forms"),
     [
         (random_network("simple_rnn", "tanh"), set()),  # fused into its product at any batch
-        (random_network("simple_rnn", "elu"), {"If", "RNN"}),
+        (random_network("simple_rnn", "elu"), set()),  # an operator with it is misread by engines
         (random_network("simple_rnn", "gelu"), set()),  # an operator does not have it
         (random_network("simple_rnn", "tanh", LONG), {"If", "RNN", "Scan"}),
         (random_network("lstm", "tanh"), {"If", "LSTM"}),
         (random_network("lstm", "tanh", LONG), {"If", "LSTM", "Scan"}),
         (random_network("gru", "mish", LONG), {"Scan"}),
         (random_network("gru", "tanh"), {"If", "GRU"}),
+        (random_network("simple_rnn", "tanh", layers=2), {"If", "RNN"}),
+        (random_network("simple_rnn", "elu", LONG, layers=2), {"Scan"}),
+        (random_network("simple_rnn", "tanh", bidirectional=True), {"If", "RNN"}),
+        (
+            random_network("lstm", "tanh", LONG, layers=3, bidirectional=True),
+            {"If", "LSTM", "Scan"},
+        ),
+        (changed(random_network("gru", layers=2), 1, activation="elu"), set()),
     ],
 )
-def test_the_form_is_chosen_by_cell_activation_and_length(
+def test_the_form_is_chosen_by_cell_activation_length_and_layers(
     network: Network, forms: set[str]
 ) -> None:
     assert kinds(network) & {"If", "RNN", "LSTM", "GRU", "Scan", "Loop"} == forms
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_recurrent_operator_has_nothing_to_say_of_its_activations(cell: Cell, name: str) -> None:
+    """Engines are known that ignore what it says, and compute the defaults."""
+    for spec in (SPEC, LONG):
+        graph = onnx_graph.build(random_network(cell, name, spec, layers=2), OPSET).graph
+        for node in nodes(graph):
+            said = {attribute.name for attribute in node.attribute}
+            assert not said & {"activations", "activation_alpha", "activation_beta", "clip"}
 
 
 def test_a_long_sequence_makes_no_larger_graph() -> None:
@@ -168,9 +230,11 @@ def test_an_empty_batch_does_not_end_the_process(tmp_path: Path) -> None:
     paths = []
     for cell in CELLS:
         for spec in (SPEC, LONG):
-            for activation in ("tanh", "elu", "gelu"):
-                path = tmp_path / f"{cell}-{spec.timesteps}-{activation}.onnx"
-                onnx.save(onnx_graph.build(random_network(cell, activation, spec), OPSET), path)
+            networks = {name: random_network(cell, name, spec) for name in ("tanh", "elu", "gelu")}
+            networks["stack"] = random_network(cell, spec=spec, layers=2, bidirectional=True)
+            for name, network in networks.items():
+                path = tmp_path / f"{cell}-{spec.timesteps}-{name}.onnx"
+                onnx.save(onnx_graph.build(network, OPSET), path)
                 paths.append(str(path))
     done = subprocess.run(
         [sys.executable, "-c", EMPTY_BATCH, *paths], capture_output=True, text=True, check=False
@@ -188,10 +252,13 @@ def test_every_opset_builds_checks_and_runs(opset: int) -> None:
             onnx.checker.check_model(model, full_check=True)
             assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
             assert largest_difference(random_network(cell, "elu", spec), (1, 60), opset) <= ROUNDING
+            stack = random_network(cell, spec=spec, layers=2, bidirectional=True)
+            onnx.checker.check_model(onnx_graph.build(stack, opset), full_check=True)
+            assert largest_difference(stack, (1, 60), opset) <= ROUNDING
 
 
 @pytest.mark.parametrize("opset", [OLDEST_OPSET, OPSET, NEWEST_OPSET])
-@pytest.mark.parametrize("name", oracle.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_is_standard_in_every_opset(name: str, opset: int) -> None:
     for spec in (SPEC, LONG):
         network = random_network("lstm", name, spec)
@@ -240,14 +307,31 @@ def test_labels_and_specification_travel_inside_the_file(tmp_path: Path) -> None
     found = metadata.custom_metadata_map
     assert tuple(json.loads(found["labels"])) == SPEC.labels
     assert SequenceSpec.from_json(found["spec"]) == SPEC
+    (signature,) = json.loads(found["signatures"])
+    assert signature == classify(SPEC).to_dict()
 
 
 # --- the check against tf2onnx ---
 @pytest.mark.parametrize("spec", [SPEC, LONG], ids=["short", "long"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_tf2onnx_makes_the_same_function(cell: Cell, spec: SequenceSpec) -> None:
-    network = random_network(cell, spec=spec)
-    x = raw_input(60, spec)
+    assert_tf2onnx_makes_the_same_function(random_network(cell, spec=spec))
+
+
+@pytest.mark.parametrize(
+    ("cell", "stack", "timesteps"),
+    [
+        ("simple_rnn", "2 layers", LENGTHS[1]),
+        ("lstm", "2 layers", SPEC.timesteps),
+        ("gru", "3 layers both ways", SPEC.timesteps),
+    ],
+)
+def test_tf2onnx_makes_the_same_function_of_a_stack(cell: Cell, stack: str, timesteps: int) -> None:
+    assert_tf2onnx_makes_the_same_function(stacked_network(cell, stack, timesteps))
+
+
+def assert_tf2onnx_makes_the_same_function(network: Network) -> None:
+    x = raw_input(60, network.spec)
     got = answer(by_tf2onnx(network), x)
     np.testing.assert_allclose(got, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
 

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from networks import SPEC, random_network, raw_input
+from networks import (
+    SPEC,
+    STACKS,
+    UNITS_OF_MEASURE,
+    changed,
+    random_network,
+    raw_input,
+    stacked_network,
+    with_array,
+)
 
 from export import oracle
 from export.formats.quantize import LARGEST, Rounded, round_to_int8
 from export.network import Network
-from rnn_tf.config import Cell
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec
-from rnn_tf.model.cells import CELLS
+from rnn_tf.model.cells import CELLS, Cell
 
 DIGITS = tuple("0123456789")
 ROWS = SequenceSpec(timesteps=28, features=28, labels=DIGITS, normalize=Normalize((1 / 255,)))
 UNITS = 32
 
 
-def trained_like(cell: Cell, activation: str) -> Network:
+def trained_like(cell: Cell, activation: str, **stack: Any) -> Network:
     """Weights of the size that training gives them: no sum of many grows with their number."""
-    network = random_network(cell, activation, ROWS, units=UNITS)
-    return replace(
-        network,
-        kernel=network.kernel * np.float32((3 / ROWS.features) ** 0.5),
-        recurrent_kernel=network.recurrent_kernel * np.float32((3 / UNITS) ** 0.5),
-    )
+    network = random_network(cell, activation, ROWS, units=UNITS, **stack)
+    for name, array in network.arrays.items():
+        # Dense too: it is where final states of both directions are added up.
+        if name.endswith("kernel") and (name != "dense_kernel" or stack):
+            network = with_array(network, name, array * np.float32((3 / len(array)) ** 0.5))
+    return network
 
 
 def waves(examples: int, seed: int) -> np.ndarray:
@@ -42,17 +51,17 @@ def waves(examples: int, seed: int) -> np.ndarray:
     )
 
 
+def kernels(network: Network) -> dict[str, np.ndarray]:
+    """Every matrix, in the order in which they are rounded."""
+    return {name: array for name, array in network.arrays.items() if name.endswith("kernel")}
+
+
 def to_nearest(network: Network, matrices: list[Rounded]) -> Network:
     """The network with every weight rounded to the nearest multiple of the same scales."""
-    originals = (network.raw_kernel, network.recurrent_kernel, network.dense_kernel)
-    kernel, recurrent, dense = (
-        np.rint(original / rounded.scale).astype(np.float32) * rounded.scale
-        for original, rounded in zip(originals, matrices, strict=True)
-    )
-    spec = replace(network.spec, normalize=None)
-    return replace(
-        network, kernel=kernel, recurrent_kernel=recurrent, dense_kernel=dense, spec=spec
-    )
+    for (name, original), rounded in zip(kernels(network).items(), matrices, strict=True):
+        nearest = np.rint(original / rounded.scale).astype(np.float32) * rounded.scale
+        network = with_array(network, name, nearest)
+    return network
 
 
 def mean_difference(network: Network, other: Network, x: np.ndarray) -> float:
@@ -73,14 +82,49 @@ def test_calibrated_rounding_beats_rounding_to_nearest(cell: Cell, activation: s
         assert 0 < error < 0.6 * mean_difference(network, nearest, x)
 
 
+@pytest.mark.parametrize(
+    ("cell", "stack"),
+    [("simple_rnn", "3 layers both ways"), ("lstm", "2 layers"), ("gru", "both ways")],
+)
+def test_so_it_does_in_every_layer_and_direction(cell: Cell, stack: str) -> None:
+    network = trained_like(cell, **{"activation": "tanh", **STACKS[stack]})
+    calibration, other = waves(200, seed=0), waves(200, seed=1)
+    rounded, matrices = round_to_int8(network, calibration)
+    nearest = to_nearest(network, matrices)
+    error = mean_difference(network, rounded, other)
+    assert 0 < error < 0.6 * mean_difference(network, nearest, other)
+
+
+@pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_rounded_twin_computes_with_the_matrices_and_takes_raw_input(cell: Cell) -> None:
-    network = random_network(cell)
+def test_features_of_different_size_keep_their_bits(cell: Cell, stack: str) -> None:
+    """A pressure in Pa has weights of a thousandth: a scale for all would round them to zero."""
+    network = stacked_network(cell, stack, normalize=UNITS_OF_MEASURE)
+    rounded, _ = round_to_int8(network, raw_input(200, network.spec))
+    alike = stacked_network(cell, stack)
+    same, _ = round_to_int8(alike, raw_input(200, alike.spec))
+    x = raw_input(100, network.spec)
+    error = mean_difference(network, rounded, x)
+    # The very bits of features that are alike, but for float32 rounding of the raw input.
+    assert error == pytest.approx(mean_difference(alike, same, raw_input(100)), rel=0.1)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_rounded_network_computes_with_the_matrices(cell: Cell) -> None:
+    assert_computes_with_matrices(random_network(cell), random_network(cell))
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_so_it_does_in_a_stack(stack: str) -> None:
+    assert_computes_with_matrices(stacked_network("gru", stack), stacked_network("gru", stack))
+
+
+def assert_computes_with_matrices(network: Network, same: Network) -> None:
     rounded, matrices = round_to_int8(network, raw_input(100))
-    assert rounded.spec == replace(SPEC, normalize=None)
-    arrays = [rounded.raw_kernel, rounded.recurrent_kernel, rounded.dense_kernel]
-    originals = [network.raw_kernel, network.recurrent_kernel, network.dense_kernel]
-    for array, original, matrix in zip(arrays, originals, matrices, strict=True):
+    # Of normalized input, as before.
+    assert rounded.spec == network.spec
+    for (name, array), matrix in zip(kernels(rounded).items(), matrices, strict=True):
+        original = network.arrays[name]
         np.testing.assert_array_equal(array, matrix.matrix)
         np.testing.assert_array_equal(array, matrix.values * matrix.scale[None])
         assert (matrix.values.dtype, matrix.scale.dtype) == (np.int8, np.float32)
@@ -88,11 +132,11 @@ def test_the_rounded_twin_computes_with_the_matrices_and_takes_raw_input(cell: C
         assert matrix.scale.shape == original.shape[1:]
         # The whole range of int8 but -128, which has no counterpart above zero.
         assert 120 < np.abs(matrix.values.astype(int)).max() <= LARGEST
-    assert (rounded.bias.shape, rounded.bias.dtype) == (network.bias.shape, np.float32)
+    for name, array in network.arrays.items():
+        assert (rounded.arrays[name].shape, rounded.arrays[name].dtype) == (array.shape, np.float32)
+        # What was trained is not touched.
+        np.testing.assert_array_equal(array, same.arrays[name])
     assert rounded.parameters == network.parameters
-    # What was trained is not touched.
-    for name in ("kernel", "recurrent_kernel", "bias", "dense_kernel", "dense_bias"):
-        np.testing.assert_array_equal(getattr(network, name), getattr(random_network(cell), name))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -101,10 +145,10 @@ def test_the_bias_takes_up_what_rounding_leaves(cell: Cell) -> None:
     network = trained_like(cell, "tanh")
     x = waves(500, seed=0)
     rounded, matrices = round_to_int8(network, x)
-    without = replace(to_nearest(network, matrices), bias=network.bias)
+    without = to_nearest(network, matrices)  # with the biases of the network
 
     def mean_logits(other: Network) -> np.ndarray:
-        states = list(oracle.states(other, x))[-1]
+        states = oracle.final_states(other.layers[0], oracle.normalized(other, x))
         result: np.ndarray = (states @ other.dense_kernel + other.dense_bias).mean(axis=0)
         return result
 
@@ -121,7 +165,7 @@ def test_a_feature_that_is_always_zero_does_no_harm(cell: Cell) -> None:
     rounded, _ = round_to_int8(network, x)
     # As with any data, of 8 bits: 9e-5 seen.
     assert mean_difference(network, rounded, x) < 5e-4
-    assert np.isfinite(rounded.kernel).all()
+    assert np.isfinite(rounded.layers[0].forward.kernel).all()
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -130,7 +174,10 @@ def test_data_that_are_all_zero_do_no_harm(cell: Cell) -> None:
     rounded, matrices = round_to_int8(network, np.zeros_like(raw_input(100)))
     # Nothing is known of the inputs to come, so that these are rounded to the nearest.
     np.testing.assert_allclose(
-        matrices[0].matrix, network.raw_kernel, rtol=0, atol=float(matrices[0].scale.max()) * 0.51
+        matrices[0].matrix,
+        network.layers[0].forward.kernel,
+        rtol=0,
+        atol=float(matrices[0].scale.max()) * 0.51,
     )
     # As with any data, of 8 bits: 2e-4 seen.
     assert mean_difference(network, rounded, raw_input(100)) < 1e-3
@@ -143,7 +190,7 @@ def test_a_state_that_is_always_zero_does_no_harm(cell: Cell, timesteps: int) ->
     spec = replace(SPEC, timesteps=timesteps)
     for shift in (0, -100):
         network = random_network(cell, "relu", spec)
-        network = replace(network, bias=network.bias + np.float32(shift))
+        network = changed(network, bias=network.layers[0].forward.bias + np.float32(shift))
         x = raw_input(100, spec)
         rounded, _ = round_to_int8(network, x)
         assert mean_difference(network, rounded, x) < 1e-3

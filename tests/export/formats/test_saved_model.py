@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import LONG, SPEC, random_network, raw_input
+from networks import (
+    FAR_FROM_ZERO,
+    LENGTHS,
+    LONG,
+    SPEC,
+    STACKS,
+    UNITS_OF_MEASURE,
+    random_network,
+    raw_input,
+    stacked_network,
+)
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from export import oracle
 from export.formats import saved_model
-from export.runtimes import SavedModelRuntime
-from rnn_tf.config import Cell
+from export.formats.saved_model import SavedModelRuntime
+from export.network import Network
+from export.signatures import classify
 from rnn_tf.data.spec import SequenceSpec
-from rnn_tf.model.cells import CELLS
+from rnn_tf.model.cells import CELLS, Cell
 
 # float32 rounding, as in test_tflite.py: 1e-7 seen.
 ROUNDING = 1e-6
@@ -59,15 +71,38 @@ def test_the_signature_says_what_it_takes_and_gives(loaded: Any) -> None:
 def test_it_answers_as_the_oracle_does_at_any_batch(
     cell: Cell, spec: SequenceSpec, tmp_path: Path
 ) -> None:
-    network = random_network(cell, spec=spec)
-    saved_model.write(network, tmp_path)
-    runtime = SavedModelRuntime(tmp_path, spec)
-    x = raw_input(64, spec)
+    assert_equals_oracle(random_network(cell, spec=spec), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "stack", "timesteps"),
+    [
+        *(("simple_rnn", "3 layers both ways", timesteps) for timesteps in LENGTHS),
+        ("lstm", "2 layers", LENGTHS[1]),
+        ("gru", "both ways", LENGTHS[1]),
+    ],
+)
+def test_so_it_does_with_more_layers_and_directions(
+    cell: Cell, stack: str, timesteps: int, tmp_path: Path
+) -> None:
+    assert_equals_oracle(stacked_network(cell, stack, timesteps), tmp_path)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_features_may_be_of_different_size(stack: str, tmp_path: Path) -> None:
+    network = stacked_network("gru", stack, normalize=UNITS_OF_MEASURE)
+    assert_equals_oracle(network, tmp_path, FAR_FROM_ZERO)
+
+
+def assert_equals_oracle(network: Network, folder: Path, limit: float = ROUNDING) -> None:
+    saved_model.write(network, folder)
+    runtime = SavedModelRuntime(folder, network.spec)
+    x = raw_input(64, network.spec)
     exact = oracle.probabilities(network, x)
     for batch in (1, 2, 7, 64, 1):
         got = runtime.predict(x[:batch])
-        assert (got.shape, got.dtype) == ((batch, spec.classes), np.float32)
-        np.testing.assert_allclose(got, exact[:batch], rtol=0, atol=ROUNDING)
+        assert (got.shape, got.dtype) == ((batch, network.spec.classes), np.float32)
+        np.testing.assert_allclose(got, exact[:batch], rtol=0, atol=limit)
 
 
 def test_it_holds_no_variable(folder: Path, loaded: Any) -> None:
@@ -79,13 +114,15 @@ def test_it_holds_no_variable(folder: Path, loaded: Any) -> None:
     assert [name for name, _ in stored] == ["_CHECKPOINTABLE_OBJECT_GRAPH"]
 
 
-def test_it_says_its_labels_and_specification(loaded: Any) -> None:
+def test_it_says_its_labels_specification_and_signatures(loaded: Any) -> None:
     answer = loaded.signatures["metadata"]()
-    assert sorted(answer) == ["labels", "spec"]
+    assert sorted(answer) == ["labels", "signatures", "spec"]
     assert tuple(label.decode() for label in answer["labels"].numpy()) == SPEC.labels
     text = answer["spec"].numpy().decode()
     assert SequenceSpec.from_json(text) == SPEC
     assert "läuft" in text  # to be read by people too
+    signatures = json.loads(answer["signatures"].numpy())
+    assert signatures == [classify(SPEC).to_dict()]
 
 
 def test_the_warm_up_is_a_request_that_it_can_answer(folder: Path, loaded: Any) -> None:

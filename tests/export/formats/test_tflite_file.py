@@ -28,9 +28,8 @@ from export.formats.tflite_file import (
     with_metadata,
 )  # fmt: skip
 from export.network import Network
-from rnn_tf.config import Cell
 from rnn_tf.data.spec import SequenceSpec
-from rnn_tf.model.cells import CELLS
+from rnn_tf.model.cells import CELLS, Cell
 from rnn_tf.startup import stderr
 
 
@@ -114,7 +113,7 @@ def test_labels_and_specification_are_read_without_tensorflow(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     names, labels, spec, loaded = json.loads(done.stdout)
-    assert names == ["labels", "spec"]
+    assert names == ["labels", "signatures", "spec"]
     assert tuple(json.loads(labels)) == SPEC.labels
     assert SequenceSpec.from_json(spec) == SPEC
     assert loaded == []
@@ -163,7 +162,7 @@ def matrices_in_float32(model: bytes) -> list[list[int]]:
 
 
 def values_of(network: Network) -> list[int]:
-    return sorted(m.size for m in (network.kernel, network.recurrent_kernel, network.dense_kernel))
+    return sorted(m.size for name, m in network.arrays.items() if name.endswith("kernel"))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -5,33 +5,46 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commands import Capture, refusal
-from networks import LONG, SPEC, UNITS, random_network, raw_input
+from networks import (
+    FAR_FROM_ZERO,
+    LENGTHS,
+    LONG,
+    SPEC,
+    STACKS,
+    UNITS,
+    UNITS_OF_MEASURE,
+    changed,
+    random_network,
+    raw_input,
+    stacked_network,
+)
 
 from export import oracle
 from export.__main__ import main
 from export.bundle import Bundle
 from export.formats import pytorch_readme
+from export.network import Network
 from export.predict import main as predict
-from export.publish import export_run
-from export.runtimes import TorchRuntime, open_runtime
+from export.publish import describe, export_run
+from export.runtimes import open_runtime
+from export.signatures import classify
 from export.verify import verify_bundle
 from rnn_tf import Run
-from rnn_tf.config import Cell
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
-from rnn_tf.model.cells import CELLS
+from rnn_tf.model.cells import CELLS, Cell
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
 safetensors = pytest.importorskip("safetensors", reason="safetensors is in the extra `torch`")
 
 from export.formats import pytorch  # noqa: E402 - needs torch
+from export.formats.pytorch import TorchRuntime  # noqa: E402
 from rnn_tf.training.torch.module import ACTIVATIONS  # noqa: E402
 
 # float32 rounding with states below 10: 1e-7 seen.
@@ -66,11 +79,40 @@ def test_every_cell_with_every_activation(cell: Cell, activation: str, path: Pat
 @pytest.mark.parametrize("cell", CELLS)
 def test_gates_may_have_another_activation(cell: Cell, path: Path) -> None:
     gates = "linear" if cell == "simple_rnn" else "hard_sigmoid"
-    network = replace(random_network(cell, spec=LONG), recurrent_activation=gates)
+    network = changed(random_network(cell, spec=LONG), recurrent_activation=gates)
     pytorch.write(network, path)
     x = raw_input(20, LONG)
     found = TorchRuntime(path, LONG).predict(x)
     np.testing.assert_allclose(found, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("timesteps", [1, SPEC.timesteps, *LENGTHS])
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_stacks_answer_as_the_oracle_does(
+    cell: Cell, stack: str, timesteps: int, path: Path
+) -> None:
+    for activation in ("tanh", "elu"):  # a layer of PyTorch, and a loop
+        network = stacked_network(cell, stack, timesteps)
+        options = {**STACKS[stack], "activation": activation}
+        network = random_network(cell, spec=network.spec, **options)
+        assert_equals_oracle(network, path)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_features_may_be_of_different_size(cell: Cell, stack: str, path: Path) -> None:
+    network = stacked_network(cell, stack, normalize=UNITS_OF_MEASURE)
+    assert_equals_oracle(network, path, FAR_FROM_ZERO)
+
+
+def assert_equals_oracle(network: Network, path: Path, limit: float = ROUNDING) -> None:
+    pytorch.write(network, path)
+    runtime = TorchRuntime(path, network.spec)
+    for batch in (1, 7, 64):
+        x = raw_input(batch, network.spec)
+        exact = oracle.probabilities(network, x)
+        np.testing.assert_allclose(runtime.predict(x), exact, rtol=0, atol=limit)
 
 
 def test_input_that_cannot_be_written_to_is_taken_without_a_warning(path: Path) -> None:
@@ -92,16 +134,22 @@ def test_the_number_of_threads_is_that_which_was_asked_for(threads: int, path: P
 
 
 # --- what is in it ---
+@pytest.mark.parametrize(
+    "stack", [{}, {"layers": 2}, {"layers": 3, "bidirectional": True}], ids=str
+)
 @pytest.mark.parametrize("cell", CELLS)
-def test_tensors_have_the_names_and_shapes_of_pytorch(cell: Cell, path: Path) -> None:
+def test_tensors_have_the_names_and_shapes_of_pytorch(
+    cell: Cell, stack: dict[str, Any], path: Path
+) -> None:
     """They load, every one of them, into the layer that a PyTorch user knows."""
-    network = random_network(cell)
+    network = random_network(cell, **stack)
     about = pytorch.write(network, path)
     layer = getattr(torch.nn, {"simple_rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}[cell])
+    options = {"bidirectional": network.bidirectional, "batch_first": True}
     module = torch.nn.ModuleDict(
         {
-            "recurrent": layer(SPEC.features, UNITS, batch_first=True),
-            "dense": torch.nn.Linear(UNITS, SPEC.classes),
+            "recurrent": layer(SPEC.features, UNITS, len(network.layers), **options),
+            "dense": torch.nn.Linear(network.layers[-1].width, SPEC.classes),
         }
     )
     from safetensors.torch import load_file
@@ -113,7 +161,7 @@ def test_tensors_have_the_names_and_shapes_of_pytorch(cell: Cell, path: Path) ->
     # The scale of raw input is inside.
     kernel = module["recurrent"].weight_ih_l0.detach().numpy()
     assert np.abs(kernel).max() == pytest.approx(
-        SPEC.normalization.scale[0] * np.abs(network.kernel).max()
+        SPEC.normalization.scale[0] * np.abs(network.layers[0].forward.kernel).max()
     )
 
 
@@ -127,6 +175,8 @@ def test_the_file_says_what_it_is(path: Path) -> None:
     assert metadata["recurrent_activation"] == "sigmoid"
     assert json.loads(metadata["labels"]) == list(SPEC.labels)
     assert json.loads(metadata["spec"]) == json.loads(SPEC.to_json())
+    (signature,) = json.loads(metadata["signatures"])
+    assert signature == classify(SPEC).to_dict()
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -143,11 +193,26 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_module_in_the_readme_runs_as_it_stands(
     cell: Cell, activation: str, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    network = random_network(cell, activation)
-    model = {"cell": cell, "units": UNITS, "activation": activation}
+    assert_the_readme_runs(random_network(cell, activation), path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "elu"])
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_so_it_does_for_a_stack(
+    cell: Cell, stack: str, activation: str, path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture,
+) -> None:  # fmt: skip
+    network = random_network(cell, **{**STACKS[stack], "activation": activation})
+    assert_the_readme_runs(network, path, monkeypatch, capsys)
+
+
+def assert_the_readme_runs(
+    network: Network, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     formats = {"torch": pytorch.write(network, path)}
-    spec = json.loads(SPEC.to_json())
-    lines = pytorch_readme.code({"spec": spec, "model": model, "formats": formats})
+    manifest = {"spec": SPEC.to_dict(), "model": describe(network), "formats": formats}
+    lines = pytorch_readme.code(manifest)
     assert max(map(len, lines)) <= 100
     monkeypatch.chdir(path.parent)
     found: dict[str, Any] = {}
@@ -222,6 +287,7 @@ def test_one_byte_flipped_is_refused(torch_bundle: Bundle, small_run: Run, tmp_p
 def test_without_it_the_command_says_what_to_install(
     missing: str, small_run: Run, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refusal(main, ["nowhere"], capsys)  # tyro asks for torch when it first reads a command line
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "export.formats.pytorch")
     monkeypatch.delitem(sys.modules, "rnn_tf.training.torch.module")
