@@ -27,8 +27,10 @@ settings.load_profile("patient")
 # Tests neither use nor fill the caches of the person who runs them; commands inherit this.
 _CACHE = tempfile.TemporaryDirectory(prefix="rnn-tf-tests-")
 os.environ["RNN_TF_CACHE"] = _CACHE.name
-# Commands that tests call inherit XLA's flags, whether TensorFlow has been started here or not.
+# So do these, whether TensorFlow has been started here by then or not: XLA's flags, and silence of
+# TensorFlow's own log.
 xla_flags.offer(True)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ownership.claim()
 
 
