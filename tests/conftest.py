@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     203 training examples: with a batch size of 16 the last batch holds 11.
     """
     random = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, examples in (("train", 203), ("valid", 40), ("test", 50)):
         y = random.integers(0, 3, examples)
         slope = (y - 1)[:, None, None] * np.linspace(-1, 1, 12)[None, :, None]

@@ -200,8 +200,8 @@ def test_a_runtime_that_is_not_installed_is_named(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_reaches_the_runtime(threads: int, folder: Path) -> None:
-    session: Any = open_file("onnx", folder / file_of("onnx"), SPEC, threads).session
-    options = session.get_session_options()
+    runtime: Any = open_file("onnx", folder / file_of("onnx"), SPEC, threads)
+    options = runtime.session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     x = raw_input(64)
     lite = LiteRuntime(folder / file_of("tflite"), SPEC, threads)

@@ -441,7 +441,9 @@ def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path
     module.calls = tf.Variable(0.0)
     shape = (None, network.spec.timesteps, network.spec.features)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)], autograph=False)
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)], autograph=False
+    )
     def remembering(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
         # The first call is right; each one after it begins a little further off.
         shifted = right(sequence + module.calls)

@@ -38,9 +38,11 @@ class FormulaBackend:
     ) -> Fitted:
         config = run.config
         assert len(data.test.y) == 0 or run.path.name == "best"
-        if config.learning_rate > 0.018:
+        rate = config.learning_rate
+        assert not isinstance(rate, str)
+        if rate > 0.018:
             raise CheckFailed("the loss became NaN or infinite in epoch 1")
-        score = round(1 - abs(math.log(config.learning_rate / 5e-3)) / 4 - 0.1 / config.epochs, 2)
+        score = round(1 - abs(math.log(rate / 5e-3)) / 4 - 0.1 / config.epochs, 2)
         record: dict[str, Any] = {
             "epoch": 1,
             "seconds": 0.5,
@@ -48,7 +50,7 @@ class FormulaBackend:
             "accuracy": score,
             "val_loss": 1 - score,
             "val_accuracy": score,
-            "learning_rate": config.learning_rate,
+            "learning_rate": rate,
         }
         run.save_history([record])
         return Fitted(self.model, [record], best_epoch=1, stopped=None)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,8 +226,9 @@ def test_a_broken_keras_json_is_one_line(small_npz: Path, command: Command, tmp_
 # --- messages ---
 def test_a_warning_while_tensorflow_is_imported_is_seen(command: Command, tmp_path: Path) -> None:
     x = np.full((20, 3, 1), 1 / 3)
-    arrays = {f"{name}_{split}": value for split in ("train", "valid", "test")
-              for name, value in (("x", x), ("y", np.arange(20) % 2))}  # fmt: skip
+    splits = ("train", "valid", "test")
+    arrays: dict[str, Any] = {f"x_{split}": x for split in splits}
+    arrays |= {f"y_{split}": np.arange(20) % 2 for split in splits}
     np.savez(tmp_path / "rounded.npz", **arrays)
     done = command("rnn_tf.train", "--dataset", "rounded.npz", "--epochs", 1, "--run-dir", "run")
     assert done.returncode == 0, done.stderr

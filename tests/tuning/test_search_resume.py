@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from formula import FormulaBackend
 
-import rnn_tf.run
 from rnn_tf.errors import InputError
+from rnn_tf.files.writing import write_text
 from tuning.search import main, read_search, search
 from tuning.settings import Settings
 
@@ -103,7 +103,7 @@ def test_a_kill_before_or_after_any_file_changes_nothing(
     while True:
         writes, deadly = 0, moment
         with monkeypatch.context() as patch:
-            killer = dies(rnn_tf.run.write_text, after=kills % 2 == 0)
+            killer = dies(write_text, after=kills % 2 == 0)
             for module in ("rnn_tf.run", "tuning.oracles", "tuning.report", "tuning.search"):
                 patch.setattr(f"{module}.write_text", killer)
             try:

@@ -205,7 +205,7 @@ def test_an_unknown_space_is_refused(tmp_path: Path) -> None:
 
 
 # --- how many models ---
-SPEC = SequenceSpec(4, 2, 3, ("a", "b", "c"), 1.0)
+SPEC = SequenceSpec(4, 2, ("a", "b", "c"))
 FLOATS = Range(0.001, 0.01, "log")
 
 

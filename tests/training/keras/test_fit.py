@@ -13,8 +13,10 @@ import pytest
 import tensorflow as tf
 
 from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf.config import Optimizer
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
+from rnn_tf.model.cells import Cell
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras.batches import batches, evaluation_batches, whole_epochs
 from rnn_tf.training.keras.devices import seed_everything
@@ -42,7 +44,7 @@ def weights(model: keras.Model) -> np.ndarray:
     [("simple_rnn", "soap"), ("simple_rnn", "adam"), ("lstm", "adam"), ("gru", "adam")],
 )
 def test_fused_and_plain_training_give_the_same_weights(
-    cell: str, optimizer: str, small: SequenceData, tmp_path: Path
+    cell: Cell, optimizer: Optimizer, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, optimizer=optimizer, clip_norm=1.0)
     fused = fitted(config, small, tmp_path / "fused")
@@ -57,7 +59,7 @@ def test_fused_and_plain_training_give_the_same_weights(
 @pytest.mark.parametrize("optimizer", ["soap", "adam"])
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_kept_model_trains_as_a_new_one_does(
-    optimizer: str, fused: bool, small: SequenceData, tmp_path: Path
+    optimizer: Optimizer, fused: bool, small: SequenceData, tmp_path: Path
 ) -> None:
     """Every setting that a compiled program reads from variables, all changed at once."""
     first = dataclasses.replace(CONFIG, optimizer=optimizer, fused=fused, dropout=0.1, epochs=2)
@@ -118,7 +120,7 @@ def test_a_model_that_is_lent_is_not_lent_again(small: SequenceData) -> None:
 @pytest.mark.parametrize("whole_loops", [True, False])
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 def test_training_is_what_a_loop_over_the_batches_gives(
-    cell: str,
+    cell: Cell,
     whole_loops: bool,
     small: SequenceData,
     tmp_path: Path,

@@ -52,7 +52,7 @@ def state_and_gradients(layer: keras.layers.RNN) -> Any:
     [*(("simple_rnn", name) for name in (*SLOPES, "gelu")), ("lstm", "tanh"), ("gru", "relu")],
 )
 def test_states_and_gradients_are_those_of_keras(
-    cell: str, activation: str, timesteps: int, examples: int
+    cell: Cell, activation: str, timesteps: int, examples: int
 ) -> None:
     x = sequences(examples, timesteps)
     plain, looped = (layer(cell, activation=activation) for _ in range(2))
@@ -87,7 +87,7 @@ def test_a_layer_that_loops_keeps_its_variables() -> None:
 @pytest.mark.parametrize(
     ("cell", "activation"), [("simple_rnn", "elu"), ("simple_rnn", "gelu"), ("lstm", "tanh")]
 )
-def test_xla_compiles_the_loops_whole_and_their_products_well(cell: str, activation: str) -> None:
+def test_xla_compiles_the_loops_whole_and_their_products_well(cell: Cell, activation: str) -> None:
     """Thirteen times slower is what a product read the other way round would be."""
     looped = layer(cell, activation=activation)
     loop_over_time(looped)

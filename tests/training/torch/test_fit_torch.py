@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf.config import Optimizer
 from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.evaluate import evaluate
+from rnn_tf.model.cells import Cell
 from rnn_tf.training.keras import fit as in_keras
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.recorder import Fitted
@@ -59,7 +61,12 @@ def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ],
 )
 def test_it_is_the_training_of_keras(
-    cell: str, units: int, optimizer: str, tolerance: float, small: SequenceData, tmp_path: Path
+    cell: Cell,
+    units: int,
+    optimizer: Optimizer,
+    tolerance: float,
+    small: SequenceData,
+    tmp_path: Path,
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, units=units, optimizer=optimizer)
     witness = fitted(config, small, tmp_path / "torch")
@@ -77,7 +84,7 @@ def test_it_is_the_training_of_keras(
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
 def test_a_bias_that_keras_does_not_have_is_not_trained(
-    cell: str, small: SequenceData, tmp_path: Path
+    cell: Cell, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, epochs=1)
     training = fit_torch.Training(config, small, "float32")
@@ -132,7 +139,7 @@ def test_autograd_trains_to_the_same_weights(
 def test_dropout_drops_features_for_all_time_steps_and_repeats(small: SequenceData) -> None:
     config = dataclasses.replace(CONFIG, dropout=0.25, batch_size=4000)
     training = fit_torch.Training(config, small, "float32")
-    batches = [training._masks(epoch) for epoch in (0, 0, 1)]
+    batches: list[Any] = [training._masks(epoch) for epoch in (0, 0, 1)]
     first, again, other = (next(masks) for masks in batches)
     assert first.shape == (4000, 2)
     assert first.unique().tolist() == pytest.approx([0, 1 / 0.75])
@@ -174,7 +181,7 @@ def test_a_batch_may_be_larger_than_the_data(small: SequenceData, tmp_path: Path
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains(
-    precision: str, cell: str, small: SequenceData, tmp_path: Path
+    precision: str, cell: Cell, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, epochs=8)
     found = fitted(config, small, tmp_path, precision=precision)
