@@ -36,7 +36,7 @@ class FormulaBackend:
     def fit(
         self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
     ) -> Fitted:
-        config = run.config
+        config = run.config.resolved(run.spec)
         assert len(data.test.y) == 0 or run.path.name == "best"
         rate = config.learning_rate
         assert not isinstance(rate, str)

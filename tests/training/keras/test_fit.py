@@ -267,7 +267,7 @@ def test_one_epoch_on_mnist_reads_digits(run: Run) -> None:
 def test_a_run_holds_all_its_files_and_no_others(run: Run) -> None:
     assert {path.name for path in run.path.iterdir()} == {
         "config.json", "spec.json", "model.keras", "history.jsonl", "metrics.json",
-        "curves.png", "confusion.png", "tensorboard",
+        "curves.png", "confusion.png", "tensorboard", "compiled.json", "data_profile.npz",
     }  # fmt: skip
     (record,) = run.history
     assert list(record) == [
