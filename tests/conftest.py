@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Command
+from extras import WITH_TORCH
 from hypothesis import settings
 
 from rnn_tf import Run, TrainConfig, load, train
@@ -68,6 +69,11 @@ def _start_tensorflow_when_imported() -> None:
 
 
 _start_tensorflow_when_imported()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("torch") and not WITH_TORCH:
+        pytest.skip("PyTorch is the extra `torch`")
 
 
 def pytest_unconfigure() -> None:

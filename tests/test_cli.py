@@ -227,7 +227,10 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
         (["--units", "0"], "bad units; expected a whole number >= 1, got 0"),
         (["--units", "many"], "--units: invalid literal for int() with base 10: 'many'"),
         (["--units"], "--units"),
-        (["--learning-rate", "-1"], "bad learning_rate; expected a positive number or auto, got -1.0"),
+        (
+            ["--learning-rate", "-1"],
+            "bad learning_rate; expected a positive number or auto, got -1.0",
+        ),
         (["--learning-rate", "nan"], "bad learning_rate"),
         (["--warmup", "1"], "bad warmup; expected 0 <= value < 1, got 1.0"),
         (["--activation", "rely"], "unknown activation 'rely'"),

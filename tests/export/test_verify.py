@@ -6,13 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from commands import Capture, Command, failure, refusal
+from extras import WITH_TORCH
 from networks import (
     LONG,
     UNITS_OF_MEASURE,
@@ -44,7 +44,6 @@ from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import CheckFailed
 from rnn_tf.model.cells import CELLS, Cell
 
-WITH_TORCH = all(map(find_spec, ("torch", "safetensors")))
 # PyTorch answers too where it is installed, though the bundle has no file for it.
 FORMATS = (
     *("keras", "saved_model", "tflite", "tflite_int8", "onnx"),
@@ -55,7 +54,7 @@ PERTURBED = [
     "onnx",
     "tflite",
     "saved_model",
-    pytest.param("torch", marks=pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")),
+    pytest.param("torch", marks=pytest.mark.torch),
 ]
 ASKED = [
     "test split", "uniform noise", "all zero", "all max", "1000000 times max", "batches of 1",
@@ -371,7 +370,7 @@ def test_a_stack_of_the_same_weights_passes(
         ("onnx", "lstm"),
         ("onnx", "gru"),
         ("tflite", "simple_rnn"),
-        pytest.param("torch", "gru", marks=pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")),
+        pytest.param("torch", "gru", marks=pytest.mark.torch),
     ],
 )
 @pytest.mark.parametrize("mutant", MUTANTS)
@@ -682,7 +681,7 @@ def test_a_wrong_format_fails_in_a_process_of_its_own(copy: Bundle, command: Com
     assert done.stderr.count("failed: ") == 1
 
 
-@pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")
+@pytest.mark.torch
 def test_pytorch_is_a_witness_that_can_disagree(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.recorder import Fitted
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+pytestmark = pytest.mark.torch
 
 from rnn_tf.training.torch import fit as fit_torch  # noqa: E402 - needs torch
 from rnn_tf.training.torch.gradients import WrittenOut  # noqa: E402

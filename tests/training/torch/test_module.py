@@ -16,6 +16,7 @@ from rnn_tf.data import SequenceData, SequenceSpec
 from rnn_tf.errors import InputError
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+pytestmark = pytest.mark.torch
 
 from rnn_tf.training.torch.module import ACTIVATIONS, from_torch, to_torch  # noqa: E402 - needs torch
 
