@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,13 +17,15 @@ from rnn_tf.training.recorder import Fitted
 
 
 class FormulaBackend:
-    """Gives any model, and a score that follows from learning rate and epochs. above 0.018
-    fails. `finished` counts how often each trial came to its end, by the name of its folder.
+    """Gives any model, and a score that follows from learning rate and epochs; above 0.018 it
+    fails. `before` is called with each run first, and may raise. `finished` counts how often each
+    trial came to its end, by the name of its folder.
     """
 
     first_epoch = "calculating"
 
     def __init__(self) -> None:
+        self.before: Callable[[Run], None] = lambda run: None
         self.finished: Counter[str] = Counter()
         self.model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
 
@@ -36,6 +38,7 @@ class FormulaBackend:
     def fit(
         self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
     ) -> Fitted:
+        self.before(run)
         config = run.config.resolved(run.spec)
         assert len(data.test.y) == 0 or run.path.name == "best"
         rate = config.learning_rate

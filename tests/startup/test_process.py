@@ -260,7 +260,7 @@ def test_a_run_that_goes_on_compiled_otherwise_warns(
     begun: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compilation.keep(begun)  # the same: nothing to say
-    monkeypatch.setattr(xla_flags, "_whole_loops", not xla_flags.are_in_effect())
+    monkeypatch.setattr(xla_flags, "are_in_effect", lambda: False)
     with pytest.warns(UserWarning, match="compiled otherwise .*whole_loops was True and is"):
         compilation.keep(begun)
     begun.drop_checkpoint()  # it begins anew: what counts is how that is compiled
@@ -277,7 +277,7 @@ def test_a_damaged_record_is_one_line(begun: Run) -> None:
 @pytest.mark.usefixtures("tensorflow")
 def test_the_first_line_says_when_the_flags_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compilation.describe(TrainConfig()) == ", loops compiled whole"
-    monkeypatch.setattr(xla_flags, "_whole_loops", False)
+    monkeypatch.setattr(xla_flags, "are_in_effect", lambda: False)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.22.0")
     assert "not known for TensorFlow 2.22.0" in compilation.describe(TrainConfig())
     assert compilation.describe(TrainConfig(units=200)) == ""
