@@ -1,4 +1,7 @@
-"""What a Keras user writes first: NumPy arrays and `model.fit`. Prints one JSON object."""
+"""What a Keras user writes first: NumPy arrays and `model.fit`. Prints one JSON object.
+
+python -m benchmarks.plain_keras EPOCHS [CELL LAYERS DIRECTIONS]
+"""
 
 from __future__ import annotations
 
@@ -28,17 +31,20 @@ class EpochTimes(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.began)
 
 
-def main(epochs: int) -> None:
-    """Train the tutorial's model on MNIST for some epochs."""
+def main(epochs: int, cell: str = "simple_rnn", layers: int = 1, directions: int = 1) -> None:
+    """Train the tutorial's model on MNIST for some epochs, or one with more layers like it."""
     data = load("mnist")
     x_train, x_valid, x_test = (split.x / 255.0 for split in (data.train, data.valid, data.test))
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28)),
-            keras.layers.SimpleRNN(32),
-            keras.layers.Dense(10, activation="softmax"),
-        ]
-    )
+    cells = {
+        "simple_rnn": keras.layers.SimpleRNN,
+        "lstm": keras.layers.LSTM,
+        "gru": keras.layers.GRU,
+    }
+    model = keras.Sequential([keras.Input((28, 28))])
+    for layer in range(layers):
+        recurrent = cells[cell](32, return_sequences=layer < layers - 1)
+        model.add(keras.layers.Bidirectional(recurrent) if directions == 2 else recurrent)
+    model.add(keras.layers.Dense(10, activation="softmax"))
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     times = EpochTimes()
     model.fit(
@@ -55,4 +61,6 @@ def main(epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    given = sys.argv[2:]
+    cell, layers, directions = [*given, *["simple_rnn", "1", "1"][len(given) :]]
+    main(int(sys.argv[1]), cell, int(layers), int(directions))

@@ -7,6 +7,7 @@ machine whose speed drifts is the same for all. An epoch includes its validation
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -24,12 +25,16 @@ from benchmarks import documents
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import CheckFailed, one_line_errors
 from rnn_tf.files.writing import write_text
+from rnn_tf.model.cells import CELLS
 from rnn_tf.run import Run
 
 # MNIST without its validation split, read row by row by SimpleRNN(32) and a softmax of 10.
 EXAMPLES, STEPS, FEATURES, UNITS, CLASSES = 55_000, 28, 28, 32, 10
 
 PLAIN_TORCH = "plain PyTorch loop"
+
+# Layers of 32 units and directions that `--stacks` times, of every cell.
+STACKS = {"2 layers": (2, 1), "1 layer in both directions": (1, 2)}
 
 
 @dataclass
@@ -60,6 +65,8 @@ class Command:
     """How often each way is run."""
     epochs: int = 10
     """Epochs of each run, at least 2."""
+    stacks: bool = False
+    """Also time stacked and bidirectional layers of every cell."""
     json: Path | None = None
     """Also write every figure here."""
     chart: Path | None = None
@@ -73,13 +80,17 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
     command = parse(Command, arguments(argv), prog)
     with tempfile.TemporaryDirectory() as folder:
         ways = ways_to_train(Path(folder))
+        stacks = ways_to_train_stacks(Path(folder)) if command.stacks else {}
         for number in range(command.rounds):
-            for way in ways:
+            for way in (*ways, *itertools.chain(*stacks.values())):
                 print(f"round {number + 1}/{command.rounds}: {way.name}", file=sys.stderr)
                 way.measure(command.epochs)
     print(table(ways))
+    for title, group in stacks.items():
+        print("\n".join(["", title, *rows(group)]))
     if command.write:
         documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
+    ways += itertools.chain(*stacks.values())
     if command.json:
         write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
     if command.chart:
@@ -111,8 +122,49 @@ def ways_to_train(folder: Path) -> list[Way]:
     return ways
 
 
+def ways_to_train_stacks(folder: Path) -> dict[str, list[Way]]:
+    """The same comparison for each cell and each of `STACKS`, by what is trained."""
+    groups = {}
+    for cell, kind in CELLS.items():
+        for shape, (layers, directions) in STACKS.items():
+            plain = (cell, str(layers), str(directions))
+            options = ["--cell", cell, "--layers", str(layers), "--activation", "tanh"]
+            options += ["--bidirectional"] if directions == 2 else []
+            title = f"{kind.keras_layer}, {shape}"
+            groups[title] = [
+                Way(f"plain Keras fit, {title}", _script("benchmarks.plain_keras", *plain)),
+                Way(f"rnn_tf, {title}", _ours(folder, "tutorial", *options)),
+            ]
+            if not importlib.util.find_spec("torch"):
+                continue
+            for threads in sorted({1, os.cpu_count() or 1}):
+                script = _script("benchmarks.plain_torch_arrays", *plain, str(threads))
+                name = f"plain PyTorch on arrays, {threads} threads, {title}"
+                groups[title].append(Way(name, script))
+            in_torch = _ours(folder, "tutorial", *options, "--backend", "torch")
+            groups[title].append(Way(f"rnn_tf --backend torch, {title}", in_torch))
+    return groups
+
+
 def table(ways: list[Way]) -> str:
-    """Medians, spreads and ratios to the first way, as text."""
+    """Medians, spreads and ratios to the first way, as text, and how far each is from the floor."""
+    rate = matrix_product_rate()
+    floor = epoch_operations() / rate
+    lines = [
+        *rows(ways),
+        "",
+        f"arithmetic floor: {epoch_operations() / 1e9:.1f} GFLOP an epoch at {rate / 1e9:.0f} "
+        f"GFLOP/s (a large float32 matrix product, all cores): {floor:.3f} s",
+        *(
+            f"{way.name}: {statistics.median(way.steady) / floor:.1f} times the floor"
+            for way in ways
+        ),
+    ]
+    return "\n".join([*lines, *_ratios_in_torch(ways)])
+
+
+def rows(ways: list[Way]) -> list[str]:
+    """A head and a line for each way: medians, spreads, and ratios to the first."""
     base = ways[0]
     width = max(len(way.name) for way in ways)
     head = (
@@ -130,18 +182,7 @@ def table(ways: list[Way]) -> str:
             f"  {statistics.median(base.command) / command:4.1f}x"
             f"  {statistics.mean(way.accuracy):7.2%}"
         )
-    rate = matrix_product_rate()
-    floor = epoch_operations() / rate
-    lines += [
-        "",
-        f"arithmetic floor: {epoch_operations() / 1e9:.1f} GFLOP an epoch at {rate / 1e9:.0f} "
-        f"GFLOP/s (a large float32 matrix product, all cores): {floor:.3f} s",
-        *(
-            f"{way.name}: {statistics.median(way.steady) / floor:.1f} times the floor"
-            for way in ways
-        ),
-    ]
-    return "\n".join([*lines, *_ratios_in_torch(ways)])
+    return lines
 
 
 def markdown(ways: list[Way]) -> str:
@@ -206,9 +247,9 @@ def matrix_product_rate(size: int = 2048, repeats: int = 7) -> float:
     return float(2 * size**3 / min(seconds))
 
 
-def _script(module: str) -> Callable[[int], tuple[list[float], float]]:
+def _script(module: str, *options: str) -> Callable[[int], tuple[list[float], float]]:
     def run(epochs: int) -> tuple[list[float], float]:
-        found = json.loads(_call([module, str(epochs)], {}).splitlines()[-1])
+        found = json.loads(_call([module, str(epochs), *options], {}).splitlines()[-1])
         return found["epochs"], found["accuracy"]
 
     return run

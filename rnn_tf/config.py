@@ -49,7 +49,12 @@ class TrainConfig:
     cell: Cell = "simple_rnn"
     """The recurrent cell."""
     units: int = 32
-    """Size of the hidden state."""
+    """Size of the hidden state, of each layer and direction."""
+    layers: int = 1
+    """Recurrent layers; each reads the states of the one before."""
+    bidirectional: bool = False
+    """Each layer reads the sequence in both directions, with weights for each, and puts the states
+    of both side by side."""
     activation: str = "auto"
     """Activation of the cell's output: any name of keras.activations that works per number.
     auto: elu for simple_rnn, tanh for lstm and gru."""
@@ -61,7 +66,7 @@ class TrainConfig:
     minmax: 0 to 1; both learned on the training split. auto: as the source says (mnist: 1/255), and
     standard where it says nothing. none: as they are."""
     dropout: float = 0.0
-    """Share of the input features dropped while training, 0 to below 1."""
+    """Share of the inputs of each layer dropped while training, 0 to below 1."""
     recurrent_dropout: float = 0.0
     """Share of the hidden state dropped between time steps while training, 0 to below 1."""
     epochs: int = 10
@@ -82,7 +87,7 @@ class TrainConfig:
     weight_decay: float = 0.02
     """Decoupled weight decay per step, times the learning rate (not adam)."""
     precision: Precision = "auto"
-    """Arithmetic of the recurrent layer; softmax and loss are always float32.
+    """Arithmetic of the recurrent layers; softmax and loss are always float32.
     auto: mixed_float16 on a GPU with tensor cores, else float32."""
     seed: int = 1
     """Start of every random choice: weights, batch order, dropout. 0 to 4294967295."""
@@ -90,17 +95,19 @@ class TrainConfig:
     """Allow only operations that repeat bit for bit, also on a GPU. Slower."""
     fused: bool = True
     """Each epoch is one compiled program where that is possible; no-fused: plain Keras fit.
-    With --backend torch: simple_rnn has its gradients written out; no-fused: autograd for all."""
+    With --backend torch: one simple_rnn layer in one direction has its gradients written out;
+    no-fused: autograd for all."""
     strategy: Strategy = "auto"
     """Several GPUs at once: auto uses all there are; with more than one, fusing is off."""
     backend: Backend = "keras"
     """What trains: keras, or torch (the extra of that name) for the same training in PyTorch, on
-    one device and without recurrent_dropout, muon, or an activation of lstm and gru but tanh."""
+    one device and without recurrent_dropout or muon."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name))
-        for name, least in (("units", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        at_least = {"units": 1, "layers": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+        for name, least in at_least.items():
             _check(name, getattr(self, name) >= least, f"a whole number >= {least}", self)
         _check("seed", self.seed < 2**32, "a whole number below 2**32", self)
         for name in ("dropout", "recurrent_dropout", "warmup"):
@@ -121,10 +128,8 @@ class TrainConfig:
             self._check_torch()
 
     def _check_torch(self) -> None:
-        """Refuse what PyTorch's layers and optimizers cannot do as Keras's do."""
-        tanh = self.cell == "simple_rnn" or self.cell_activation == "tanh"
+        """Refuse what PyTorch cannot do as Keras does."""
         for name, ok, expected in (
-            ("activation", tanh, f"tanh for {self.cell}, as nn.{self.cell.upper()} has it"),
             ("recurrent_dropout", self.recurrent_dropout == 0, "0: PyTorch's layers have none"),
             # PyTorch's own computes in bfloat16, and is another function.
             ("optimizer", self.optimizer != "muon", "adam, adamw or soap"),

@@ -89,7 +89,8 @@ def plot_reading(
 ) -> None:
     """A sequence as the model reads it, time from top to bottom, as a PNG.
 
-    Left the input `(timesteps, features)`, then the hidden state `(timesteps, units)`, then what
+    Left the input `(timesteps, features)`, then the hidden state `(timesteps, units)`, of two
+    directions the one that reads forwards first, then what
     the model would answer if the sequence ended there, `(timesteps, classes)`.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")

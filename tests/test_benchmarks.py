@@ -47,6 +47,26 @@ def test_pytorch_is_compared_with_the_loop_of_its_users() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("module", ["plain_keras", "plain_torch_arrays"])
+def test_plain_stacks_learn_as_ours_do(module: str) -> None:
+    if module == "plain_torch_arrays":
+        pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+    threads = ["2"] if module == "plain_torch_arrays" else []
+    run = training._script(f"benchmarks.{module}", "simple_rnn", "2", "2", *threads)
+    seconds, accuracy = run(1)
+    assert len(seconds) == 1
+    assert accuracy > 0.7  # 85-95 % after one epoch; chance is 10 %
+
+
+def test_stacks_are_compared_for_every_cell_and_shape(tmp_path: Path) -> None:
+    groups = training.ways_to_train_stacks(tmp_path)
+    assert len(groups) == 6
+    for title, ways in groups.items():
+        assert ways[0].name == f"plain Keras fit, {title}"
+        assert ways[1].name == f"rnn_tf, {title}"
+
+
+@pytest.mark.slow
 def test_training_is_timed_as_a_user_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

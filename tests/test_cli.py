@@ -237,11 +237,9 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
         (["--recurrent-initializer", "eye"], "unknown recurrent_initializer 'eye'"),
         (["--strategy", "mirrored"], "the soap optimizer runs on one device"),
         (["--backend", "jax"], "'jax'"),
-        (
-            ["--backend", "torch", "--cell", "lstm", "--activation", "relu"],
-            "--backend torch cannot have this activation; expected tanh for lstm, as nn.LSTM has "
-            "it, got relu. Or leave --backend out.",
-        ),
+        (["--layers", "0"], "bad layers; expected a whole number >= 1, got 0"),
+        (["--layers", "two"], "--layers: invalid literal for int() with base 10: 'two'"),
+        (["--bidirectional", "yes"], "yes"),
         (
             ["--backend", "torch", "--recurrent-dropout", "0.1"],
             "--backend torch cannot have this recurrent_dropout",

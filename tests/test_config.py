@@ -87,6 +87,7 @@ def test_an_unknown_setting_is_named_beside_the_known_ones() -> None:
     [
         ("units", 0),
         ("units", -1),
+        ("layers", 0),
         ("epochs", 0),
         ("batch_size", 0),
         ("seed", -1),

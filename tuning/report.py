@@ -33,7 +33,7 @@ def leaderboard(oracle: Durable, base: TrainConfig) -> list[Row]:
         config = config_of(oracle, name, base)
         settings = {setting: getattr(config, setting) for setting in names}
         row: Row = {"trial": name, **settings, "score": None}
-        row["parameters"] = parameters(config.cell, config.units, oracle.spec)
+        row["parameters"] = parameters(config, oracle.spec)
         row["seconds"] = None
         row["status"] = trial.status.lower()
         if trial.status == "COMPLETED":

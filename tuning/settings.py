@@ -22,8 +22,8 @@ class Settings:
     tuner: Literal["bayesian", "hyperband", "random", "grid"] = "bayesian"
     """How the next trial is chosen."""
     space: str = "small"
-    """What varies: small (how SimpleRNN(32) is trained), full (cell and units too), or your own
-    .yaml or .json file."""
+    """What varies: small (how SimpleRNN(32) is trained), full (cell, layers, directions and
+    units too), or your own .yaml or .json file."""
     trials: int = 20
     """Models to train, at most."""
     epochs: int = 10

@@ -12,11 +12,12 @@ a user's own is a YAML or JSON file of the same form:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from rnn_tf.config import TrainConfig, type_of
 from rnn_tf.data import SequenceSpec
@@ -64,6 +65,8 @@ SMALL: Space = {
 # The network as well.
 FULL: Space = {
     "cell": Choice(("simple_rnn", "lstm", "gru")),
+    "layers": Choice((1, 2)),
+    "bidirectional": Choice((False, True)),
     "units": Range(8, 128, "log"),
     **SMALL,
 }
@@ -72,14 +75,17 @@ SPACES: dict[str, Space] = {"small": SMALL, "full": FULL}
 
 # Settings that can be searched: not what says where, how long or on what is trained.
 TUNABLE = (
-    "cell", "units", "activation", "recurrent_initializer", "dropout", "recurrent_dropout",
-    "batch_size", "optimizer", "learning_rate", "schedule", "warmup", "clip_norm", "weight_decay",
+    "cell", "layers", "bidirectional", "units", "activation", "recurrent_initializer", "dropout",
+    "recurrent_dropout", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
+    "clip_norm", "weight_decay",
 )  # fmt: skip
 
 # Digits that a sampled number keeps: those that survive the way to a worker, in single precision.
 DIGITS = 6
-# What stands between a setting and the cell that its bounds are for.
+# What stands between a setting and the network that its bounds are for.
 FOR = " of "
+# What determines the size of a network, beside its units, in the order in which it is chosen.
+SHAPE = ("cell", "layers", "bidirectional")
 
 
 # --- from a name or a file ---
@@ -175,32 +181,50 @@ def _value(where: str, name: str, value: Any) -> Any:
 
 
 # --- how large ---
-def parameters(cell: Cell, units: int, spec: SequenceSpec) -> int:
-    """The weights of `Sequential([cell(units), Dense(classes)])`, counted without building it."""
-    return CELLS[cell].parameters(spec.features, units) + (units + 1) * spec.classes
+def parameters(config: TrainConfig, spec: SequenceSpec) -> int:
+    """The weights of the model of a run, counted without building it."""
+    directions = 2 if config.bidirectional else 1
+    width = directions * config.units  # of what a layer gives to the next
+    inputs = [spec.features] + [width] * (config.layers - 1)
+    kind = CELLS[config.cell]
+    recurrent = directions * sum(kind.parameters(n, config.units) for n in inputs)
+    return recurrent + (width + 1) * spec.classes
+
+
+class Shape(NamedTuple):
+    """What determines the size of a network, beside its units: see `SHAPE`."""
+
+    cell: Cell
+    layers: int
+    bidirectional: bool
 
 
 def within(
     space: Space, base: TrainConfig, spec: SequenceSpec, limit: int
-) -> dict[str, Choice | Range]:
-    """The units that each cell may have so that no model of the space has more parameters.
+) -> dict[Shape, Choice | Range]:
+    """The units that each shape may have so that no model of the space has more parameters.
 
-    A cell of which not even the smallest fits is left out. Raises `InputError` when none fits.
+    A shape of which not even the smallest fits is left out. Raises `InputError` when none fits.
     """
     units = space.get("units", Choice((base.units,)))
-    cells = getattr(space.get("cell"), "values", (base.cell,))
-    fitting: dict[str, Choice | Range] = {}
-    for cell in cells:
-        allowed = [n for n in _each(units) if parameters(cell, n, spec) <= limit]
+    each = [_each(space.get(name, Choice((getattr(base, name),)))) for name in SHAPE]
+    fitting: dict[Shape, Choice | Range] = {}
+    smallest = []
+    for shape in itertools.starmap(Shape, itertools.product(*each)):
+        sizes = {
+            n: parameters(dataclasses.replace(base, **shape._asdict(), units=n), spec)
+            for n in _each(units)
+        }
+        allowed = [n for n, size in sizes.items() if size <= limit]
+        smallest.append(min(sizes.values()))
         if allowed and isinstance(units, Range) and len(allowed) > 1:
-            fitting[cell] = dataclasses.replace(units, high=allowed[-1])
+            fitting[shape] = dataclasses.replace(units, high=allowed[-1])
         elif allowed:
-            fitting[cell] = Choice(tuple(allowed))
+            fitting[shape] = Choice(tuple(allowed))
     if not fitting:
-        smallest = min(parameters(cell, min(_each(units)), spec) for cell in cells)
         raise InputError(
             "no model of the space is within --max-parameters",
-            expected=f"at least {smallest:,}", got=f"{limit:,}",
+            expected=f"at least {min(smallest):,}", got=f"{limit:,}",
         )  # fmt: skip
     return fitting
 
@@ -223,10 +247,11 @@ def _most(bounds: Choice | Range) -> int:
     return int(max(bounds.values) if isinstance(bounds, Choice) else bounds.high)
 
 
-def _each(units: Choice | Range) -> list[int]:
-    if isinstance(units, Choice):
-        return list(units.values)
-    return list(range(int(units.low), int(units.high) + 1, int(units.step or 1)))
+def _each(bounds: Choice | Range) -> list[Any]:
+    """Every value of a choice or of a range of whole numbers."""
+    if isinstance(bounds, Choice):
+        return list(bounds.values)
+    return list(range(int(bounds.low), int(bounds.high) + 1, int(bounds.step or 1)))
 
 
 # --- to and from KerasTuner ---
@@ -242,17 +267,10 @@ def hyperparameters(
     base = base.resolved(spec)
     result = keras_tuner.HyperParameters()
     if max_parameters is not None:
-        units = within(space, base, spec, max_parameters)
-        space = {**space, "cell": Choice(tuple(units))} if "cell" in space else space
-    for name in sorted(space, key=TUNABLE.index):  # a cell before the units that depend on it
-        if name != "units" or max_parameters is None:
-            _declare(result, name, space[name], base)
-        elif "cell" in space:
-            for cell, bounds in units.items():
-                where = {"parent_name": "cell", "parent_values": [cell]}
-                _declare(result, f"units{FOR}{cell}", bounds, base, **where)
-        else:
-            _declare(result, "units", units[base.cell], base)
+        _declare_shapes(result, space, base, within(space, base, spec, max_parameters))
+        space = {name: bounds for name, bounds in space.items() if name not in (*SHAPE, "units")}
+    for name in sorted(space, key=TUNABLE.index):
+        _declare(result, name, space[name], base)
     return result
 
 
@@ -290,21 +308,50 @@ def _values(hp: Any, grid: bool) -> Sequence[Any] | None:
     return list(dict.fromkeys([hp.default, *hp.values] if between else hp.values))
 
 
+def _declare_shapes(
+    to: keras_tuner.HyperParameters,
+    space: Space,
+    base: TrainConfig,
+    fitting: Mapping[Shape, Choice | Range],
+    chosen: tuple[Any, ...] = (),
+) -> None:
+    """Declare the shapes in `fitting` that begin with `chosen`, and the units of each.
+
+    What is chosen last depends on what was chosen before: a large cell may fit with one layer only.
+    """
+    of_which = ", ".join(str(v) for n, v in zip(SHAPE, chosen, strict=False) if n in space)
+    suffix = f"{FOR}{of_which}" if of_which else ""
+    if len(chosen) == len(SHAPE):
+        if "units" in space:
+            _declare(to, f"units{suffix}", fitting[Shape(*chosen)], base)
+        return
+    place = len(chosen)
+    values = dict.fromkeys(shape[place] for shape in fitting if shape[:place] == chosen)
+    name = f"{SHAPE[place]}{suffix}"
+    if SHAPE[place] not in space:
+        (value,) = values
+        _declare_shapes(to, space, base, fitting, (*chosen, value))
+        return
+    _declare(to, name, Choice(tuple(values)), base)
+    for value in values:
+        with to.conditional_scope(name, [value]):
+            _declare_shapes(to, space, base, fitting, (*chosen, value))
+
+
 def _declare(
     to: keras_tuner.HyperParameters,
     name: str,
     bounds: Choice | Range,
     base: TrainConfig,
-    **where: Any,
 ) -> None:
     default = getattr(base, name.partition(FOR)[0])
     if isinstance(bounds, Choice):
         default = default if default in bounds.values else None
-        to.Choice(name, list(bounds.values), default=default, **where)
+        to.Choice(name, list(bounds.values), default=default)
         return
     default = default if bounds.low <= default <= bounds.high else None
     kind = to.Int if isinstance(default if default is not None else bounds.low, int) else to.Float
-    kind(name, bounds.low, bounds.high, bounds.step, bounds.sampling, default=default, **where)
+    kind(name, bounds.low, bounds.high, bounds.step, bounds.sampling, default=default)
 
 
 def configure(values: Mapping[str, Any], base: TrainConfig) -> TrainConfig:
@@ -312,14 +359,18 @@ def configure(values: Mapping[str, Any], base: TrainConfig) -> TrainConfig:
 
     Hyperband says with `tuner/epochs` how long a trial is trained.
     """
-    settings = {
-        name.partition(FOR)[0]: _rounded(value)
+    named = {
+        name.partition(FOR)[0]: value
         for name, value in values.items()
         if not name.startswith("tuner/")
     }
+    settings = {name: _as_setting(value, getattr(base, name)) for name, value in named.items()}
     epochs = values.get("tuner/epochs", base.epochs)
     return dataclasses.replace(base, **settings, epochs=epochs)
 
 
-def _rounded(value: Any) -> Any:
+def _as_setting(value: Any, like: Any) -> Any:
+    """A value as KerasTuner gives it, as one of the type of the setting."""
+    if isinstance(like, bool):
+        return bool(value)  # KerasTuner makes numbers of them
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

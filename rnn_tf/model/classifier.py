@@ -1,6 +1,8 @@
-"""The classifier: one recurrent layer and a softmax. Pure Keras 3, on any of its backends."""
+"""The classifier: recurrent layers and a softmax. Pure Keras 3, on any of its backends."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,38 +17,55 @@ from rnn_tf.model.cells import CELLS, Cell
 def build_model(
     config: TrainConfig, spec: SequenceSpec, *, precision: str = "float32", unroll: bool = False
 ) -> keras.Sequential:
-    """Build `Sequential([cell(units), Dense(classes, softmax)])`, weights initialised.
+    """Build `Sequential([recurrent layers..., Dense(classes, softmax)])`, weights initialised.
 
-    The model maps float32 `(batch, timesteps, features)`, already scaled, to float32
-    probabilities `(batch, classes)`. `precision` is the Keras dtype policy of the recurrent
-    layer; the softmax is float32 whatever it is, so that small probabilities survive. `unroll`
-    writes the time steps out: faster to run under a compiler, slower to build, same weights.
+    The model maps float32 `(batch, timesteps, features)`, already normalized, to float32
+    probabilities `(batch, classes)`. All recurrent layers but the last give their states at every
+    time step; a bidirectional one gives those of both directions side by side. `precision` is the
+    Keras dtype policy of the recurrent layers; the softmax is float32 whatever it is, so that
+    small probabilities survive. `unroll` writes the time steps out: faster to run under a
+    compiler, slower to build, same weights.
 
     Raises `InputError` for an activation or initializer that Keras does not have.
     """
-    recurrent = keras_layer(config.cell)(
-        config.units,
-        activation=_activation(config.cell_activation),
-        recurrent_initializer=_initializer(config.cell_initializer),
-        dropout=config.dropout,
-        recurrent_dropout=config.recurrent_dropout,
-        unroll=unroll,
-        dtype=precision,
-        name="recurrent",
-    )
+    recurrent = [
+        _recurrent(config, number, precision=precision, unroll=unroll)
+        for number in range(1, config.layers + 1)
+    ]
     softmax = keras.layers.Dense(
         spec.classes, activation="softmax", dtype="float32", name="probabilities"
     )
     shape = (spec.timesteps, spec.features)
-    model = keras.Sequential([keras.Input(shape, name="sequence"), recurrent, softmax])
+    model = keras.Sequential([keras.Input(shape, name="sequence"), *recurrent, softmax])
     if spec.timesteps > SHORT:
-        _start_for_length(recurrent, config.cell, spec.timesteps)
+        for layer in recurrent:
+            for direction in directions(layer):
+                _start_for_length(direction, config.cell, spec.timesteps)
         # The sum over a long sequence starts as large an answer as that over a short one.
         softmax.kernel.assign(softmax.kernel * config.share_of_a_step(spec))
     return model
 
 
-def _start_for_length(recurrent: keras.layers.RNN, cell: Cell, timesteps: int) -> None:
+def _recurrent(config: TrainConfig, number: int, *, precision: str, unroll: bool) -> keras.Layer:
+    """Build the recurrent layer with that number, counted from 1."""
+    name = "recurrent" if number == 1 else f"recurrent_{number}"
+    layer = keras_layer(config.cell)(
+        config.units,
+        activation=_activation(config.cell_activation),
+        recurrent_initializer=_initializer(config.cell_initializer),
+        dropout=config.dropout,
+        recurrent_dropout=config.recurrent_dropout,
+        return_sequences=number < config.layers,
+        unroll=unroll,
+        dtype=precision,
+        name=name,
+    )
+    if not config.bidirectional:
+        return layer
+    return keras.layers.Bidirectional(layer, merge_mode="concat", dtype=precision, name=name)
+
+
+def _start_for_length(layer: keras.layers.RNN, cell: Cell, timesteps: int) -> None:
     """Have the units of a gated cell keep their state for 1 to `timesteps` steps at the start.
 
     A gate with the bias b keeps about 1 + exp(b) steps (Tallec and Ollivier, "Can recurrent neural
@@ -57,13 +76,28 @@ def _start_for_length(recurrent: keras.layers.RNN, cell: Cell, timesteps: int) -
     kind = CELLS[cell]
     if kind.keeps is None:
         return
-    units = recurrent.units
-    bias = keras.ops.convert_to_numpy(recurrent.cell.bias).copy()  # ([rows,] gates * units)
+    units = layer.units
+    bias = keras.ops.convert_to_numpy(layer.cell.bias).copy()  # ([rows,] gates * units)
     start = kind.gates.index(kind.keeps) * units
     # Of two rows only the sum counts.
     row = bias if bias.ndim == 1 else bias[0]
     row[start : start + units] += np.linspace(0, np.log(timesteps), units)
-    recurrent.cell.bias.assign(bias)
+    layer.cell.bias.assign(bias)
+
+
+def recurrent_layers(model: keras.Sequential) -> list[list[keras.layers.RNN]]:
+    """The recurrent layers of a model from `build_model`, for each the layer of each direction.
+
+    Of two directions the first is the one that reads forwards.
+    """
+    return [directions(layer) for layer in model.layers[:-1]]
+
+
+def directions(layer: keras.Layer) -> list[keras.layers.RNN]:
+    """The layers of a recurrent layer's directions: itself, or the two of a bidirectional one."""
+    if isinstance(layer, keras.layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer]
 
 
 def keras_layer(cell: Cell) -> type[keras.layers.RNN]:
@@ -75,19 +109,41 @@ def keras_layer(cell: Cell) -> type[keras.layers.RNN]:
 def read_along(model: keras.Sequential, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the model holds and would say after each step of scaled `x` `(timesteps, features)`.
 
-    Returns the hidden states `(timesteps, units)` and the probabilities `(timesteps, classes)`,
-    both float32. The last row of the probabilities is what the model says of the sequence.
+    Returns float32 hidden states `(timesteps, width)`, those that the softmax reads, of the last
+    layer, and the probabilities `(timesteps, classes)`. Row t is what the model holds and says of
+    the sequence that ends there: of a bidirectional model, the direction that reads backwards
+    begins at t. The last row is what it says of the whole sequence.
     """
-    recurrent, softmax = model.layers
-    each_step = type(recurrent).from_config(
-        {**recurrent.get_config(), "return_sequences": True, "name": "each_step"}
-    )
-    sequence = keras.ops.convert_to_tensor(x[None], "float32")
-    each_step.build(sequence.shape)
-    each_step.set_weights(recurrent.get_weights())
-    states = each_step(sequence)
+    *recurrent, softmax = model.layers
+    one_way = all(len(pair) == 1 for pair in recurrent_layers(model))
+    read = _each_state if one_way else _state_of_each_beginning
+    states = read(recurrent, keras.ops.convert_to_tensor(x[None], "float32"))
     to_numpy = keras.ops.convert_to_numpy
-    return to_numpy(keras.ops.cast(states[0], "float32")), to_numpy(softmax(states)[0])
+    return to_numpy(keras.ops.cast(states, "float32")), to_numpy(softmax(states))
+
+
+def _each_state(layers: list[keras.layers.RNN], sequence: Any) -> Any:
+    """The states `(timesteps, units)` of the last layer, which knows nothing of what is to come."""
+    last = layers[-1]
+    each_step = type(last).from_config(
+        {**last.get_config(), "return_sequences": True, "name": "each_step"}
+    )
+    for layer in layers[:-1]:
+        sequence = layer(sequence)
+    each_step.build(sequence.shape)
+    each_step.set_weights(last.get_weights())
+    return each_step(sequence)[0]
+
+
+def _state_of_each_beginning(layers: list[keras.Layer], sequence: Any) -> Any:
+    """The last states `(timesteps, width)` of the sequences that end at each step."""
+    states = []
+    for end in range(1, sequence.shape[1] + 1):
+        state = sequence[:, :end]
+        for layer in layers:
+            state = layer(state)
+        states.append(state[0])
+    return keras.ops.stack(states)
 
 
 def _activation(name: str) -> str:

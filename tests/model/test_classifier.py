@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from rnn_tf.config import TrainConfig, preset
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.cells import CELLS, Cell
-from rnn_tf.model.classifier import build_model, keras_layer
+from rnn_tf.model.classifier import (
+    build_model,
+    keras_layer,
+    read_along,
+    recurrent_layers,
+)
 
 SPEC = SequenceSpec(timesteps=6, features=3, labels=tuple("abcd"))
 ROWS = SequenceSpec(timesteps=28, features=28, labels=tuple("0123456789"))
@@ -92,6 +98,60 @@ def test_unrolling_changes_neither_weights_nor_outputs(cell: str) -> None:
     np.testing.assert_allclose(
         np.asarray(unrolled(sequences())), np.asarray(rolled(sequences())), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_reading_along_says_what_the_model_says_of_a_sequence_that_ends_there(
+    cell: Cell, layers: int, bidirectional: bool
+) -> None:
+    config = TrainConfig(cell=cell, units=5, layers=layers, bidirectional=bidirectional)
+    model = build_model(config, SPEC)
+    (x,) = sequences(examples=1)
+    states, probabilities = read_along(model, x)
+    assert states.shape == (6, 10 if bidirectional else 5)
+    for t in range(6):
+        ends = dataclasses.replace(SPEC, timesteps=t + 1)
+        short = build_model(config, ends)
+        short.set_weights(model.get_weights())
+        # float32 rounding: 1e-7 seen.
+        np.testing.assert_allclose(probabilities[t], short(x[None, : t + 1])[0], atol=2e-6)
+    kernel, bias = model.layers[-1].get_weights()
+    logits = states @ kernel + bias
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("layers", "bidirectional"), [(2, False), (1, True), (3, True)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_stacked_layers_and_both_directions_of_keras(
+    cell: Cell, layers: int, bidirectional: bool
+) -> None:
+    config = TrainConfig(cell=cell, units=5, layers=layers, bidirectional=bidirectional)
+    model = build_model(config, SPEC)
+    *recurrent, softmax = model.layers
+    assert len(recurrent) == layers
+    assert [layer.return_sequences for layer in recurrent] == [True] * (layers - 1) + [False]
+    width = 10 if bidirectional else 5
+    assert softmax.kernel.shape == (width, 4)
+    kinds = {type(layer) for pair in recurrent_layers(model) for layer in pair}
+    assert kinds == {keras_layer(cell)}
+    for layer in recurrent:
+        assert isinstance(layer, keras.layers.Bidirectional) == bidirectional
+        if bidirectional:
+            assert layer.merge_mode == "concat"
+            forward, backward = layer.get_weights()[::3][:2]
+            assert not np.array_equal(forward, backward), "each direction starts on its own"
+
+
+def test_the_layer_of_the_default_model_keeps_its_name() -> None:
+    assert [layer.name for layer in build_model(TrainConfig(), SPEC).layers] == [
+        "recurrent", "probabilities",
+    ]  # fmt: skip
+    stack = build_model(TrainConfig(layers=3), SPEC)
+    names = ["recurrent", "recurrent_2", "recurrent_3", "probabilities"]
+    assert [layer.name for layer in stack.layers] == names
 
 
 def test_identity_starts_the_state_as_its_own_memory() -> None:

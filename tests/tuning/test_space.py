@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tuning.space import (
     SPACES,
     Choice,
     Range,
+    Shape,
     Space,
     configure,
     hyperparameters,
@@ -46,13 +49,18 @@ def draws(space: Space, limit: int | None = None, count: int = 60) -> list[Train
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("units", [1, 7, 32])
-def test_parameters_are_those_that_keras_counts(cell: Cell, units: int) -> None:
-    config = TrainConfig.from_dict({"cell": cell, "units": units})
-    assert parameters(cell, units, MNIST) == build_model(config, MNIST).count_params()
+@pytest.mark.parametrize(
+    ("layers", "bidirectional"), [(1, False), (1, True), (3, False), (2, True)]
+)
+def test_parameters_are_those_that_keras_counts(
+    cell: Cell, units: int, layers: int, bidirectional: bool
+) -> None:
+    config = TrainConfig(cell=cell, units=units, layers=layers, bidirectional=bidirectional)
+    assert parameters(config, MNIST) == build_model(config, MNIST).count_params()
 
 
 def test_the_small_space_keeps_the_size() -> None:
-    assert {parameters(c.cell, c.units, MNIST) for c in draws(SMALL)} == {2282}
+    assert {parameters(config, MNIST) for config in draws(SMALL)} == {2282}
 
 
 @pytest.mark.parametrize("space", SPACES.values())
@@ -68,7 +76,8 @@ def test_every_draw_is_within_the_bounds(space: Space) -> None:
 
 def test_the_full_space_reaches_every_cell_and_both_ends() -> None:
     drawn = draws(FULL, count=300)
-    assert {config.cell for config in drawn} == set(CELLS)
+    shapes = {(config.cell, config.layers, config.bidirectional) for config in drawn}
+    assert shapes == set(itertools.product(CELLS, (1, 2), (False, True)))
     units = [config.units for config in drawn]
     assert min(units) < 12
     assert max(units) > 100
@@ -76,26 +85,38 @@ def test_the_full_space_reaches_every_cell_and_both_ends() -> None:
 
 @pytest.mark.parametrize("limit", [2282, 10_000])
 def test_no_draw_is_above_the_limit_and_some_are_near_it(limit: int) -> None:
-    sizes = [parameters(config.cell, config.units, MNIST) for config in draws(FULL, limit, 200)]
+    sizes = [parameters(config, MNIST) for config in draws(FULL, limit, 200)]
     assert max(sizes) <= limit
     assert max(sizes) > 0.8 * limit
 
 
 @given(limit=st.integers(400, 60_000))
 def test_the_limit_takes_nothing_away_that_would_fit(limit: int) -> None:
+    def size(shape: Shape, units: int) -> int:
+        config = dataclasses.replace(BASE, **shape._asdict(), units=units)
+        return parameters(config, MNIST)
+
     try:
         fitting = within(FULL, BASE, MNIST, limit)
     except InputError:
-        assert limit < parameters("simple_rnn", 8, MNIST)
+        assert limit < size(Shape("simple_rnn", 1, False), 8)
         return
-    for cell in CELLS:
-        fits = [n for n in range(8, 129) if parameters(cell, n, MNIST) <= limit]
+    for shape in itertools.starmap(Shape, itertools.product(CELLS, (1, 2), (False, True))):
+        fits = [n for n in range(8, 129) if size(shape, n) <= limit]
         if not fits:
-            assert cell not in fitting
-        elif isinstance(found := fitting[cell], Range):
+            assert shape not in fitting
+        elif isinstance(found := fitting[shape], Range):
             assert (found.low, found.high) == (fits[0], fits[-1])
         else:
             assert found.values == (fits[0],)
+
+
+def test_a_shape_that_does_not_fit_is_not_drawn() -> None:
+    """8 units of LSTM have 1,274 parameters; with a second layer or direction, more than 1,800."""
+    drawn = draws(FULL, 1400, 200)
+    lstm = [(c.layers, c.bidirectional, c.units) for c in drawn if c.cell == "lstm"]
+    assert set(lstm) == {(1, False, 8)}
+    assert {c.layers for c in drawn if c.cell == "simple_rnn"} == {1, 2}
 
 
 def test_a_limit_below_every_model_is_refused() -> None:
@@ -133,7 +154,12 @@ def test_numbers_keep_the_digits_that_survive_single_precision() -> None:
 
 
 def test_hyperband_says_how_long() -> None:
-    values = {"units of lstm": 5, "cell": "lstm", "tuner/epochs": 3, "tuner/trial_id": "0001"}
+    values = {
+        "units of lstm, 2, True": 5,
+        "cell": "lstm",
+        "tuner/epochs": 3,
+        "tuner/trial_id": "0001",
+    }
     config = configure(values, BASE)
     assert (config.cell, config.units, config.epochs) == ("lstm", 5, 3)
 
@@ -180,8 +206,9 @@ def test_a_file_of_either_kind_is_read(tmp_path: Path) -> None:
         ("dropout: {low: 0, high: 1}", "dropout: bad dropout; expected 0 <= value < 1, got 1.0"),
         ("activation: {low: a, high: b}", "activation: a range of names; expected a list"),
         ("cell: [lstm, rnn]", "cell: unknown cell 'rnn'"),
-        ("layers: [1, 2]", "layers: cannot be searched; expected one of cell, units"),
-        ("seed: [1, 2]", "seed: cannot be searched"),
+        ("layers: [0, 2]", "layers: bad layers; expected a whole number >= 1, got 0"),
+        ("bidirectional: [yes, 2]", "bidirectional: bad bidirectional; expected bool, got 2"),
+        ("seed: [1, 2]", "seed: cannot be searched; expected one of cell, layers"),
         ("", "not a space; expected setting: bounds on each line, got None"),
         ("{}", "nothing to search"),
         ("[1", "cannot read"),

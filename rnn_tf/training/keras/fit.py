@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.errors import InputError
-from rnn_tf.model.classifier import build_model
+from rnn_tf.model.classifier import build_model, recurrent_layers
 from rnn_tf.run import Run
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras.batches import batches, evaluation_batches, normalizer, whole_epochs
@@ -111,13 +112,23 @@ class FusedSequential(keras.Sequential):
     def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         x, y = data
         # Thousands of sequences are evaluated at a time: a loop is as fast, and sooner compiled.
-        recurrent = self.layers[0]
-        written_out, recurrent.unroll = recurrent.unroll, False
-        try:
+        with _rolled(self):
             result: dict[str, tf.Tensor] = super().test_step((self.normalize(x), y))
-        finally:
-            recurrent.unroll = written_out
         return result
+
+
+@contextlib.contextmanager
+def _rolled(model: keras.Sequential) -> Iterator[None]:
+    """Have the recurrent layers loop over time meanwhile, also where it is written out."""
+    layers = list(itertools.chain(*recurrent_layers(model)))
+    written_out = [layer.unroll for layer in layers]
+    for layer in layers:
+        layer.unroll = False
+    try:
+        yield
+    finally:
+        for layer, unroll in zip(layers, written_out, strict=True):
+            layer.unroll = unroll
 
 
 def why_not_fused(
@@ -234,11 +245,12 @@ def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> 
     short = config.cell == "simple_rnn" and data.spec.timesteps <= UNROLL_TIMESTEPS
     unroll = short and not (whole_loops and xla_flags.is_small(config))
     model = build_model(config, data.spec, precision=precision, unroll=unroll)
-    (recurrent, _) = model.layers
-    if whole_loops and not unroll:
-        loop_over_time(recurrent)
-    elif unroll and not (config.dropout or config.recurrent_dropout):
-        _trace_once(recurrent.cell)
+    for number, layers in enumerate(recurrent_layers(model)):
+        for layer in layers:
+            if whole_loops and not unroll:
+                loop_over_time(layer, of_input=number > 0)
+            elif unroll and not (config.dropout or config.recurrent_dropout):
+                _trace_once(layer.cell)
     return model
 
 

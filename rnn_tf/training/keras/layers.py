@@ -1,5 +1,9 @@
 """Recurrent layers whose gradients XLA can compile whole, loop over time and all.
 
+TensorFlow's gradient of a loop keeps every number that a time step computes, and writes and reads
+all of it. Here a loop keeps the states only, and the loop back computes a step again where it needs
+more than those: that is less work, though it is one product of matrices more.
+
 In a loop that is one function (see `xla_flags`), XLA writes out a product of matrices well only
 where the rows of the one meet the columns of the other. TensorFlow's gradients of a product leave
 a factor as it lies in memory and have it read the other way round, thirteen times as slowly. Here a
@@ -9,9 +13,8 @@ factor is turned first.
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -23,101 +26,232 @@ SLOPES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "sigmoid": lambda value: value * (1 - value),
     "tanh": lambda value: 1 - value * value,
 }
-MATMUL_GRADIENT = "RnnTfMatMul"
-# What a layer may be asked to do that `simple_rnn` does not.
-MORE_THAN_LAST_STATE = ("return_sequences", "return_state", "go_backwards", "stateful")
+MATMUL_GRADIENT, LOOP_GRADIENT = "RnnTfMatMul", "RnnTfLoop"
+
+Tensors = list[tf.Tensor]
+# (frame, states before, states after, gradients of the states after)
+# -> (gradients of the frame, of the states before, of the weights)
+StepBack = Callable[
+    [tf.Tensor, Tensors, Tensors, Tensors], tuple[tf.Tensor | None, Tensors, Tensors]
+]
 
 
-def loop_over_time(layer: keras.layers.RNN) -> None:
-    """Make `layer`, not unrolled, compute the same with gradients that compile well.
+class Step(NamedTuple):
+    """A time step of a cell, and the way back through it."""
 
-    Its variables stay its own. A float32 SimpleRNN without dropout that gives its last state gets
-    gradients written out, any other layer those of TensorFlow with the factors turned. The former
-    then raises `ValueError` when it is called with a mask or an initial state.
+    forward: Callable[[Tensors, tf.Tensor, Tensors], Tensors]  # weights, frame, states -> states
+    back: Callable[[Tensors], StepBack]  # weights -> what carries gradients back through a step
+
+
+def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
+    """Make `layer`, built and not unrolled, compute the same with gradients that compile well.
+
+    Its variables stay its own. `of_input` says whether gradients for its input are needed: not
+    for a layer that reads data. The layer then raises `ValueError` when it is called with a mask
+    or an initial state. One that gives or keeps its state is left as it is.
     """
     cell = layer.cell
-    activation = getattr(cell.activation, "__name__", "")
-    dropout = cell.dropout or cell.recurrent_dropout
-    simple = isinstance(layer, keras.layers.SimpleRNN) and layer.compute_dtype == "float32"
-    simple = simple and cell.use_bias
-    simple = simple and not any(getattr(layer, name) for name in MORE_THAN_LAST_STATE)
-    if simple and activation in SLOPES and not dropout:
-        # A graph of its own: there the gradients that `simple_rnn` names are looked up.
-        traced = tf.function(functools.partial(simple_rnn, activation=activation), autograph=False)
+    if layer.return_state or layer.stateful:
+        return  # Keras's own: nothing here needs it
+    # Not inside a call, where Keras hands variables out in the precision of the layer: gradients
+    # are summed up over time in that of the variables.
+    variables = [variable.value for variable in cell.trainable_variables]
+    simple = _is_simple(layer)
 
-        def call(
-            sequence: tf.Tensor, initial_state: Any = None, mask: Any = None, training: bool = False
-        ) -> tf.Tensor:
-            for name, given in (("initial_state", initial_state), ("mask", mask)):
-                if given is not None:
-                    raise ValueError(f"a layer made to loop over time takes no {name}")
-            variables = (cell.kernel, cell.recurrent_kernel, cell.bias)
-            return traced(sequence, *map(tf.convert_to_tensor, variables))
+    def read(sequence: tf.Tensor, *weights: tf.Tensor, training: bool) -> tf.Tensor:
+        given = list(weights)
+        states = layer.get_initial_state(batch_size=tf.shape(sequence)[0])
+        if simple:
+            step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
+            # A row for each example: what is summed up over them is summed up over time before.
+            given[-1] = tf.broadcast_to(given[-1], tf.shape(states[0]))
+        else:
+            _draw_dropout(cell, sequence, states)
+            step = step_of(cell, of_input=of_input, training=training)
+        return run(
+            step, given, sequence, states,
+            backwards=layer.go_backwards, every=layer.return_sequences, of_input=of_input,
+        )  # fmt: skip
 
-        layer.call = call
-    else:
-        cell.call = _turning_factors(cell.call)
+    # A graph of its own: there the gradients that `run` names are looked up.
+    traced = tf.function(read, autograph=False)
+
+    def call(
+        sequence: tf.Tensor, initial_state: Any = None, mask: Any = None, training: bool = False
+    ) -> tf.Tensor:
+        for name, given in (("initial_state", initial_state), ("mask", mask)):
+            if given is not None:
+                raise ValueError(f"a layer made to loop over time takes no {name}")
+        weights = map(tf.convert_to_tensor, variables)
+        return traced(sequence, *weights, training=bool(training))
+
+    layer.call = call
 
 
-def simple_rnn(
+def _is_simple(layer: keras.layers.RNN) -> bool:
+    """Whether the gradients of the layer's steps are written out: of a float32 SimpleRNN."""
+    cell = layer.cell
+    return (
+        isinstance(layer, keras.layers.SimpleRNN)
+        and cell.use_bias
+        and layer.compute_dtype == "float32"
+        and getattr(cell.activation, "__name__", "") in SLOPES
+        and not (cell.dropout or cell.recurrent_dropout)
+    )
+
+
+def run(
+    step: Step,
+    weights: Tensors,
     sequence: tf.Tensor,
-    kernel: tf.Tensor,
-    recurrent_kernel: tf.Tensor,
-    bias: tf.Tensor,
-    activation: str,
+    initial: Tensors,
+    *,
+    backwards: bool,
+    every: bool,
+    of_input: bool,
 ) -> tf.Tensor:
-    """The last state of `h = activation(x @ kernel + h @ recurrent_kernel + bias)`, h first zero.
+    """The last state that a cell gives for a sequence, or every one in the order of reading.
 
-    Inside a `tf.function`. All float32: `sequence` `(examples, timesteps, features)`, `kernel`
-    `(features, units)`, `recurrent_kernel` `(units, units)`, `bias` `(units,)`; the state is
-    `(examples, units)`. `activation` is a key of `SLOPES`. With gradients for the weights, by
-    back-propagation through time (Werbos 1990, "Backpropagation through time: what it does and how
-    to do it"), and none for the sequence.
+    `sequence` is `(examples, timesteps, features)`, `initial` has the states before the first
+    step, each `(examples, units)`; the result is `(examples, units)` or, if `every`,
+    `(examples, timesteps, units)`. With gradients for the weights, by back-propagation through
+    time (Werbos 1990, "Backpropagation through time: what it does and how to do it"), and for the
+    sequence if `of_input`.
     """
-    timesteps, units = sequence.shape[1], recurrent_kernel.shape[0]
-    activate = keras.activations.get(activation)
+    timesteps = sequence.shape[1]
     # Time first: a time step is one piece of memory.
     inputs = tf.transpose(sequence, (1, 0, 2))
-    nothing = tf.zeros((tf.shape(sequence)[0], units))
 
-    def forward(t: tf.Tensor, state: tf.Tensor, states: tf.TensorArray) -> tuple[Any, ...]:
-        state = activate(inputs[t] @ kernel + state @ recurrent_kernel + bias)
-        return t + 1, state, states.write(t + 1, state)
+    def place(t: tf.Tensor) -> tf.Tensor:
+        return timesteps - 1 - t if backwards else t
 
-    shape = (sequence.shape[0], units)
-    kept = tf.TensorArray(tf.float32, timesteps + 1, element_shape=shape).write(0, nothing)
-    _, state, kept = tf.while_loop(lambda t, *_: t < timesteps, forward, (0, nothing, kept))
-    # What the gradients need passes through an operation of which they are the registered
-    # gradients. `tf.custom_gradient` would register them anew, and keep the graph for ever.
-    with state.graph.gradient_override_map({"IdentityN": _gradient_name(activation)}):
-        state, *_ = tf.identity_n([state, kernel, recurrent_kernel, bias, inputs, kept.stack()])
-    return state
+    def forward(t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray]) -> tuple[Any, ...]:
+        states = step.forward(weights, inputs[place(t)], list(states))
+        return t + 1, states, [k.write(t + 1, s) for k, s in zip(kept, states, strict=True)]
+
+    kept = [_steps(timesteps + 1, state).write(0, state) for state in initial]
+    _, last, kept = tf.while_loop(lambda t, *_: t < timesteps, forward, (0, initial, kept))
+    states = [each.stack() for each in kept]
+
+    def gradients(of_result: tf.Tensor) -> list[tf.Tensor | None]:
+        step_back = step.back(weights)
+        of_each = tf.transpose(of_result, (1, 0, 2)) if every else None
+
+        def backward(
+            t: tf.Tensor, of_states: Tensors, of_weights: Tensors, *of_inputs: tf.TensorArray
+        ) -> tuple[Any, ...]:
+            of_states = list(of_states)
+            if of_each is not None:
+                of_states[0] += of_each[t]
+            before, after = ([each[j] for each in states] for j in (t, t + 1))
+            i = place(t)
+            of_frame, of_states, more = step_back(inputs[i], before, after, of_states)
+            of_weights = [old + add for old, add in zip(of_weights, more, strict=True)]
+            return t - 1, of_states, of_weights, *(o.write(i, of_frame) for o in of_inputs)
+
+        nothing = [tf.zeros_like(state) for state in initial]
+        first = nothing if every else [of_result, *nothing[1:]]
+        start = (timesteps - 1, first, [tf.zeros_like(weight) for weight in weights])
+        of_inputs = [_steps(timesteps, inputs[0])] if of_input else []
+        _, _, of_weights, *of_inputs = tf.while_loop(
+            lambda t, *_: t >= 0, backward, (*start, *of_inputs)
+        )
+        of_sequence = [tf.transpose(each.stack(), (1, 0, 2)) for each in of_inputs]
+        return [*(of_sequence or [None]), *of_weights]
+
+    result = tf.transpose(states[0][1:], (1, 0, 2)) if every else last[0]
+    return _with_gradients(result, [sequence, *weights], gradients)
 
 
-def _gradient_name(activation: str) -> str:
-    return f"RnnTfSimpleRnn_{activation}"
+def _with_gradients(
+    result: tf.Tensor, sources: Tensors, gradients: Callable[[tf.Tensor], list[tf.Tensor | None]]
+) -> tf.Tensor:
+    """`result`, whose gradients for `sources` are what `gradients` makes of its own.
+
+    As `tf.custom_gradient` would have it; but that registers a gradient for every call, and keeps
+    the graph for ever. Here one is registered, and the graph itself keeps what it calls.
+    """
+    graph = result.graph
+    with graph.gradient_override_map({"IdentityN": LOOP_GRADIENT}):
+        passed, *_ = tf.identity_n([result, *sources])
+    if not hasattr(graph, LOOP_GRADIENT):
+        setattr(graph, LOOP_GRADIENT, {})
+    getattr(graph, LOOP_GRADIENT)[passed.op.name] = gradients
+    passed_on: tf.Tensor = passed
+    return passed_on
 
 
-def _simple_rnn_gradient(
-    slope: Callable[[tf.Tensor], tf.Tensor], operation: tf.Operation, of_state: tf.Tensor
-) -> list[tf.Tensor | None]:
-    """The gradients of what `simple_rnn` passes on, from that of the state `(examples, units)`."""
-    _, kernel, recurrent_kernel, _, inputs, states = operation.inputs
-    turned_kernel = tf.transpose(recurrent_kernel)
+def _loop_gradient(operation: tf.Operation, of_result: tf.Tensor, *_: Any) -> list[Any]:
+    gradients = getattr(operation.graph, LOOP_GRADIENT)[operation.name]
+    return [None, *gradients(of_result)]
 
-    def backward(t: tf.Tensor, of_state: tf.Tensor, *of_weights: tf.Tensor) -> Any:
-        of_sum = of_state * slope(states[t + 1])
-        factors = (inputs[t], states[t])
-        products = [tf.transpose(factor) @ of_sum for factor in factors]
-        # Summed up, the gradients of the sums are that of the bias, example by example.
-        more = (*products, of_sum)
-        new = [old + add for old, add in zip(of_weights, more, strict=True)]
-        return (t - 1, of_sum @ turned_kernel, *new)
 
-    zeros = map(tf.zeros_like, (kernel, recurrent_kernel, of_state))
-    first = (inputs.shape[0] - 1, of_state, *zeros)
-    *_, of_kernel, of_recurrent, of_bias = tf.while_loop(lambda t, *_: t >= 0, backward, first)
-    return [None, of_kernel, of_recurrent, tf.reduce_sum(of_bias, 0), None, None]
+def _steps(timesteps: int, like: tf.Tensor) -> tf.TensorArray:
+    return tf.TensorArray(like.dtype, timesteps, element_shape=like.shape)
+
+
+def simple_step(
+    activation: Callable[[tf.Tensor], tf.Tensor], slope: Callable[[tf.Tensor], tf.Tensor]
+) -> Step:
+    """`h' = activation(x @ kernel + h @ recurrent_kernel + bias)`, its gradients written out.
+
+    `kernel` is `(features, units)`, `recurrent_kernel` `(units, units)`, `bias`
+    `(examples, units)`; `slope` is that of the activation, from its value.
+    """
+
+    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> Tensors:
+        kernel, recurrent_kernel, bias = weights
+        return [activation(frame @ kernel + states[0] @ recurrent_kernel + bias)]
+
+    def back(weights: Tensors) -> StepBack:
+        turned_kernel, turned_recurrent = map(tf.transpose, weights[:2])
+
+        def step_back(
+            frame: tf.Tensor, before: Tensors, after: Tensors, of_after: Tensors
+        ) -> tuple[tf.Tensor, Tensors, Tensors]:
+            of_sum = of_after[0] * slope(after[0])
+            of_kernels = [tf.transpose(factor) @ of_sum for factor in (frame, before[0])]
+            return of_sum @ turned_kernel, [of_sum @ turned_recurrent], [*of_kernels, of_sum]
+
+        return step_back
+
+    return Step(forward, back)
+
+
+def step_of(cell: keras.Layer, *, of_input: bool, training: bool) -> Step:
+    """A step of any cell of Keras; its gradients are TensorFlow's, of the step computed again."""
+
+    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> Tensors:
+        values = list(zip(cell.trainable_variables, weights, strict=True))
+        with keras.StatelessScope(values), _turned_factors(frame):
+            return list(cell(frame, states, training=training)[1])
+
+    def back(weights: Tensors) -> StepBack:
+        def step_back(
+            frame: tf.Tensor, before: Tensors, _: Tensors, of_after: Tensors
+        ) -> tuple[tf.Tensor | None, Tensors, Tensors]:
+            # Tensors of this graph, by which gradients are to be found.
+            weights_here, before, (frame,) = (
+                [tf.identity(x) for x in group] for group in (weights, before, [frame])
+            )
+            after = forward(weights_here, frame, before)
+            sources = [before, weights_here, [frame] if of_input else []]
+            # A tape would not know of the factors that are turned.
+            found = iter(tf.gradients(after, tf.nest.flatten(sources), of_after))
+            of_before, of_weights, of_frame = ([next(found) for _ in each] for each in sources)
+            return (of_frame[0] if of_input else None), of_before, of_weights
+
+        return step_back
+
+    return Step(forward, back)
+
+
+def _draw_dropout(cell: keras.Layer, sequence: tf.Tensor, states: Sequence[tf.Tensor]) -> None:
+    """Draw the masks that `cell` then has in every step, and in the steps back, of a sequence."""
+    cell.reset_dropout_mask()
+    cell.reset_recurrent_dropout_mask()
+    cell.get_dropout_mask(sequence[:, 0])
+    cell.get_recurrent_dropout_mask(states[0])
 
 
 def _matmul_gradient(operation: tf.Operation, of_product: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -134,22 +268,16 @@ def _register(name: str, gradient: Callable[..., Any]) -> None:
         tf.RegisterGradient(name)(gradient)
 
 
-# Functions and slopes are looked up when they are called: they are those of the reloaded module.
+# The functions are looked up when they are called: they are those of the reloaded module.
 _register(MATMUL_GRADIENT, lambda *given: _matmul_gradient(*given))
-for _activation in SLOPES:
-    _register(
-        _gradient_name(_activation),
-        lambda operation, of_state, *_, name=_activation: _simple_rnn_gradient(
-            SLOPES[name], operation, of_state
-        ),
+_register(LOOP_GRADIENT, lambda *given: _loop_gradient(*given))
+
+
+def _turned_factors(frame: tf.Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Where gradients of products turn a factor first; without a compiler they need not."""
+    if tf.executing_eagerly():
+        return contextlib.nullcontext()
+    override: contextlib.AbstractContextManager[Any] = frame.graph.gradient_override_map(
+        {"MatMul": MATMUL_GRADIENT}
     )
-
-
-def _turning_factors(call: Callable[..., Any]) -> Callable[..., Any]:
-    def turning(inputs: tf.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if tf.executing_eagerly():
-            return call(inputs, *args, **kwargs)
-        with inputs.graph.gradient_override_map({"MatMul": MATMUL_GRADIENT}):
-            return call(inputs, *args, **kwargs)
-
-    return turning
+    return override

@@ -15,6 +15,7 @@ import numpy as np
 
 from rnn_tf.training.torch.module import (  # says if PyTorch is missing
     SequenceClassifier,
+    direction_names,
     from_torch,
     to_torch,
 )
@@ -26,15 +27,18 @@ from torch.nn import functional
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.model.cells import CELLS
 from rnn_tf.model.classifier import build_model
 from rnn_tf.run import Run
 from rnn_tf.training.order import epoch_order
 from rnn_tf.training.recorder import Fitted, Recorder
-from rnn_tf.training.torch.gradients import WrittenOut
+from rnn_tf.training.torch.gradients import ManualGradients
 from rnn_tf.training.torch.optimizer import Updates
 
 # Normalizes raw float32 `(..., features)` in place, and returns it.
 Normalizer = Callable[[torch.Tensor], torch.Tensor]
+# A factor for each input of each direction of each layer: 0 where it is dropped.
+Masks = list[torch.Tensor]
 
 # Examples scored at a time: what all their time steps need fits into a processor's cache.
 EVALUATION_BATCH = 500
@@ -64,8 +68,8 @@ def writes_out(config: TrainConfig, precision: str) -> bool:
 
     On a GPU the kernels of cuDNN are faster, and only autograd knows mixed precision.
     """
-    plain = config.cell == "simple_rnn" and precision == "float32"
-    return config.fused and plain and choose_device().type == "cpu"
+    one = config.cell == "simple_rnn" and config.layers == 1 and not config.bidirectional
+    return config.fused and one and precision == "float32" and choose_device().type == "cpu"
 
 
 def normalizer(normalize: Normalize, device: torch.device) -> Normalizer:
@@ -143,11 +147,13 @@ class Training:
         # The data stay as they came, uint8 for the most part, and are normalized batch by batch.
         self.x, self.y = _on(self.device, data.train)
         self.valid = _on(self.device, data.valid)
-        self.module = to_torch(build_model(config, data.spec)).to(self.device)
-        if config.cell != "gru":
-            # These cells have one bias in Keras and two here, of which only the sum counts.
+        self.module = to_torch(build_model(config, data.spec), dropout=config.dropout > 0)
+        self.module.to(self.device)
+        if CELLS[config.cell].biases == 1:
+            # Such cells have one bias in Keras and two here, of which only the sum counts.
             # Trained both, the sum would take steps of twice the length.
-            self.module.recurrent.bias_hh_l0.requires_grad_(False)
+            for name in direction_names(config.layers, config.bidirectional):
+                self.module.recurrent.get_parameter(f"bias_hh_{name}").requires_grad_(False)
         for parameter in self.module.parameters():
             # Also of a weight that nothing depends on: with one time step no state is multiplied.
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
@@ -155,7 +161,7 @@ class Training:
         self.updates = Updates(config, self.module, self.steps * config.epochs)
         # Small gradients are zero in float16 unless the loss is scaled up first.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "mixed_float16")
-        self._written_out: dict[int, WrittenOut] = {}  # by the number of examples in a batch
+        self._written_out: dict[int, ManualGradients] = {}  # by the number of examples in a batch
 
     def epoch(self, number: int) -> dict[str, float]:
         """Train for one epoch, counted from 0; its scores and those on the validation split."""
@@ -181,49 +187,53 @@ class Training:
         }
 
     def _written_out_gradients(
-        self, index: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None
+        self, index: torch.Tensor, logits: torch.Tensor, masks: Masks | None
     ) -> None:
         examples = len(index)
         if examples not in self._written_out:
-            self._written_out[examples] = WrittenOut(
+            self._written_out[examples] = ManualGradients(
                 self.module, self.config.cell_activation, self.spec.timesteps, examples
             )
         gradients = self._written_out[examples]
         self.normalize(gradients.x.copy_(self.x.index_select(0, index).transpose(0, 1)))
-        if mask is not None:
-            gradients.x.mul_(mask[:examples])
+        if masks is not None:
+            gradients.x.mul_(masks[0][:examples])
         gradients(self.y.index_select(0, index), logits)
 
     def _autograd_gradients(
-        self, index: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None
+        self, index: torch.Tensor, logits: torch.Tensor, masks: Masks | None
     ) -> None:
         self.updates.optimizer.zero_grad(set_to_none=False)
         # A copy: what is normalized is normalized in place.
         x = self.normalize(self.x.index_select(0, index).float())
-        if mask is not None:
-            x *= mask[: len(index), None]
-        said = _say(self.module, x, self.precision)
+        if masks is not None:
+            masks = [mask[: len(index)] for mask in masks]
+        said = _say(self.module, x, self.precision, masks)
         logits.copy_(said.detach())
         loss = functional.cross_entropy(said, self.y.index_select(0, index))
         self.scaler.scale(loss).backward()
 
-    def _masks(self, epoch: int) -> Iterator[torch.Tensor | None]:
-        """What dropout does to the inputs of each batch: `(batch_size, features)`, or nothing.
+    def _masks(self, epoch: int) -> Iterator[Masks | None]:
+        """What dropout does to the inputs of each direction of each layer, batch after batch.
 
-        One mask for all time steps of an example, as in Keras. Each epoch has its own start of
-        chance, so that an epoch needs none of the epochs before it.
+        A mask is `(batch_size, inputs of the layer)`: one for all time steps of an example, as in
+        Keras. Each epoch has its own start of chance, so that an epoch needs none of the epochs
+        before it.
         """
         keep = 1 - self.config.dropout
         chance = torch.Generator(self.device)
         (start,) = np.random.SeedSequence([self.config.seed, epoch]).generate_state(1, np.uint64)
         chance.manual_seed(int(start))
-        shape = (self.config.batch_size, self.spec.features)
+        recurrent = self.module.recurrent
+        names = direction_names(recurrent.num_layers, recurrent.bidirectional)
+        inputs = [getattr(recurrent, f"weight_ih_{name}").shape[1] for name in names]
         while True:
             if keep == 1:
                 yield None
             else:
-                mask = torch.empty(shape, device=self.device).bernoulli_(keep, generator=chance)
-                yield mask / keep
+                shapes = [(self.config.batch_size, width) for width in inputs]
+                masks = [torch.empty(shape, device=self.device) for shape in shapes]
+                yield [mask.bernoulli_(keep, generator=chance) / keep for mask in masks]
 
     # --- what is kept of it ---
     def weights(self) -> list[np.ndarray]:
@@ -266,12 +276,14 @@ def _on(device: torch.device, split: Split) -> tuple[torch.Tensor, torch.Tensor]
     return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device).long()
 
 
-def _say(module: SequenceClassifier, x: torch.Tensor, precision: str) -> torch.Tensor:
+def _say(
+    module: SequenceClassifier, x: torch.Tensor, precision: str, masks: Masks | None = None
+) -> torch.Tensor:
     """The logits of scaled `x` `(examples, timesteps, features)`, float32 in any precision."""
     dtype = DTYPES.get(precision)
     with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
-        states, _ = module.recurrent(x)
-    logits: torch.Tensor = module.dense(states[:, -1].float())
+        state = module.last_state(x, masks)
+    logits: torch.Tensor = module.dense(state.float())
     return logits
 
 

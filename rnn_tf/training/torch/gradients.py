@@ -44,12 +44,13 @@ IN_PLACE = {
 }
 
 
-class WrittenOut:
-    """The gradients of the mean cross-entropy of one batch, for `nn.RNN` or `ActivatedRNN`.
+class ManualGradients:
+    """The gradients of the mean cross-entropy of one batch, for one simple layer in one direction.
 
-    Put a batch into `x`, scaled float32 `(timesteps, examples, features)`, and call this: it fills
-    `grad`, which must be there, of each parameter but `bias_hh_l0`, which only adds to the other
-    bias and is not trained. Time comes first, so that each time step is one piece of memory.
+    The layer is `nn.RNN` or `Recurrent`. Put a batch into `x`, scaled float32
+    `(timesteps, examples, features)`, and call this: it fills `grad`, which must be there, of each
+    parameter but `bias_hh_l0`, which only adds to the other bias and is not trained. Time comes
+    first, so that each time step is one piece of memory.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import torch
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.training.keras.optimizer import learning_rate
-from rnn_tf.training.torch.module import SequenceClassifier, gate_rows
+from rnn_tf.training.torch.module import SequenceClassifier, direction_names, gate_rows
 from rnn_tf.training.torch.soap import Soap
 
 BETAS = (0.9, 0.999)
@@ -56,15 +56,12 @@ def _rates(config: TrainConfig, steps: int) -> list[float]:
 
 
 def _optimizer(config: TrainConfig, module: SequenceClassifier) -> torch.optim.Optimizer:
-    layers = [
-        [parameter for parameter in layer.parameters() if parameter.requires_grad]
-        for layer in (module.recurrent, module.dense)
-    ]
+    layers = _by_layer(module)
     if config.optimizer == "soap":
-        groups = [{"params": layer} for layer in layers]
+        # The last layer is `nn.Linear`, which has no gates.
         order = gate_rows(module)
-        if order is not None:
-            groups[0]["order"] = order
+        orders = [order] * (len(layers) - 1) + [None]
+        groups = [{"params": p, "order": o} for p, o in zip(layers, orders, strict=True)]
         return Soap(groups, weight_decay=config.weight_decay)
     parameters = [parameter for layer in layers for parameter in layer]
     # One call for all parameters: with so few weights, calls are what takes time.
@@ -81,3 +78,13 @@ def _optimizer(config: TrainConfig, module: SequenceClassifier) -> torch.optim.O
         ],
         **options,
     )
+
+
+def _by_layer(module: SequenceClassifier) -> list[list[torch.nn.Parameter]]:
+    """What is trained, by the direction of the layer that it belongs to, as in Keras."""
+    recurrent = dict(module.recurrent.named_parameters())
+    names = direction_names(module.recurrent.num_layers, module.recurrent.bidirectional)
+    parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    layers = [[recurrent[f"{part}_{name}"] for part in parts] for name in names]
+    layers.append(list(module.dense.parameters()))
+    return [[parameter for parameter in layer if parameter.requires_grad] for layer in layers]

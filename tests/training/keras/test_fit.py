@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,9 @@ from rnn_tf.config import Optimizer
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.model.cells import Cell
+from rnn_tf.model.classifier import recurrent_layers
 from rnn_tf.startup import xla_flags
+from rnn_tf.training.keras import fit as in_keras
 from rnn_tf.training.keras.batches import batches, evaluation_batches, whole_epochs
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.keras.fit import CompiledModels, fit
@@ -56,13 +60,44 @@ def test_fused_and_plain_training_give_the_same_weights(
         assert a["val_accuracy"] == b["val_accuracy"]
 
 
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, False), (2, True)])
+@pytest.mark.parametrize("whole_loops", [True, False])
+def test_stacks_and_two_directions_train_fused_as_plainly(
+    cell: Cell,
+    layers: int,
+    bidirectional: bool,
+    whole_loops: bool,
+    small: SequenceData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against a fit by Keras's own layers, batch after batch."""
+    config = dataclasses.replace(
+        CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional, epochs=2
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(xla_flags, "are_in_effect", lambda: whole_loops)
+        fused = fitted(config, small, tmp_path / "fused")
+    monkeypatch.setattr(in_keras, "loop_over_time", lambda *_, **__: None)
+    plain = fitted(dataclasses.replace(config, fused=False), small, tmp_path / "plain")
+    # As for one layer above.
+    np.testing.assert_allclose(weights(fused.model), weights(plain.model), atol=5e-5)
+    for a, b in zip(fused.history, plain.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["val_accuracy"] == b["val_accuracy"]
+
+
 @pytest.mark.parametrize("optimizer", ["soap", "adam"])
 @pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("shape", [{}, {"layers": 2, "bidirectional": True}], ids=["one", "stack"])
 def test_a_kept_model_trains_as_a_new_one_does(
-    optimizer: Optimizer, fused: bool, small: SequenceData, tmp_path: Path
+    shape: dict[str, Any], optimizer: Optimizer, fused: bool, small: SequenceData, tmp_path: Path
 ) -> None:
     """Every setting that a compiled program reads from variables, all changed at once."""
-    first = dataclasses.replace(CONFIG, optimizer=optimizer, fused=fused, dropout=0.1, epochs=2)
+    first = dataclasses.replace(
+        CONFIG, optimizer=optimizer, fused=fused, dropout=0.1, epochs=2, **shape
+    )
     second = dataclasses.replace(
         first, learning_rate=0.003, schedule="linear", warmup=0.3, seed=7, epochs=3,
         recurrent_initializer="orthogonal",
@@ -88,7 +123,8 @@ def test_a_kept_model_trains_as_a_new_one_does(
     "change",
     [
         {"units": 6}, {"cell": "gru"}, {"batch_size": 8}, {"dropout": 0.3}, {"activation": "tanh"},
-        {"clip_norm": 0.0}, {"schedule": "constant", "warmup": 0.0}, {"weight_decay": 0.1},
+        {"layers": 2}, {"bidirectional": True}, {"clip_norm": 0.0}, {"weight_decay": 0.1},
+        {"schedule": "constant", "warmup": 0.0},
     ],
 )  # fmt: skip
 def test_a_model_of_another_program_is_not_taken(
@@ -164,19 +200,29 @@ def test_the_best_epoch_is_the_one_that_is_kept(small: SequenceData, tmp_path: P
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "shape", [{}, {"layers": 2}, {"layers": 2, "bidirectional": True, "cell": "gru"}]
+)
 def test_mixed_precision_trains_with_a_float32_softmax(
-    precision: str, small: SequenceData, tmp_path: Path
+    precision: str, shape: dict[str, Any], small: SequenceData, tmp_path: Path
 ) -> None:
-    found = fitted(dataclasses.replace(CONFIG, epochs=8), small, tmp_path, precision=precision)
+    config = dataclasses.replace(CONFIG, epochs=8, **shape)
+    found = fitted(config, small, tmp_path, precision=precision)
     assert found.history[-1]["loss"] < 0.5 * found.history[0]["loss"]
-    recurrent, softmax = found.model.layers
-    assert recurrent.dtype_policy.name == precision
+    *recurrent, softmax = found.model.layers
+    for layer in itertools.chain(recurrent, *recurrent_layers(found.model)):
+        assert layer.dtype_policy.name == precision
     assert softmax.dtype_policy.name == "float32"
     assert all(weight.dtype == np.float32 for weight in found.model.get_weights())
 
 
-def test_dropout_trains_and_does_nothing_afterwards(small: SequenceData, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, optimizer="adam", dropout=0.2, recurrent_dropout=0.1)
+@pytest.mark.parametrize("shape", [{}, {"layers": 2, "bidirectional": True, "cell": "lstm"}])
+def test_dropout_trains_and_does_nothing_afterwards(
+    shape: dict[str, Any], small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, optimizer="adam", dropout=0.2, recurrent_dropout=0.1, **shape
+    )
     model = fitted(config, small, tmp_path).model
     once, twice = (model.predict(small.test.x, verbose=0) for _ in range(2))
     np.testing.assert_array_equal(once, twice)

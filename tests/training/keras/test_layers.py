@@ -19,10 +19,16 @@ from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras import layers
 from rnn_tf.training.keras.layers import SLOPES, loop_over_time
 
+CELLS = pytest.mark.parametrize(
+    ("cell", "activation"),
+    [*(("simple_rnn", name) for name in (*SLOPES, "gelu")), ("lstm", "tanh"), ("gru", "relu")],
+)
+
 
 def layer(cell: Cell, features: int = 3, **settings: Any) -> keras.layers.RNN:
     keras.utils.set_random_seed(3)
-    made = keras_layer(cell)(5, bias_initializer="glorot_normal", **settings)
+    settings = {"bias_initializer": "glorot_normal", **settings}
+    made = keras_layer(cell)(5, **settings)
     made.build((None, None, features))
     return made
 
@@ -32,31 +38,33 @@ def sequences(examples: int, timesteps: int, features: int = 3) -> tf.Tensor:
     return tf.constant(random.normal(size=(examples, timesteps, features)), tf.float32)
 
 
-def state_and_gradients(layer: keras.layers.RNN) -> Any:
-    """A compiled function of sequences."""
+def state_and_gradients(layer: keras.layers.RNN, *, of_input: bool = False) -> Any:
+    """A compiled function of sequences: states, and gradients of weights and perhaps of input."""
 
     def compute(x: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
+            tape.watch(x)
             state = layer(x, training=True)
-            # Not the plain sum, of which every gradient begins as 1.
-            total = tf.reduce_sum(tf.cast(state, tf.float32) ** 2)
-        return [state, *tape.gradient(total, [v.value for v in layer.trainable_variables])]
+            # Not the plain sum, of which every gradient begins as 1. Each step has its own share.
+            timesteps = state.shape[1] if state.shape.rank == 3 else 1
+            share = tf.range(1.0, timesteps + 1.0)[:, None] / timesteps**2
+            state32 = tf.reshape(tf.cast(state, tf.float32), (x.shape[0], timesteps, -1))
+            total = tf.reduce_sum(share * state32**2)
+        weights = [variable.value for variable in layer.trainable_variables]
+        return [state, *tape.gradient(total, [*weights, *([x] if of_input else [])])]
 
     return tf.function(compute, jit_compile=True)
 
 
 @pytest.mark.parametrize("examples", [1, 7])
 @pytest.mark.parametrize("timesteps", [1, 2, 9])
-@pytest.mark.parametrize(
-    ("cell", "activation"),
-    [*(("simple_rnn", name) for name in (*SLOPES, "gelu")), ("lstm", "tanh"), ("gru", "relu")],
-)
+@CELLS
 def test_states_and_gradients_are_those_of_keras(
     cell: Cell, activation: str, timesteps: int, examples: int
 ) -> None:
     x = sequences(examples, timesteps)
     plain, looped = (layer(cell, activation=activation) for _ in range(2))
-    loop_over_time(looped)
+    loop_over_time(looped, of_input=False)
     expected, found = state_and_gradients(plain)(x), state_and_gradients(looped)(x)
     assert len(found) == 4
     for one, other in zip(expected, found, strict=True):
@@ -64,20 +72,64 @@ def test_states_and_gradients_are_those_of_keras(
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("every", [False, True])
+@CELLS
+def test_every_state_either_direction_and_the_input_have_the_gradients_of_keras(
+    cell: Cell, activation: str, every: bool, backwards: bool
+) -> None:
+    x = sequences(7, 9)
+    plain, looped = (
+        layer(cell, activation=activation, go_backwards=backwards, return_sequences=every)
+        for _ in range(2)
+    )
+    loop_over_time(looped, of_input=True)
+    expected, found = (state_and_gradients(each, of_input=True)(x) for each in (plain, looped))
+    assert found[0].shape == ((7, 9, 5) if every else (7, 5))
+    assert found[-1].shape == x.shape
+    for one, other in zip(expected, found, strict=True):
+        # float32 rounding: 3e-6 seen, where the largest gradient is about 30.
+        # As above, where gradients reach 30 and are sums over more.
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rates", [(0.4, 0.0), (0.0, 0.4), (0.4, 0.4)])
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+def test_dropout_has_the_same_masks_in_every_step_and_on_the_way_back(
+    cell: Cell, rates: tuple[float, float]
+) -> None:
+    x = sequences(7, 9)
+    settings: dict[str, Any] = {"dropout": rates[0], "recurrent_dropout": rates[1], "seed": 1}
+    plain, looped = (layer(cell, return_sequences=True, **settings) for _ in range(2))
+    loop_over_time(looped, of_input=True)
+    expected, found = (state_and_gradients(each, of_input=True)(x) for each in (plain, looped))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_looped_layer_would_ignore_is_refused() -> None:
+    looped = layer("gru")
+    loop_over_time(looped, of_input=False)
+    with pytest.raises(NotImplementedError, match="mask"):
+        looped(sequences(2, 3), mask=np.ones((2, 3), bool))
+    with pytest.raises(NotImplementedError, match="initial state"):
+        looped(sequences(2, 3), initial_state=[np.zeros((2, 5), np.float32)])
+
+
 def test_dropout_and_other_precisions_are_left_to_keras() -> None:
     x = sequences(64, 4)
     dropping = layer("simple_rnn", dropout=0.5, seed=1)
-    loop_over_time(dropping)
+    loop_over_time(dropping, of_input=False)
     assert not np.allclose(dropping(x, training=True), dropping(x, training=False))
     half = layer("simple_rnn", dtype="mixed_float16")
-    loop_over_time(half)
+    loop_over_time(half, of_input=False)
     assert state_and_gradients(half)(x)[0].dtype == tf.float16
 
 
 def test_a_layer_that_loops_keeps_its_variables() -> None:
     looped = layer("simple_rnn")
     before = looped.trainable_variables
-    loop_over_time(looped)
+    loop_over_time(looped, of_input=False)
     assert [id(v) for v in looped.trainable_variables] == [id(v) for v in before]
     looped.set_weights([np.zeros_like(w) for w in looped.get_weights()])
     np.testing.assert_array_equal(looped(sequences(2, 3)), 0)
@@ -85,13 +137,17 @@ def test_a_layer_that_loops_keeps_its_variables() -> None:
 
 @pytest.mark.skipif(not xla_flags.are_in_effect(), reason="XLA_FLAGS are set from outside")
 @pytest.mark.parametrize(
-    ("cell", "activation"), [("simple_rnn", "elu"), ("simple_rnn", "gelu"), ("lstm", "tanh")]
+    ("cell", "activation"),
+    [("simple_rnn", "elu"), ("simple_rnn", "gelu"), ("lstm", "tanh"), ("gru", "tanh")],
 )
-def test_xla_compiles_the_loops_whole_and_their_products_well(cell: Cell, activation: str) -> None:
+@pytest.mark.parametrize("every", [False, True])
+def test_xla_compiles_the_loops_whole_and_their_products_well(
+    cell: Cell, activation: str, every: bool
+) -> None:
     """Thirteen times slower is what a product read the other way round would be."""
-    looped = layer(cell, activation=activation)
-    loop_over_time(looped)
-    function = state_and_gradients(looped)
+    looped = layer(cell, activation=activation, return_sequences=every)
+    loop_over_time(looped, of_input=every)
+    function = state_and_gradients(looped, of_input=every)
     program = function.experimental_get_compiler_ir(sequences(16, 6))(stage="optimized_hlo")
     assert program.count("xla_cpu_small_call") >= 2, "the loops forward and backward"
     in_loops = [line for line in re.findall(r"= .* dot\(.*", program) if "while" in line]
@@ -103,7 +159,7 @@ def test_xla_compiles_the_loops_whole_and_their_products_well(cell: Cell, activa
 @pytest.mark.parametrize("ignored", ["mask", "initial_state"])
 def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str) -> None:
     looped = layer("simple_rnn")
-    loop_over_time(looped)
+    loop_over_time(looped, of_input=False)
     given = {"mask": tf.ones((2, 3), tf.bool), "initial_state": [tf.ones((2, 5))]}[ignored]
     with pytest.raises(ValueError, match=f"takes no {ignored}"):
         looped(sequences(2, 3), **{ignored: given})
@@ -113,7 +169,7 @@ def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str) -> None:
 def test_a_layer_that_gives_more_than_its_last_state_is_that_of_keras(more: str) -> None:
     x = sequences(2, 3)
     plain, looped = (layer("simple_rnn", **{more: True}) for _ in range(2))
-    loop_over_time(looped)
+    loop_over_time(looped, of_input=False)
     for one, other in zip(tf.nest.flatten(plain(x)), tf.nest.flatten(looped(x)), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6)
 
@@ -121,13 +177,13 @@ def test_a_layer_that_gives_more_than_its_last_state_is_that_of_keras(more: str)
 def test_a_notebook_can_load_the_module_again() -> None:
     importlib.reload(layers)
     looped = layer("simple_rnn", activation="elu")
-    layers.loop_over_time(looped)
+    layers.loop_over_time(looped, of_input=False)
     state_and_gradients(looped)(sequences(2, 3))
 
 
 def test_nothing_of_a_layer_is_kept_by_what_is_registered() -> None:
     looped = layer("simple_rnn", activation="elu")
-    loop_over_time(looped)
+    loop_over_time(looped, of_input=False)
     state_and_gradients(looped)(sequences(2, 3))
     gone = weakref.ref(looped)
     del looped

@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
 pytestmark = pytest.mark.torch
 
 from rnn_tf.training.torch import fit as fit_torch  # noqa: E402 - needs torch
-from rnn_tf.training.torch.gradients import WrittenOut  # noqa: E402
+from rnn_tf.training.torch.gradients import ManualGradients  # noqa: E402
 from rnn_tf.training.torch.module import to_torch  # noqa: E402
 
 # 203 examples in batches of 16: the last batch has 11.
@@ -83,6 +83,47 @@ def test_it_is_the_training_of_keras(
             assert a[name] == pytest.approx(b[name], rel=3e-4, abs=1e-7)
 
 
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, False), (2, True)])
+def test_stacked_and_bidirectional_training_is_that_of_keras(
+    cell: Cell, layers: int, bidirectional: bool, small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional
+    )
+    assert not fit_torch.writes_out(config, "float32")
+    witness = fitted(config, small, tmp_path / "torch")
+    keras = fitted(dataclasses.replace(config, backend="keras"), small, tmp_path / "keras")
+    # As for one layer above.
+    np.testing.assert_allclose(weights(witness), weights(keras), atol=2e-5)
+    assert witness.best_epoch == keras.best_epoch
+    for a, b in zip(witness.history, keras.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=3e-4, abs=1e-7)
+        assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, False)])
+def test_dropout_is_of_the_inputs_of_each_direction(
+    layers: int, bidirectional: bool, small: SequenceData
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, cell="lstm", dropout=0.5, layers=layers, bidirectional=bidirectional
+    )
+    training = fit_torch.Training(config, small, "float32")
+    masks = next(training._masks(0))
+    assert masks is not None
+    assert [mask.shape[1] for mask in masks] == ([2, 2] if bidirectional else [2, 7])
+    x = torch.from_numpy(small.train.x[:16])
+    said = training.module.last_state(x, masks)
+    for i in range(2):
+        other = [mask.clone() for mask in masks]
+        other[i][0] = 2 - other[i][0]  # what was dropped is kept, and the other way round
+        changed = (training.module.last_state(x, other) != said).any(1)
+        assert changed.tolist() == [True] + 15 * [False]
+    nothing = training.module.last_state(x, [torch.ones_like(mask) for mask in masks])
+    torch.testing.assert_close(nothing, training.module.last_state(x))
+
+
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
 def test_a_bias_that_keras_does_not_have_is_not_trained(
     cell: Cell, small: SequenceData, tmp_path: Path
@@ -109,7 +150,7 @@ def test_gradients_written_out_are_those_of_autograd(activation: str, timesteps:
     x = torch.randn(11, timesteps, 3, generator=chance)
     y = torch.randint(0, 4, (11,), generator=chance)
     logits = torch.empty(11, 4)
-    written_out = WrittenOut(module, activation, timesteps, examples=11)
+    written_out = ManualGradients(module, activation, timesteps, examples=11)
     for _ in range(2):  # nothing is left of the batch before
         written_out.x.copy_(x.transpose(0, 1))
         written_out(y, logits)
@@ -141,13 +182,13 @@ def test_dropout_drops_features_for_all_time_steps_and_repeats(small: SequenceDa
     config = dataclasses.replace(CONFIG, dropout=0.25, batch_size=4000)
     training = fit_torch.Training(config, small, "float32")
     batches: list[Any] = [training._masks(epoch) for epoch in (0, 0, 1)]
-    first, again, other = (next(masks) for masks in batches)
+    (first,), (again,), (other,) = (next(masks) for masks in batches)
     assert first.shape == (4000, 2)
     assert first.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert float(first.mean()) == pytest.approx(1, abs=0.03)  # 4 standard deviations
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert not torch.equal(first, next(batches[0]))
+    assert not torch.equal(first, next(batches[0])[0])
 
 
 def test_one_time_step_is_a_sequence(small: SequenceData, tmp_path: Path) -> None:
@@ -240,6 +281,7 @@ class Killed(BaseException):
     [
         ({"dropout": 0.2}, "float32"),
         ({"cell": "gru", "dropout": 0.2}, "float32"),
+        ({"cell": "gru", "dropout": 0.2, "layers": 2, "bidirectional": True}, "float32"),
         ({"cell": "lstm", "optimizer": "adamw"}, "float32"),
         ({"optimizer": "adam"}, "mixed_float16"),  # the scale of the loss is kept too
     ],
