@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 # What every export calls its input and output.
 INPUT, OUTPUT = "sequence", "probabilities"
 
+# A runtime keeps about so much of a batch when it checks or converts a network, and a small
+# multiple of it in all.
+BATCH_BYTES = 2**27
+
 # Options of a recurrent layer that change its formula, and the only value that is exported.
 OPTIONS = {
     "use_bias": True, "return_state": False, "go_backwards": False, "stateful": False,
@@ -160,6 +164,14 @@ class Network:
     @property
     def parameters(self) -> int:
         return sum(array.size for array in self.arrays.values())
+
+    @property
+    def most_at_once(self) -> int:
+        """How many examples a runtime may be given at once so that `BATCH_BYTES` hold them."""
+        # A layer's gates at every step, in float32.
+        columns = (sum(each.kernel.shape[1] for each in layer.directions) for layer in self.layers)
+        bytes_each = 4 * self.spec.timesteps * max(self.spec.features, int(max(columns)))
+        return max(1, BATCH_BYTES // bytes_each)
 
     @functools.cached_property
     def raw_layers(self) -> tuple[Layer, ...]:

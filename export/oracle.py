@@ -2,12 +2,17 @@
 
 Nothing here is shared with an exporter, a converter or a runtime, so that an agreement means
 something.
+
+The formulas say what is computed, an `Arithmetic` says in which numbers: float64, or another that
+a check brings (`export.check.rounding`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -20,8 +25,10 @@ State = tuple[np.ndarray, ...]
 
 # A layer's first direction reads from the first step on, the second from the last one back.
 ORDERS = (1, -1)
-# About as much memory is taken for the states of a layer.
-BLOCK_BYTES = 2**26
+# About as much memory is taken for the frames that a layer reads, and for the states it gives.
+BLOCK_BYTES = 2**27
+# The product of input and kernel is made of so many time steps at once: it waits for no state.
+STEPS_AT_ONCE = 32
 
 # Klambauer et al., "Self-Normalizing Neural Networks", 2017.
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -88,6 +95,46 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": np.tanh,
     "tanh_shrink": lambda x: x - np.tanh(x),
 }
+# Of these an operation or two, which round once, make the value.
+LINEAR_PIECES = (
+    "hard_shrink", "hard_sigmoid", "hard_tanh", "leaky_relu", "linear", "relu", "relu6",
+    "soft_shrink", "sparse_sigmoid",
+)  # fmt: skip
+
+
+class Arithmetic(Protocol):
+    """The numbers that the formulas are computed in."""
+
+    @property
+    def dtype(self) -> type[np.floating]: ...
+
+    def product(self, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """`x @ kernel + bias`, of `x` `(..., inputs)`."""
+
+    def rounded(self, values: np.ndarray) -> np.ndarray:
+        """What these numbers make of the exact result of one operation, `(..., n, columns)`."""
+
+    def approximated(self, function: str, values: np.ndarray) -> np.ndarray:
+        """What they make of the values of a function that is not one operation, as exp or tanh."""
+
+
+class Float64:
+    """As exact as NumPy has it."""
+
+    dtype = np.float64
+
+    def product(self, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        result: np.ndarray = x @ kernel.astype(np.float64) + bias
+        return result
+
+    def rounded(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def approximated(self, function: str, values: np.ndarray) -> np.ndarray:
+        return values
+
+
+FLOAT64 = Float64()
 
 
 def probabilities(network: Network, x: np.ndarray) -> np.ndarray:
@@ -95,72 +142,94 @@ def probabilities(network: Network, x: np.ndarray) -> np.ndarray:
 
     y = softmax(h W_y + b_y), h the final states of the last layer.
     """
-    examples = max(1, BLOCK_BYTES // (8 * x.shape[1] * _widest(network)))
+    bytes_each = 8 * x.shape[1] * max(network.spec.features, *_widths(network.layers))
+    examples = max(1, BLOCK_BYTES // bytes_each)
     blocks = [x[start : start + examples] for start in range(0, len(x), examples)]
-    return np.concatenate([_probabilities(network, block) for block in blocks])
+    return np.concatenate(
+        [classified(network, network.layers, normalized(network, block)) for block in blocks]
+    )
 
 
-def _probabilities(network: Network, x: np.ndarray) -> np.ndarray:
-    *before, last = network.layers
+def classified(
+    network: Network,
+    layers: Sequence[Layer],
+    frames: np.ndarray,
+    arithmetic: Arithmetic = FLOAT64,
+) -> np.ndarray:
+    """The probabilities `(n, classes)` of `frames` `(n, timesteps, features)`, read by `layers`."""
+    *before, last = layers
     with _no_warnings():
-        frames = normalized(network, x)
         for layer in before:
-            frames = np.concatenate(layer_states(layer, frames), axis=2)
-        logits = final_states(last, frames) @ network.dense_kernel.astype(np.float64)
-        return softmax(logits + network.dense_bias)
+            frames = np.concatenate(layer_states(layer, frames, arithmetic), axis=2)
+        state = final_states(last, frames, arithmetic)
+        logits = arithmetic.product(state, network.dense_kernel, network.dense_bias)
+        return softmax(logits, arithmetic)
 
 
-def normalized(network: Network, x: np.ndarray) -> np.ndarray:
-    """Raw `x` as the first layer reads it: x * scale + shift, float64."""
+def normalized(network: Network, x: np.ndarray, arithmetic: Arithmetic = FLOAT64) -> np.ndarray:
+    """Raw `x` as the first layer reads it: x * scale + shift."""
     normalize = network.spec.normalization
-    result: np.ndarray = x.astype(np.float64) * normalize.scale + normalize.shift
-    return result
+    scale, shift = (np.array(each, arithmetic.dtype) for each in (normalize.scale, normalize.shift))
+    scaled = arithmetic.rounded(x.astype(arithmetic.dtype) * scale)
+    return arithmetic.rounded(scaled + shift) if shift.any() else scaled
 
 
-def final_states(layer: Layer, frames: np.ndarray) -> np.ndarray:
+def final_states(layer: Layer, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64) -> np.ndarray:
     """The states of each direction after its last step, side by side: `(n, width)`."""
     found = []
     for direction, order in zip(layer.directions, ORDERS, strict=False):
-        *_, (_, state) = read(direction, frames, order)
-        found.append(state)
+        (final,) = deque(read(direction, frames[:, ::order], arithmetic), maxlen=1)
+        found.append(final)
     return np.concatenate(found, axis=1)
 
 
-def layer_states(layer: Layer, frames: np.ndarray) -> list[np.ndarray]:
+def layer_states(
+    layer: Layer, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64
+) -> list[np.ndarray]:
     """The state of each direction after each step, where the step is: `(n, timesteps, units)`.
 
-    Of `frames` `(n, timesteps, inputs)`, float64.
+    Of `frames` `(n, timesteps, inputs)`.
     """
     found = []
     for direction, order in zip(layer.directions, ORDERS, strict=False):
-        states = np.empty((*frames.shape[:2], direction.units))
-        for t, state in read(direction, frames, order):
-            states[:, t] = state
+        states = np.empty((*frames.shape[:2], direction.units), arithmetic.dtype)
+        in_order = states[:, ::order]
+        for t, state in enumerate(read(direction, frames[:, ::order], arithmetic)):
+            in_order[:, t] = state
         found.append(states)
     return found
 
 
-def read(weights: Recurrence, frames: np.ndarray, order: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Each step, in the order in which it is read, and h `(n, units)` after it."""
-    state = zeros(weights, len(frames))
-    for t in range(frames.shape[1])[::order]:
-        state = step(weights, frames[:, t], state)
-        yield t, state[0]
+def read(
+    weights: Recurrence, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64
+) -> Iterator[np.ndarray]:
+    """The state h `(n, units)` after each step of `frames` `(n, timesteps, inputs)`, one by one."""
+    state = zeros(weights, len(frames), arithmetic)
+    for start in range(0, frames.shape[1], STEPS_AT_ONCE):
+        by_time = frames[:, start : start + STEPS_AT_ONCE].swapaxes(0, 1)
+        for row in _input(weights, np.ascontiguousarray(by_time), arithmetic):
+            with _no_warnings():
+                state = STEPS[weights.cell](weights, arithmetic, row, *state)
+            yield state[0]
 
 
-def zeros(weights: Recurrence, examples: int) -> State:
+def zeros(weights: Recurrence, examples: int, arithmetic: Arithmetic = FLOAT64) -> State:
     """The state before the first step."""
-    return (np.zeros((examples, weights.units)),) * len(CELLS[weights.cell].states)
+    zero = np.zeros((examples, weights.units), arithmetic.dtype)
+    return (zero,) * len(CELLS[weights.cell].states)
 
 
-def step(weights: Recurrence, frame: np.ndarray, state: State) -> State:
-    """The state after reading `frame` `(n, inputs)` in `state`, float64 `(n, units)` each."""
+def step(
+    weights: Recurrence, frame: np.ndarray, state: State, arithmetic: Arithmetic = FLOAT64
+) -> State:
+    """The state after reading `frame` `(n, inputs)` in `state`, `(n, units)` each."""
     with _no_warnings():
-        return STEPS[weights.cell](weights, frame, *state)
+        row = _input(weights, frame, arithmetic)
+        return STEPS[weights.cell](weights, arithmetic, row, *state)
 
 
-def _widest(network: Network) -> int:
-    return max(network.spec.features, *(layer.width for layer in network.layers))
+def _widths(layers: Sequence[Layer]) -> list[int]:
+    return [layer.width for layer in layers]
 
 
 def _no_warnings() -> np.errstate:
@@ -168,53 +237,62 @@ def _no_warnings() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray, arithmetic: Arithmetic = FLOAT64) -> np.ndarray:
     """Along the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
+    powers = np.exp(arithmetic.rounded(logits - logits.max(axis=-1, keepdims=True)))
+    powers = arithmetic.approximated("exponential", powers)
+    return arithmetic.rounded(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def simple_rnn(weights: Recurrence, x: np.ndarray, h: np.ndarray) -> State:
+# The cells: from x W + b_x, `(n, g*u)`, and the state before a step, the state after it.
+
+
+def simple_rnn(weights: Recurrence, a: Arithmetic, xw: np.ndarray, h: np.ndarray) -> State:
     """h' = f(x W + h U + b), the network of Elman, 1990."""
-    f = ACTIVATIONS[weights.activation]
-    return (f(_input(weights, x) + _state(weights, h)),)
+    f = _function(weights.activation, a)
+    return (f(a.rounded(xw + _state(weights, h, a))),)
 
 
-def lstm(weights: Recurrence, x: np.ndarray, h: np.ndarray, c: np.ndarray) -> State:
+def lstm(weights: Recurrence, a: Arithmetic, xw: np.ndarray, h: np.ndarray, c: np.ndarray) -> State:
     """Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al., 2000.
 
     i, f, o = s(x W + h U + b) and g = f(x W + h U + b), each with its own columns;
     c' = f * c + i * g; h' = o * f(c').
     """
-    f, s = ACTIVATIONS[weights.activation], ACTIVATIONS[weights.recurrent_activation]
-    i, forget, g, o = np.split(_input(weights, x) + _state(weights, h), 4, axis=1)
-    c = s(forget) * c + s(i) * f(g)
-    return s(o) * f(c), c
+    f, s = _function(weights.activation, a), _function(weights.recurrent_activation, a)
+    i, forget, g, o = np.split(a.rounded(xw + _state(weights, h, a)), 4, axis=1)
+    c = a.rounded(a.rounded(s(forget) * c) + a.rounded(s(i) * f(g)))
+    return a.rounded(s(o) * f(c)), c
 
 
-def gru(weights: Recurrence, x: np.ndarray, h: np.ndarray) -> State:
+def gru(weights: Recurrence, a: Arithmetic, xw: np.ndarray, h: np.ndarray) -> State:
     """Cho et al., 2014, with the reset gate after the product, as in cuDNN and in Keras.
 
     z, r = s(x W + b_x + h U + b_h); g = f(x W + b_x + r * (h U + b_h)); h' = z * h + (1 - z) * g.
     """
-    f, s = ACTIVATIONS[weights.activation], ACTIVATIONS[weights.recurrent_activation]
-    xz, xr, xg = np.split(_input(weights, x), 3, axis=1)
-    hz, hr, hg = np.split(_state(weights, h), 3, axis=1)
-    z, r = s(xz + hz), s(xr + hr)
-    return (z * h + (1 - z) * f(xg + r * hg),)
+    f, s = _function(weights.activation, a), _function(weights.recurrent_activation, a)
+    u = weights.units
+    hu = _state(weights, h, a)
+    z, r = np.split(s(a.rounded(xw[:, : 2 * u] + hu[:, : 2 * u])), 2, axis=1)
+    g = f(a.rounded(xw[:, 2 * u :] + a.rounded(r * hu[:, 2 * u :])))
+    return (a.rounded(a.rounded(z * h) + a.rounded((1 - z) * g)),)
 
 
 STEPS: dict[Cell, Callable[..., State]] = {"simple_rnn": simple_rnn, "lstm": lstm, "gru": gru}
 
 
-def _input(weights: Recurrence, x: np.ndarray) -> np.ndarray:
+def _function(name: str, arithmetic: Arithmetic) -> Activation:
+    function = ACTIVATIONS[name]
+    if name in LINEAR_PIECES:
+        return function
+    return lambda x: arithmetic.approximated(name, function(x))
+
+
+def _input(weights: Recurrence, x: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     """x W + b_x"""
-    product: np.ndarray = x @ weights.kernel.astype(np.float64) + weights.input_bias
-    return product
+    return arithmetic.product(x, weights.kernel, weights.input_bias)
 
 
-def _state(weights: Recurrence, h: np.ndarray) -> np.ndarray:
+def _state(weights: Recurrence, h: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     """h U + b_h, whose bias is zero where a cell has one bias only"""
-    product: np.ndarray = h @ weights.recurrent_kernel.astype(np.float64) + weights.state_bias
-    return product
+    return arithmetic.product(h, weights.recurrent_kernel, weights.state_bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import shutil
 from collections.abc import Sequence
@@ -24,9 +25,9 @@ from export.formats.format import OPSET, Options
 from export.formats.onnx import check_opset
 from export.formats.registry import CHOICES, DEFAULTS, FORMATS, REFERENCE, file_of
 from export.network import Network, read_model
-from export.runtimes import OracleRuntime, open_file
+from export.runtimes import open_file
 from export.signatures import classify
-from export.verify import QUANTIZED, Say, named, verify
+from export.verify import QUANTIZED, Open, Say, verify
 from rnn_tf import __version__
 from rnn_tf.data import SequenceData, load
 from rnn_tf.errors import CheckFailed, InputError
@@ -36,8 +37,6 @@ from rnn_tf.run import PROFILE, Run
 from rnn_tf.startup import process
 
 Quantize = Literal["none", "int8", "float16"]
-# Training examples on which the two ONNX graphs are compared.
-ONNX_EXAMPLES = 256
 
 
 def export_run(
@@ -92,8 +91,8 @@ def _fill(
         (folder / file_of(name)).unlink()
         del details[name]
     report = report.without(list(left_out))
-    if broken := report.failures():
-        raise CheckFailed(f"nothing exported; {'; '.join(broken)}")
+    if report.failures():
+        raise _broken(report, names)
     manifest = _manifest(run, network, details, left_out)
     write_text(folder / VERIFICATION, report.to_json() + "\n")
     if run.profile_file.exists():
@@ -171,12 +170,24 @@ def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, s
 def _verified(
     network: Network, data: SequenceData, folder: Path, names: Sequence[str], say: Say
 ) -> Report:
-    runtimes = {}
-    for name in names:
-        with named(name):
-            runtimes[name] = open_file(name, folder / file_of(name), network.spec)
+    def opener(name: str) -> Open:
+        return functools.partial(open_file, name, folder / file_of(name), network.spec)
+
     keras = open_file("keras", folder / REFERENCE, network.spec)
-    return verify(runtimes, keras, OracleRuntime(network), data.test, say)
+    return verify({name: opener(name) for name in names}, keras, network, data.test, say)
+
+
+def _broken(report: Report, names: Sequence[str]) -> CheckFailed:
+    """What is wrong, and what to do."""
+    failed = {row.format for row in report.rows if row.failures}
+    right = [name for name in names if name in CHOICES and name not in failed]
+    if "keras" in failed:
+        advice = "Keras itself differs from the formulas: train the model again with another seed"
+    elif right:
+        advice = f"Export the others: --formats {' '.join(right)}"
+    else:
+        advice = "Export another format"
+    return CheckFailed(f"nothing exported; {report.worst()}. {advice}.")
 
 
 def _manifest(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.check.compare import Report
-from export.check.limits import MOST_DIFFERENCE
+from export.check import limits
+from export.check.compare import Report, Row
 from export.formats.registry import FORMATS, REFERENCE, file_of
 from export.network import INPUT, OUTPUT
 from rnn_tf.data.normalize import Normalize
@@ -73,30 +73,41 @@ def _verification(report: Report) -> str:
     rows = []
     for name in names:
         test, *rest = [row for row in report.rows if row.format == name]
-        worst = max(rest, key=lambda row: row.max_difference)
+        worst = max(rest, key=lambda row: row.max_difference / row.limit)
         rows.append(
-            f"| {name} | {test.accuracy:.2%} | {test.agreement:.2%} | {test.max_difference:.1e} "
-            f"| {test.mean_difference:.1e} | {worst.max_difference:.1e} ({worst.family}) |"
+            f"| {name} | {test.accuracy:.2%} | {test.agreement:.2%} | {_beside_limit(test)} "
+            f"| {test.mean_difference:.1e} | {_beside_limit(worst)} ({worst.family}) |"
         )
     test = report.rows[0]
+    examples = f"the {test.examples:,} examples"
+    if test.examples < report.test_examples:
+        examples = f"{test.examples:,} of the {report.test_examples:,} examples"
     others = dict.fromkeys(row.family for row in report.rows if row.family != test.family)
     return "\n".join(
         [
             "## Verification",
             "",
-            f"Each format answered the {test.examples:,} examples of the test split and was held "
+            f"Each format answered {examples} of the test split and was held "
             "against the formulas in float64: its accuracy, the share of equal answers, the "
             "largest and the mean difference of a probability. Then it was asked: "
-            f"{', '.join(others)}. What is not quantized must differ by at most "
-            f"{MOST_DIFFERENCE:g} everywhere. `verification.json` has all figures.",
+            f"{', '.join(others)}. What is not quantized must be as near as float32 rounding "
+            "allows for these weights and inputs: the limit, which is computed by rounding the "
+            f"formulas at random. What is quantized may lose {limits.MOST_ACCURACY_LOSS:.1%} of "
+            f"accuracy and must give {limits.LEAST_AGREEMENT:.0%} equal answers, or all but one. "
+            "`verification.json` has all figures.",
             "",
-            "| format | accuracy | equal answers | largest difference | mean "
-            "| largest on other input |",
+            "| format | accuracy | equal answers | largest difference (limit) | mean "
+            "| on other input, nearest to its limit |",
             "|---|---|---|---|---|---|",
             *rows,
             "",
         ]
     )
+
+
+def _beside_limit(row: Row) -> str:
+    quantized = row.format in FORMATS and FORMATS[row.format].quantized
+    return f"{row.max_difference:.1e}" + ("" if quantized else f" ({row.limit:.1e})")
 
 
 def _metrics(manifest: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import isfinite
+from dataclasses import asdict, dataclass, field, replace
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Row:
     format: str
     family: str
     examples: int
+    limit: float  # the largest difference that rounding explains
     max_difference: float  # from the oracle
     mean_difference: float
     max_difference_from_keras: float
@@ -35,6 +36,18 @@ class Row:
 @dataclass(frozen=True)
 class Report:
     rows: list[Row]
+    test_examples: int  # of the test split, of which not all may have been asked
+    not_asked: dict[str, float] = field(default_factory=dict)  # family -> its limit, too large
+
+    def worst(self) -> str:
+        """The failure of each format that is furthest beyond its limit, in one line."""
+        lines = []
+        for name in dict.fromkeys(row.format for row in self.rows if row.failures):
+            rows = [row for row in self.rows if row.format == name and row.failures]
+            row = max(rows, key=lambda row: nan_last(row.max_difference / row.limit))
+            more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+            lines.append(f"{name}, {row.family}: {row.failures[0]}{more}")
+        return "; ".join(lines)
 
     def failures(self, name: str | None = None) -> list[str]:
         """One line for each rule that does not hold, of one format or all."""
@@ -49,10 +62,15 @@ class Report:
         return json.dumps(
             {
                 "passed": not self.failures(),
+                # That of a difference is in each row.
                 "limits": {
-                    "max_difference": limits.MOST_DIFFERENCE,
                     "accuracy_loss": limits.MOST_ACCURACY_LOSS,
                     "agreement": limits.LEAST_AGREEMENT,
+                },
+                "test_examples": self.test_examples,
+                "not_asked": {
+                    name: value if isfinite(value) else None
+                    for name, value in self.not_asked.items()
                 },
                 "rows": [_finite(asdict(row)) for row in self.rows],
             },
@@ -61,7 +79,12 @@ class Report:
         )
 
     def without(self, names: Sequence[str]) -> Report:
-        return Report([row for row in self.rows if row.format not in names])
+        return replace(self, rows=[row for row in self.rows if row.format not in names])
+
+
+def nan_last(value: float) -> float:
+    """`value` for comparing by size: what is no number is larger than all."""
+    return value if isfinite(value) else inf
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
@@ -77,10 +100,12 @@ def compare(
     exact: np.ndarray,
     reference: np.ndarray,
     itself: np.ndarray,
+    limit: float,
 ) -> Row:
     """Hold `got` against the oracle's `exact`, Keras's `reference` and `itself` on the test split.
 
-    All are probabilities `(n, classes)`. Raises `CheckFailed` when a format gives another shape.
+    `limit` is what float32 promises of the family (`rounding.limit`). All others are probabilities
+    `(n, classes)`. Raises `CheckFailed` when a format gives another shape.
     """
     if got.shape != exact.shape:
         raise CheckFailed(f"{name}, {family.name}: shape {got.shape}, expected {exact.shape}")
@@ -93,12 +118,13 @@ def compare(
         format=name,
         family=family.name,
         examples=len(exact),
+        limit=limit,
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         max_difference_from_keras=float(_difference(got, reference).max()),
         max_difference_from_itself=float(_difference(got, before).max()),
         agreement=float(1 - other.mean()),
-        disagreements=int((other & (first - second > limits.MOST_DIFFERENCE)).sum()),
+        disagreements=int((other & (first - second > limit)).sum()),
         accuracy=None if family.y is None else float((best == family.y).mean()),
     )
 
@@ -112,30 +138,33 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def failures(row: Row, exact: Row, *, quantized: bool) -> tuple[str, ...]:
     """The rules that `row` breaks, each with its figure and its limit; `exact` is the oracle's."""
-    itself = row.max_difference_from_itself
-    most = [("|dp| from itself in other batches", itself, limits.MOST_DIFFERENCE)]
+    most = [("|dp| from itself in other batches", row.max_difference_from_itself, row.limit)]
     least = []
     if not quantized:
         most += [
-            ("|dp| from the oracle", row.max_difference, limits.MOST_DIFFERENCE),
-            ("|dp| from Keras", row.max_difference_from_keras, limits.MOST_DIFFERENCE),
+            ("|dp| from the oracle", row.max_difference, row.limit),
+            ("|dp| from Keras", row.max_difference_from_keras, row.limit),
             ("other answers", row.disagreements, 0),
         ]
     else:
         # How far a probability may be off is not said, but a number it must be.
         most.append(("|dp| from the oracle", row.max_difference, 1))
         if row.accuracy is not None and exact.accuracy is not None:
-            most.append(("accuracy lost", exact.accuracy - row.accuracy, limits.MOST_ACCURACY_LOSS))
-            least.append(("agreement", row.agreement, limits.LEAST_AGREEMENT))
+            lost, other = (
+                limits.most_lost(share, row.examples, row.mean_difference)
+                for share in (limits.MOST_ACCURACY_LOSS, 1 - limits.LEAST_AGREEMENT)
+            )
+            most.append(("accuracy lost", exact.accuracy - row.accuracy, lost))
+            least.append(("agreement", row.agreement, 1 - other))
     # NaN is neither above nor below a limit: it breaks every rule that says what must hold.
     return tuple(
         [
-            f"{what} {figure:.3g}, limit {limit:g}"
+            f"{what} {figure:.3g}, limit {limit:.3g}"
             for what, figure, limit in most
             if not figure <= limit
         ]
         + [
-            f"{what} {figure:.3g}, at least {limit:g}"
+            f"{what} {figure:.3g}, at least {limit:.3g}"
             for what, figure, limit in least
             if not figure >= limit
         ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
 from rnn_tf.data.normalize import Normalize
@@ -148,7 +151,7 @@ def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """An activation of Keras, where needed in a form that TFLite computes well.
 
     Its converter makes log(1 + e^x) of softplus, which is infinite from 89 on; of squareplus
-    nothing would be left below zero by cancellation.
+    nothing would be left below zero by cancellation. And tf2onnx knows neither erfc nor expm1.
     """
     import keras
     import tensorflow as tf
@@ -166,7 +169,12 @@ def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
         n = tf.where(x > 0, 1.0 + 2.0 * power, power * (power + 2.0))
         return x * n / tf.where(x > 0, n + 2.0 * power * power, n + 2.0)
 
+    def gelu(x: tf.Tensor) -> tf.Tensor:
+        return 0.5 * x * (1.0 + tf.math.erf(x * np.float32(1 / math.sqrt(2))))
+
     stable = {
+        "celu": tf.nn.elu,  # the same, and an operator of every format
+        "gelu": gelu,
         "softplus": softplus,
         "log_sigmoid": lambda x: -softplus(-x),
         "mish": mish,

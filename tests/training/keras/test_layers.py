@@ -107,15 +107,6 @@ def test_dropout_has_the_same_masks_in_every_step_and_on_the_way_back(
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_looped_layer_would_ignore_is_refused() -> None:
-    looped = layer("gru")
-    loop_over_time(looped, of_input=False)
-    with pytest.raises(NotImplementedError, match="mask"):
-        looped(sequences(2, 3), mask=np.ones((2, 3), bool))
-    with pytest.raises(NotImplementedError, match="initial state"):
-        looped(sequences(2, 3), initial_state=[np.zeros((2, 5), np.float32)])
-
-
 def test_dropout_and_other_precisions_are_left_to_keras() -> None:
     x = sequences(64, 4)
     dropping = layer("simple_rnn", dropout=0.5, seed=1)
@@ -156,9 +147,10 @@ def test_xla_compiles_the_loops_whole_and_their_products_well(
         assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in product
 
 
+@pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 @pytest.mark.parametrize("ignored", ["mask", "initial_state"])
-def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str) -> None:
-    looped = layer("simple_rnn")
+def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str, cell: Cell) -> None:
+    looped = layer(cell)
     loop_over_time(looped, of_input=False)
     given = {"mask": tf.ones((2, 3), tf.bool), "initial_state": [tf.ones((2, 5))]}[ignored]
     with pytest.raises(ValueError, match=f"takes no {ignored}"):
