@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from commands import Command
+from extras import WITH_TORCH
 from hypothesis import settings
 
 from rnn_tf import Run, TrainConfig, load, train
 from rnn_tf.data import SequenceData, SequenceSpec
-from rnn_tf.startup import ownership, process
+from rnn_tf.startup import ownership, process, xla_flags
 
 # No time limit for one example of a property: a busy machine must not fail a test.
 settings.register_profile("patient", deadline=None)
@@ -24,14 +29,61 @@ settings.load_profile("patient")
 # Tests neither use nor fill the caches of the person who runs them; commands inherit this.
 _CACHE = tempfile.TemporaryDirectory(prefix="rnn-tf-tests-")
 os.environ["RNN_TF_CACHE"] = _CACHE.name
-# Before a test module imports Keras, and TensorFlow with it, in its own way. As the command
-# starts it, so that the same training gives the same bits here and there.
+# So do these, whether TensorFlow has been started here by then or not: XLA's flags, and silence of
+# TensorFlow's own log.
+xla_flags.offer(True)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ownership.claim()
-process.start(whole_loops=True)
+
+
+def start_tensorflow() -> None:
+    """Start TensorFlow as the command does, so that a training gives the same bits here and there.
+
+    XLA settles its flags once in a process: they are those of a small layer for all tests.
+    """
+    process.start(whole_loops=True)
+
+
+def _start_tensorflow_when_imported() -> None:
+    """Put the start off until something imports TensorFlow or Keras; most tests never do.
+
+    A test module may import them at its top, and so may the code under test: nobody lists who
+    does. The import statement is where all of them pass. A finder in `sys.meta_path` would not do:
+    Python would load the module that it asks for a second time after the start.
+    """
+    import_module = builtins.__import__
+
+    def start_first(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        if level == 0 and name.partition(".")[0] in ("keras", "tensorflow"):
+            builtins.__import__ = import_module
+            start_tensorflow()
+        return import_module(name, globals, locals, fromlist, level)
+
+    builtins.__import__ = start_first
+
+
+_start_tensorflow_when_imported()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("torch") and not WITH_TORCH:
+        pytest.skip("PyTorch is the extra `torch`")
 
 
 def pytest_unconfigure() -> None:
     _CACHE.cleanup()
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> None:
+    """For a test that imports neither TensorFlow nor Keras and asks how they were started."""
+    start_tensorflow()
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +119,7 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     203 training examples: with a batch size of 16 the last batch holds 11.
     """
     random = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, examples in (("train", 203), ("valid", 40), ("test", 50)):
         y = random.integers(0, 3, examples)
         slope = (y - 1)[:, None, None] * np.linspace(-1, 1, 12)[None, :, None]

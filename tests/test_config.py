@@ -192,7 +192,8 @@ def test_the_recipe_of_a_cell_is_the_same_at_any_length(
     found = config.resolved(spec)
     assert (found.activation, found.recurrent_initializer) == (activation, initializer)
     names = ("activation", "recurrent_initializer", "learning_rate")
-    assert dataclasses.replace(found, **dict.fromkeys(names, "auto")) == config
+    auto: dict[str, Any] = dict.fromkeys(names, "auto")
+    assert dataclasses.replace(found, **auto) == config
 
 
 def test_a_run_of_before_keeps_its_learning_rate() -> None:

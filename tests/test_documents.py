@@ -53,5 +53,5 @@ def test_a_table_is_written_between_its_markers(
         "before\n<!-- a -->\n|  | x |\n| --- | --- |\n| one | \\1 of 2 |\n<!-- end -->\nafter\n"
     )
     assert (tmp_path / "page.md").read_text() == expected
-    with pytest.raises(InputError, match="page.md has no single place for b"):
+    with pytest.raises(InputError, match=r"page\.md has no single place for b"):
         documents.put("page.md", "b", new)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,6 @@ from rnn_tf.run import FORMAT
 LABELS = ("falls", "flat", "rises")
 SPEC = SequenceSpec(timesteps=12, features=2, labels=LABELS, normalize=Normalize((0.02,)))
 FORMATS = ["saved_model", "tflite", "tflite_int8", "onnx"]
-WITH_TORCH = all(map(find_spec, ("torch", "safetensors")))
 
 
 @pytest.fixture
@@ -107,7 +105,7 @@ def test_the_bundle_opens_and_its_manifest_is_that_of_today(bundle: Bundle) -> N
     [
         "keras",
         *FORMATS,
-        pytest.param("torch", marks=pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")),
+        pytest.param("torch", marks=pytest.mark.torch),
     ],
 )
 def test_the_bundle_predicts_in_every_format(name: str, bundle: Bundle, capsys: Capture) -> None:
@@ -125,7 +123,7 @@ def test_the_bundle_predicts_in_every_format(name: str, bundle: Bundle, capsys: 
         assert json.loads(capsys.readouterr().out)["label"] == LABELS[test.y[0]]
 
 
-@pytest.mark.skipif(not WITH_TORCH, reason="it has a file for PyTorch")
+@pytest.mark.torch  # it has a file for PyTorch
 @pytest.mark.parametrize("path", ["run/bundle", "run"])
 def test_the_bundle_verifies(path: str, bundle: Bundle, capsys: Capture) -> None:
     assert verify_command.main([path]) == 0

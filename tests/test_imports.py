@@ -110,7 +110,7 @@ def test_each_room_imports_from_the_rooms_below_it(package: str) -> None:
     floor = {room: level for level, rooms in enumerate(FLOORS[package]) for room in rooms}
 
     def room(name: str) -> str:
-        return (name.split(".") + [""])[1]
+        return [*name.split("."), ""][1]
 
     assert not any(ARROWS[name] for name in FACTS)
     inside = [name for name in MODULES if name.startswith(f"{package}.")]

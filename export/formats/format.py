@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from export.network import Network
 from export.signatures import classify
@@ -84,7 +85,7 @@ def file_metadata(network: Network) -> dict[str, str]:
     return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
-def as_input(x: np.ndarray, spec: SequenceSpec) -> np.ndarray:
+def as_input(x: npt.ArrayLike, spec: SequenceSpec) -> np.ndarray:
     """`x` as float32 `(batch, timesteps, features)`, without a copy if it is that already."""
     x = np.asarray(x)
     if x.ndim != 3 or x.shape[1:] != (spec.timesteps, spec.features) or not len(x):

@@ -58,7 +58,7 @@ def test_any_values_give_a_valid_normalization(values: list[float]) -> None:
 def test_statistics_do_not_depend_on_blocks_or_types(
     dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = np.random.default_rng(0).integers(0, 255, (97, 13, 4)).astype(dtype)
+    x: np.ndarray = np.random.default_rng(0).integers(0, 255, (97, 13, 4)).astype(dtype)
     whole = standard(x)
     monkeypatch.setattr("rnn_tf.data.normalize.BLOCK_VALUES", 60)
     np.testing.assert_allclose(standard(x).scale, whole.scale, rtol=1e-12)

@@ -48,7 +48,8 @@ def gradients(count: int) -> np.ndarray:
     slopes = RANDOM.normal(size=(count, 2, 1, 1))
     light = slopes[:, 0] * y + slopes[:, 1] * x + RANDOM.normal(0, 0.02, (count, 28, 28))
     light -= light.min(axis=(1, 2), keepdims=True)
-    return 230 * light / light.max(axis=(1, 2), keepdims=True) + 20
+    pictures: np.ndarray = 230 * light / light.max(axis=(1, 2), keepdims=True) + 20
+    return pictures
 
 
 def test_of_digits_that_it_has_not_seen_few_are_unusual(

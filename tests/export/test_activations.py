@@ -18,8 +18,8 @@ def test_a_table_has_every_activation_and_no_other(table: dict[str, object]) -> 
     assert set(table) == set(ACTIVATIONS)
 
 
+@pytest.mark.torch
 def test_so_has_that_of_pytorch() -> None:
-    pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
     from rnn_tf.training.torch import module
 
     assert set(module.ACTIVATIONS) == set(ACTIVATIONS)

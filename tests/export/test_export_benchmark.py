@@ -7,13 +7,13 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commands import Capture, failure, refusal
+from extras import WITH_TORCH
 from networks import SPEC, in_keras, random_network, raw_input
 from PIL import Image
 
@@ -44,8 +44,9 @@ def bundle_of(cell: Cell, activation: str, folder: Path) -> tuple[Bundle, Oracle
 @pytest.mark.parametrize(
     "name",
     [
-        *(name for name in peers.PEERS if name not in ("PyTorch compiled", "ONNX by PyTorch")),
-        pytest.param("ONNX by PyTorch", marks=IGNORE_WARNINGS),
+        *(name for name in peers.PEERS if "PyTorch" not in name),
+        pytest.param("PyTorch eager", marks=pytest.mark.torch),
+        pytest.param("ONNX by PyTorch", marks=[pytest.mark.torch, IGNORE_WARNINGS]),
     ],
 )
 @pytest.mark.parametrize(
@@ -56,8 +57,6 @@ def test_a_peer_computes_the_same_function(
     name: str, cell: Cell, activation: str, tmp_path: Path
 ) -> None:
     """A comparison of speeds means nothing between models that answer differently."""
-    if "PyTorch" in name:
-        pytest.importorskip("torch")
     if name == "ONNX by PyTorch":
         pytest.importorskip("onnxscript")
     bundle, oracle = bundle_of(cell, activation, tmp_path)
@@ -69,10 +68,10 @@ def test_a_peer_computes_the_same_function(
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @IGNORE_WARNINGS
 def test_what_pytorch_compiles_computes_the_same_function(tmp_path: Path) -> None:
     """Its own layers it leaves as they are; this cell is compiled, for a batch of 1 and for any."""
-    pytest.importorskip("torch")
     bundle, oracle = bundle_of("simple_rnn", "elu", tmp_path)
     peer = peers.TorchCompiled(bundle, 1)
     for batch in (1, 5):
@@ -80,18 +79,25 @@ def test_what_pytorch_compiles_computes_the_same_function(tmp_path: Path) -> Non
         np.testing.assert_allclose(peer.predict(x), oracle.predict(x), atol=1e-5)
 
 
-def test_the_usual_peers_are_measured_where_they_are_installed() -> None:
+@pytest.mark.parametrize(
+    "torch",
+    [
+        pytest.param(False, marks=pytest.mark.skipif(WITH_TORCH, reason="PyTorch is installed")),
+        pytest.param(True, marks=pytest.mark.torch),
+    ],
+)
+def test_the_usual_peers_are_measured_where_they_are_installed(torch: bool) -> None:
     without_torch = ["Keras predict", "ONNX by Keras", "ONNX by tf2onnx"]
     with_torch = [*without_torch, "PyTorch eager"]
-    assert peers.installed() == (with_torch if find_spec("torch") else without_torch)
+    assert peers.installed() == (with_torch if torch else without_torch)
     assert set(with_torch) < set(peers.PEERS)
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_compiler_that_is_missing_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pytest.importorskip("torch")
     bundle, oracle = bundle_of("simple_rnn", "elu", tmp_path)
     x = raw_input(2)
     test = Split(x, oracle.predict(x).argmax(axis=1))
@@ -103,8 +109,8 @@ def test_a_compiler_that_is_missing_is_said(
     assert "compiler" in left_out[name].lower()
 
 
+@pytest.mark.torch
 def test_a_cell_that_pytorch_lacks_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     bundle, _ = bundle_of("gru", "relu", tmp_path)
     with pytest.raises(InputError, match="no PyTorch GRU with this activation"):
         peers.TorchEager(bundle, 1)

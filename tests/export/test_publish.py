@@ -23,8 +23,8 @@ from export import __main__ as command_line
 from export.bundle import LAYOUT, Bundle
 from export.check import limits
 from export.formats import onnx as onnx_export
-from export.formats import tflite
-from export.formats.registry import file_of
+from export.formats.format import Options, Writer
+from export.formats.registry import FORMATS, file_of
 from export.network import Network, read_model
 from export.publish import Quantize, export_run
 from export.runtimes import OracleRuntime, load_keras, open_runtime
@@ -297,6 +297,11 @@ def test_ten_thousand_time_steps_are_exported_in_little_memory_and_time(tmp_path
 
 
 # --- what is left out ---
+def put_writer(name: str, write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a format written by another writer than its own."""
+    monkeypatch.setitem(FORMATS, name, replace(FORMATS[name], write=write))
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "reason"),
     [
@@ -330,13 +335,13 @@ def test_a_quantized_format_that_is_not_smaller_is_not_shipped(
 ) -> None:
     """As of a model so small that what int8 needs beside its weights is more than they are."""
 
-    def write(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
-        made = real(network, path, x)
+    def write(network: Network, path: Path, options: Options) -> dict[str, Any]:
+        made = real(network, path, options)
         path.write_bytes(path.read_bytes() + bytes(10_000))
         return made
 
-    real = tflite.write_int8
-    monkeypatch.setattr(tflite, "write_int8", write)
+    real = FORMATS["tflite_int8"].write
+    put_writer("tflite_int8", write, monkeypatch)
     said: list[str] = []
     bundle = export_run(run_copy, formats=("tflite",), say=said.append)
     reason = bundle.manifest["not_shipped"]["tflite_int8"]
@@ -345,24 +350,23 @@ def test_a_quantized_format_that_is_not_smaller_is_not_shipped(
 
 
 # --- what costs the old one nothing ---
-def explode(*_: object, **__: object) -> None:
-    raise RuntimeError("boom:\n  at a place")
+def exploding(name: str) -> Writer:
+    """The writer of a format, which fails when it has written."""
+    real = FORMATS[name].write
+
+    def write(network: Network, path: Path, options: Options) -> dict[str, Any]:
+        real(network, path, options)
+        raise RuntimeError("boom:\n  at a place")
+
+    return write
 
 
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [
-        ("export.formats.tflite.write", "tflite"),
-        ("export.formats.tflite.write_int8", "tflite_int8"),
-        ("export.formats.onnx.by_tf2onnx", "onnx"),
-        ("export.formats.saved_model._write_warmup", "saved_model"),
-    ],
-)
+@pytest.mark.parametrize("name", ["tflite", "tflite_int8", "onnx", "saved_model"])
 def test_a_converter_that_dies_is_named_and_the_old_bundle_stays(
-    place: str, name: str, small_run: Run, old: Bundle, monkeypatch: pytest.MonkeyPatch
+    name: str, small_run: Run, old: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(old.path.parent)
-    monkeypatch.setattr(place, explode)
+    put_writer(name, exploding(name), monkeypatch)
     with pytest.raises(CheckFailed, match=f"^the {name} converter failed: boom: at a place$"):
         export_run(small_run, old.path)
     assert files(old.path.parent) == before
@@ -371,7 +375,7 @@ def test_a_converter_that_dies_is_named_and_the_old_bundle_stays(
 def test_a_converter_that_dies_is_one_line_and_exit_code_1(
     small_run: Run, old: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("export.formats.tflite.write", explode)
+    put_writer("tflite", exploding("tflite"), monkeypatch)
     line = failure(main, [small_run.path, "--out", old.path], capsys)
     assert line == "failed: the tflite converter failed: boom: at a place"
 
@@ -382,12 +386,12 @@ def test_a_format_that_is_another_function_is_not_published(
     """A converter that is really given other weights, and says nothing about it."""
     before = files(old.path.parent)
 
-    def write(network: Network, path: Path) -> dict[str, Any]:
+    def write(network: Network, path: Path, options: Options) -> dict[str, Any]:
         bias = network.dense_bias + np.array([1e-3, 0, 0], np.float32)
-        return real(replace(network, dense_bias=bias), path)
+        return real(replace(network, dense_bias=bias), path, options)
 
-    real = tflite.write
-    monkeypatch.setattr(tflite, "write", write)
+    real = FORMATS["tflite"].write
+    put_writer("tflite", write, monkeypatch)
     line = failure(main, [small_run.path, "--out", old.path], capsys)
     what, advice = line.split(" more). ")
     assert re.fullmatch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from extras import WITH_TORCH
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,8 +28,9 @@ NETWORK = random_network("gru")
 SHAPE = (2, SPEC.timesteps, SPEC.features)
 # float32 rounding, 8 bits and 11 bits a weight: as in test_tflite.py.
 LIMITS = dict.fromkeys(("keras", *FORMATS), 1e-6) | {"tflite_int8": 3e-3, "tflite_float16": 5e-4}
-WITH_TORCH = all(map(importlib.util.find_spec, ("torch", "safetensors")))
-NAMES = [name for name in LIMITS if name != "torch" or WITH_TORCH]
+NAMES = [
+    pytest.param(name, marks=pytest.mark.torch) if name == "torch" else name for name in LIMITS
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runtimes")
     in_keras(NETWORK).save(folder / file_of("keras"))
     options = Options(raw_input(200))
-    for name in NAMES:
-        if name != "keras":
+    for name in FORMATS:
+        if name != "torch" or WITH_TORCH:
             FORMATS[name].write(NETWORK, folder / file_of(name), options)
     return folder
 
@@ -200,8 +201,8 @@ def test_a_runtime_that_is_not_installed_is_named(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_number_of_threads_reaches_the_runtime(threads: int, folder: Path) -> None:
-    session: Any = open_file("onnx", folder / file_of("onnx"), SPEC, threads).session
-    options = session.get_session_options()
+    runtime: Any = open_file("onnx", folder / file_of("onnx"), SPEC, threads)
+    options = runtime.session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     x = raw_input(64)
     lite = LiteRuntime(folder / file_of("tflite"), SPEC, threads)

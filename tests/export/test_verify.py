@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from commands import Capture, Command, failure, refusal
+from extras import WITH_TORCH
 from networks import (
     LONG,
     UNITS_OF_MEASURE,
@@ -30,7 +31,6 @@ from networks import (
 )
 
 from export import readme
-from export import verify as verify_module
 from export.bundle import Bundle, find_bundle, write_manifest
 from export.check import questions
 from export.check.compare import Report, Row, compare, failures
@@ -52,7 +52,6 @@ from rnn_tf.data.normalize import Normalize
 from rnn_tf.errors import CheckFailed
 from rnn_tf.model.cells import CELLS, Cell
 
-WITH_TORCH = all(map(find_spec, ("torch", "safetensors")))
 # PyTorch answers too where it is installed, though the bundle has no file for it.
 FORMATS = (
     *("keras", "saved_model", "tflite", "tflite_int8", "onnx"),
@@ -63,7 +62,7 @@ PERTURBED = [
     "onnx",
     "tflite",
     "saved_model",
-    pytest.param("torch", marks=pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")),
+    pytest.param("torch", marks=pytest.mark.torch),
 ]
 ASKED = [
     "test split", "uniform noise", "all zero", "all max", "1000000 times max", "batches of 1",
@@ -367,7 +366,7 @@ def test_a_stack_of_the_same_weights_passes(
         ("onnx", "lstm"),
         ("onnx", "gru"),
         ("tflite", "simple_rnn"),
-        pytest.param("torch", "gru", marks=pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")),
+        pytest.param("torch", "gru", marks=pytest.mark.torch),
     ],
 )
 @pytest.mark.parametrize("mutant", MUTANTS)
@@ -439,7 +438,9 @@ def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path
     module.calls = tf.Variable(0.0)
     shape = (None, network.spec.timesteps, network.spec.features)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)], autograph=False)
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)], autograph=False
+    )
     def remembering(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
         # The first call is right; each one after it begins a little further off.
         shifted = right(sequence + module.calls)
@@ -821,7 +822,7 @@ def test_a_wrong_format_fails_in_a_process_of_its_own(copy: Bundle, command: Com
     assert done.stderr.count("failed: ") == 1
 
 
-@pytest.mark.skipif(not WITH_TORCH, reason="no PyTorch")
+@pytest.mark.torch
 def test_pytorch_is_a_witness_that_can_disagree(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -840,7 +841,7 @@ def test_pytorch_is_a_witness_that_can_disagree(
 def test_without_pytorch_the_formats_are_verified_as_ever(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_module, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torch", None)  # Python's mark for "cannot be imported"
     report = verify_bundle(small_bundle)
     assert report.failures() == []
     assert {row.format for row in report.rows} == {"keras", *small_bundle.formats}

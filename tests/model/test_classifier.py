@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -214,7 +215,8 @@ def test_the_units_of_a_gated_cell_keep_for_one_step_to_all(cell: str, keeps: fl
     """LSTM's forget gate starts with 1 in Keras and is its second; GRU's update gate is first."""
     config = TrainConfig.from_dict({"cell": cell, "units": 5})
     bias = started(config, 1000)[2]
-    gate = {"lstm": slice(5, 10), "gru": (0, slice(5))}[cell]
+    gates: dict[str, Any] = {"lstm": slice(5, 10), "gru": (0, slice(5))}
+    gate = gates[cell]
     spread = np.log(1000) * np.array([0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(bias[gate], keeps + spread, rtol=1e-6)  # float32
     bias[gate] = keeps

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def expected(small_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     code = "from rnn_tf import cli\nimport sys\nsys.exit(cli.main())"
     done = python(code, folder, "train", "--dataset", small_npz, "--run-dir", "run", *OPTIONS)
     assert done.returncode == 0, done.stderr
-    assert "loops compiled whole, float32)" in done.stderr.splitlines()[0]
+    assert "loops compiled whole, float32, " in done.stderr.splitlines()[0]
     return weights(folder / "run")
 
 
@@ -196,14 +197,13 @@ def test_a_call_refuses_another_precision_and_its_advice_works(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.torch
 def test_keras_on_another_backend_is_refused_in_one_line(small_npz: Path, tmp_path: Path) -> None:
     code = (
         "import keras\nfrom rnn_tf.errors import InputError\n"
         f"{CALL}\ntry:\n    call('run')\nexcept InputError as error:\n    print(error)"
     )
     done = python(code, tmp_path, small_npz, KERAS_BACKEND="torch")
-    if "No module named 'torch'" in done.stderr:
-        pytest.skip("PyTorch is not installed")
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "Keras already runs on another backend in this process; expected tensorflow, got torch. "
@@ -225,8 +225,9 @@ def test_a_broken_keras_json_is_one_line(small_npz: Path, command: Command, tmp_
 # --- messages ---
 def test_a_warning_while_tensorflow_is_imported_is_seen(command: Command, tmp_path: Path) -> None:
     x = np.full((20, 3, 1), 1 / 3)
-    arrays = {f"{name}_{split}": value for split in ("train", "valid", "test")
-              for name, value in (("x", x), ("y", np.arange(20) % 2))}  # fmt: skip
+    splits = ("train", "valid", "test")
+    arrays: dict[str, Any] = {f"x_{split}": x for split in splits}
+    arrays |= {f"y_{split}": np.arange(20) % 2 for split in splits}
     np.savez(tmp_path / "rounded.npz", **arrays)
     done = command("rnn_tf.train", "--dataset", "rounded.npz", "--epochs", 1, "--run-dir", "run")
     assert done.returncode == 0, done.stderr
@@ -244,7 +245,7 @@ def test_an_error_while_tensorflow_is_imported_is_seen(command: Command) -> None
 
 # --- what a run says of how it was compiled ---
 @pytest.fixture
-def begun(small_npz: Path, tmp_path: Path) -> Run:
+def begun(tensorflow: None, small_npz: Path, tmp_path: Path) -> Run:
     """A run with a checkpoint, as far as this is read here."""
     from rnn_tf import load
 
@@ -259,7 +260,7 @@ def test_a_run_that_goes_on_compiled_otherwise_warns(
     begun: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compilation.keep(begun)  # the same: nothing to say
-    monkeypatch.setattr(xla_flags, "_whole_loops", not xla_flags.are_in_effect())
+    monkeypatch.setattr(xla_flags, "are_in_effect", lambda: False)
     with pytest.warns(UserWarning, match="compiled otherwise .*whole_loops was True and is"):
         compilation.keep(begun)
     begun.drop_checkpoint()  # it begins anew: what counts is how that is compiled
@@ -273,9 +274,10 @@ def test_a_damaged_record_is_one_line(begun: Run) -> None:
         compilation.keep(begun)
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_the_first_line_says_when_the_flags_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compilation.describe(TrainConfig()) == ", loops compiled whole"
-    monkeypatch.setattr(xla_flags, "_whole_loops", False)
+    monkeypatch.setattr(xla_flags, "are_in_effect", lambda: False)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.22.0")
     assert "not known for TensorFlow 2.22.0" in compilation.describe(TrainConfig())
     assert compilation.describe(TrainConfig(units=200)) == ""

@@ -49,6 +49,7 @@ def test_a_tensorflow_that_may_not_know_the_flags_is_not_given_them(
     assert xla_flags.VARIABLE not in os.environ
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_what_is_settled_is_what_xla_does() -> None:
     """The flags are in effect in tests: see conftest.py."""
     assert xla_flags.are_settled()

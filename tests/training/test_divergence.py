@@ -106,7 +106,7 @@ def test_no_command_advises_to_repeat_what_failed(failed: Run) -> None:
     for ask in (
         lambda: train(run_dir=failed.path, resume=True),
         lambda: evaluate(failed),
-        lambda: predict(failed, []),
+        lambda: predict(failed, np.zeros((1, 12, 2))),
         lambda: export_run(failed),
         failed.load_model,
     ):

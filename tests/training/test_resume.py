@@ -79,11 +79,11 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("when", [1, 7])
 def test_a_killed_run_in_pytorch_ends_as_if_it_had_not_been(
     when: int, small_npz: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
     in_torch = ("--backend", "torch", "--epochs", "300")  # an epoch is over at once
     assert main(arguments(small_npz, tmp_path / "unbroken", *in_torch)) == 0
     kill(small_npz, tmp_path / "run", *in_torch, when=when)

@@ -275,16 +275,12 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(
     options: Any,
     tmp_path: Path,
     formula: FormulaBackend,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fit = formula.fit
-
-    def fails(run: Run, *others: Any) -> Fitted:
+    def fails(run: Run) -> None:
         if run.path.name not in ("trial_2", "best"):
             raise error
-        return fit(run, *others)
 
-    monkeypatch.setattr(formula, "fit", fails)
+    formula.before = fails
     search(options(trials=6), tmp_path / "d", backend=formula)
     statuses = [row["status"] for row in table(tmp_path / "d")]
     assert statuses == ["completed"] + 5 * [reason]
@@ -303,12 +299,12 @@ def test_when_all_fail_the_command_says_so(
 
 
 def test_a_full_disk_is_no_trial_s_fault(
-    options: Any, tmp_path: Path, formula: FormulaBackend, monkeypatch: pytest.MonkeyPatch
+    options: Any, tmp_path: Path, formula: FormulaBackend
 ) -> None:
-    def full(*_: Any) -> None:
+    def full(run: Run) -> None:
         raise InputError("cannot write x: No space left on device") from OSError(28, "No space")
 
-    monkeypatch.setattr(formula, "fit", full)
+    formula.before = full
     with pytest.raises(InputError, match="No space left"):
         search(options(), tmp_path / "d", backend=formula)
     assert not [row for row in table(tmp_path / "d") if row["status"] != "running"]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from formula import FormulaBackend
 
-import rnn_tf.run
 from rnn_tf.errors import InputError
+from rnn_tf.files import writing
 from tuning.search import main, read_search, search
 from tuning.settings import Settings
 
@@ -86,26 +88,29 @@ def test_a_kill_before_or_after_any_file_changes_nothing(
     writes = 0
     deadly = -1
 
-    def dies(write: Any, *, after: bool) -> Any:
-        def written(path: Path, text: str) -> None:
+    def dies(*, after: bool) -> Any:
+        @contextlib.contextmanager
+        def written(path: Path) -> Iterator[Path]:
             nonlocal writes
             writes += 1
             if writes == deadly and not after:
                 raise Killed
-            write(path, text)
+            with real(path) as temporary:
+                yield temporary
             if writes == deadly and after:
                 raise Killed
 
         return written
+
+    real = writing.writing
 
     directory = tmp_path / "broken"
     kills, moment = 0, 3  # the first writes are search.json and those of the first trial
     while True:
         writes, deadly = 0, moment
         with monkeypatch.context() as patch:
-            killer = dies(rnn_tf.run.write_text, after=kills % 2 == 0)
-            for module in ("rnn_tf.run", "tuning.oracles", "tuning.report", "tuning.search"):
-                patch.setattr(f"{module}.write_text", killer)
+            # What every `write_text` writes with, whoever calls it.
+            patch.setattr(writing, "writing", dies(after=kills % 2 == 0))
             try:
                 search(chosen, directory, resume=directory.exists(), backend=formula)
                 break

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 from tuning.oracles import Durable, build_oracle
 from tuning.settings import Settings
-from tuning.space import Choice, Range, hyperparameters
+from tuning.space import Choice, Range, Space, hyperparameters
 from tuning.tuner import no_oracle
 from tuning.workers import ChiefCrew, address_of, served
 
@@ -61,15 +62,20 @@ def wait(condition: Callable[[], bool], seconds: float = 180) -> None:
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
+    children: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return children
 
 
 def alive(process: psutil.Process) -> bool:
     """Also no zombie: one that has ended, and whose parent, here process 1, has not asked yet."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def ended(processes: list[psutil.Process]) -> bool:
+    return not any(map(alive, processes))
 
 
 def training(directory: Path, trial: str) -> bool:
@@ -128,7 +134,7 @@ def test_however_it_ends_no_worker_is_left_and_it_can_go_on(
     line = arguments(small_npz, directory, "--workers", "2")
     for end, trial in ((signal.SIGINT, "1"), (signal.SIGTERM, "2"), (signal.SIGKILL, "4")):
         with start(*line) as process:
-            wait(lambda trial=trial: training(directory, trial))
+            wait(partial(training, directory, trial))
             children = family(process)
             assert len(children) >= 2
             process.send_signal(end)
@@ -138,7 +144,7 @@ def test_however_it_ends_no_worker_is_left_and_it_can_go_on(
         else:
             assert process.returncode == 130
             assert f"--dir {directory} --resume" in complaint
-        wait(lambda children=children: not any(map(alive, children)), 20)
+        wait(partial(ended, children), 20)
         line = ["--dir", str(directory), "--resume", "--workers", "2"]
     with start(*line) as process:
         _, complaint = process.communicate(timeout=300)
@@ -200,7 +206,7 @@ def test_a_space_with_conditions_is_served_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spec = SequenceSpec(4, 2, ("a", "b", "c"))
-    varied = {"cell": Choice(("lstm", "gru")), "units": Range(2, 9)}
+    varied: Space = {"cell": Choice(("lstm", "gru")), "units": Range(2, 9)}
     space = hyperparameters(varied, Settings().base(), spec, max_parameters=400)
     oracle = build_oracle("random", space, spec, trials=1, epochs=1, seed=0, file=tmp_path / "o")
     with served(oracle, None) as address:

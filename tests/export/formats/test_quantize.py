@@ -46,9 +46,8 @@ def waves(examples: int, seed: int) -> np.ndarray:
     a, b, c = random.uniform(0, 6, (3, examples, 1, 1))
     time, place = np.linspace(0, 3, 28)[None, :, None], np.linspace(0, 3, 28)[None, None]
     noise = random.normal(0, 0.1, (examples, 28, 28))
-    return ((np.sin(a * time + b * place + c) + noise) / ROWS.normalization.scale[0]).astype(
-        np.float32
-    )
+    values: np.ndarray = np.sin(a * time + b * place + c) + noise
+    return (values / ROWS.normalization.scale[0]).astype(np.float32)
 
 
 def kernels(network: Network) -> dict[str, np.ndarray]:

@@ -229,7 +229,7 @@ def test_operators_of_tensorflow_are_called_custom() -> None:
     assert operators(converter.convert())["CUSTOM FlexCholesky"] == 1
 
 
-class Counter(tf.Module):  # type: ignore[misc]
+class Counter(tf.Module):
     """Counts its calls, which no classifier should."""
 
     def __init__(self) -> None:

@@ -42,6 +42,7 @@ from rnn_tf.model.cells import CELLS, Cell
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
 safetensors = pytest.importorskip("safetensors", reason="safetensors is in the extra `torch`")
+pytestmark = pytest.mark.torch
 
 from export.formats import pytorch  # noqa: E402 - needs torch
 from export.formats.pytorch import TorchRuntime  # noqa: E402

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 import tensorflow as tf
 
 from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf.config import Optimizer
 from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
+from rnn_tf.model.cells import Cell
 from rnn_tf.model.classifier import recurrent_layers
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras import fit as in_keras
@@ -45,7 +48,7 @@ def weights(model: keras.Model) -> np.ndarray:
     [("simple_rnn", "soap"), ("simple_rnn", "adam"), ("lstm", "adam"), ("gru", "adam")],
 )
 def test_fused_and_plain_training_give_the_same_weights(
-    cell: str, optimizer: str, small: SequenceData, tmp_path: Path
+    cell: Cell, optimizer: Optimizer, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, optimizer=optimizer, clip_norm=1.0)
     fused = fitted(config, small, tmp_path / "fused")
@@ -61,7 +64,7 @@ def test_fused_and_plain_training_give_the_same_weights(
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, False), (2, True)])
 @pytest.mark.parametrize("whole_loops", [True, False])
 def test_stacks_and_two_directions_train_fused_as_plainly(
-    cell: str,
+    cell: Cell,
     layers: int,
     bidirectional: bool,
     whole_loops: bool,
@@ -74,7 +77,7 @@ def test_stacks_and_two_directions_train_fused_as_plainly(
         CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional, epochs=2
     )
     with monkeypatch.context() as patch:
-        patch.setattr(xla_flags, "are_set", lambda: whole_loops)
+        patch.setattr(xla_flags, "are_in_effect", lambda: whole_loops)
         fused = fitted(config, small, tmp_path / "fused")
     monkeypatch.setattr(in_keras, "loop_over_time", lambda *_, **__: None)
     plain = fitted(dataclasses.replace(config, fused=False), small, tmp_path / "plain")
@@ -89,7 +92,7 @@ def test_stacks_and_two_directions_train_fused_as_plainly(
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("shape", [{}, {"layers": 2, "bidirectional": True}], ids=["one", "stack"])
 def test_a_kept_model_trains_as_a_new_one_does(
-    shape: dict[str, object], optimizer: str, fused: bool, small: SequenceData, tmp_path: Path
+    shape: dict[str, Any], optimizer: Optimizer, fused: bool, small: SequenceData, tmp_path: Path
 ) -> None:
     """Every setting that a compiled program reads from variables, all changed at once."""
     first = dataclasses.replace(
@@ -153,7 +156,7 @@ def test_a_model_that_is_lent_is_not_lent_again(small: SequenceData) -> None:
 @pytest.mark.parametrize("whole_loops", [True, False])
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 def test_training_is_what_a_loop_over_the_batches_gives(
-    cell: str,
+    cell: Cell,
     whole_loops: bool,
     small: SequenceData,
     tmp_path: Path,
@@ -201,9 +204,9 @@ def test_the_best_epoch_is_the_one_that_is_kept(small: SequenceData, tmp_path: P
     "shape", [{}, {"layers": 2}, {"layers": 2, "bidirectional": True, "cell": "gru"}]
 )
 def test_mixed_precision_trains_with_a_float32_softmax(
-    precision: str, shape: dict[str, object], small: SequenceData, tmp_path: Path
+    precision: str, shape: dict[str, Any], small: SequenceData, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, epochs=8, **shape)  # type: ignore[arg-type]
+    config = dataclasses.replace(CONFIG, epochs=8, **shape)
     found = fitted(config, small, tmp_path, precision=precision)
     assert found.history[-1]["loss"] < 0.5 * found.history[0]["loss"]
     *recurrent, softmax = found.model.layers
@@ -215,7 +218,7 @@ def test_mixed_precision_trains_with_a_float32_softmax(
 
 @pytest.mark.parametrize("shape", [{}, {"layers": 2, "bidirectional": True, "cell": "lstm"}])
 def test_dropout_trains_and_does_nothing_afterwards(
-    shape: dict[str, object], small: SequenceData, tmp_path: Path
+    shape: dict[str, Any], small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
         CONFIG, optimizer="adam", dropout=0.2, recurrent_dropout=0.1, **shape

@@ -99,7 +99,7 @@ def test_dropout_has_the_same_masks_in_every_step_and_on_the_way_back(
     cell: Cell, rates: tuple[float, float]
 ) -> None:
     x = sequences(7, 9)
-    settings = {"dropout": rates[0], "recurrent_dropout": rates[1], "seed": 1}
+    settings: dict[str, Any] = {"dropout": rates[0], "recurrent_dropout": rates[1], "seed": 1}
     plain, looped = (layer(cell, return_sequences=True, **settings) for _ in range(2))
     loop_over_time(looped, of_input=True)
     expected, found = (state_and_gradients(each, of_input=True)(x) for each in (plain, looped))

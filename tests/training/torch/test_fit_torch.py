@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 
 from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf.config import Optimizer
 from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.evaluate import evaluate
+from rnn_tf.model.cells import Cell
 from rnn_tf.training.keras import fit as in_keras
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.recorder import Fitted
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+pytestmark = pytest.mark.torch
 
 from rnn_tf.training.torch import fit as fit_torch  # noqa: E402 - needs torch
 from rnn_tf.training.torch.gradients import ManualGradients  # noqa: E402
@@ -59,7 +62,12 @@ def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ],
 )
 def test_it_is_the_training_of_keras(
-    cell: str, units: int, optimizer: str, tolerance: float, small: SequenceData, tmp_path: Path
+    cell: Cell,
+    units: int,
+    optimizer: Optimizer,
+    tolerance: float,
+    small: SequenceData,
+    tmp_path: Path,
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, units=units, optimizer=optimizer)
     witness = fitted(config, small, tmp_path / "torch")
@@ -78,7 +86,7 @@ def test_it_is_the_training_of_keras(
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, False), (2, True)])
 def test_stacked_and_bidirectional_training_is_that_of_keras(
-    cell: str, layers: int, bidirectional: bool, small: SequenceData, tmp_path: Path
+    cell: Cell, layers: int, bidirectional: bool, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
         CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional
@@ -118,7 +126,7 @@ def test_dropout_is_of_the_inputs_of_each_direction(
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
 def test_a_bias_that_keras_does_not_have_is_not_trained(
-    cell: str, small: SequenceData, tmp_path: Path
+    cell: Cell, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, epochs=1)
     training = fit_torch.Training(config, small, "float32")
@@ -173,7 +181,7 @@ def test_autograd_trains_to_the_same_weights(
 def test_dropout_drops_features_for_all_time_steps_and_repeats(small: SequenceData) -> None:
     config = dataclasses.replace(CONFIG, dropout=0.25, batch_size=4000)
     training = fit_torch.Training(config, small, "float32")
-    batches = [training._masks(epoch) for epoch in (0, 0, 1)]
+    batches: list[Any] = [training._masks(epoch) for epoch in (0, 0, 1)]
     (first,), (again,), (other,) = (next(masks) for masks in batches)
     assert first.shape == (4000, 2)
     assert first.unique().tolist() == pytest.approx([0, 1 / 0.75])
@@ -215,7 +223,7 @@ def test_a_batch_may_be_larger_than_the_data(small: SequenceData, tmp_path: Path
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains(
-    precision: str, cell: str, small: SequenceData, tmp_path: Path
+    precision: str, cell: Cell, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, epochs=8)
     found = fitted(config, small, tmp_path, precision=precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from rnn_tf.model import activations
 from rnn_tf.model.cells import CELLS, Cell
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+pytestmark = pytest.mark.torch
 
 from rnn_tf.training.torch.module import (  # noqa: E402 - needs torch
     ACTIVATIONS,
@@ -91,7 +93,7 @@ def test_a_module_that_pytorch_has_started_gives_its_logits_in_keras(
     cell: Cell, layers: int, bidirectional: bool
 ) -> None:
     torch.manual_seed(0)
-    shape = {"layers": layers, "bidirectional": bidirectional}
+    shape: dict[str, Any] = {"layers": layers, "bidirectional": bidirectional}
     module = to_torch(random_model(cell, "tanh", **shape))
     for parameter in module.parameters():
         torch.nn.init.uniform_(parameter, -0.5, 0.5)  # both biases are used
@@ -145,7 +147,7 @@ def test_there_is_every_activation_that_a_model_can_have() -> None:
 def test_the_loop_over_time_computes_as_pytorch_does(
     cell: Cell, layers: int, bidirectional: bool
 ) -> None:
-    shape = {"layers": layers, "bidirectional": bidirectional}
+    shape: dict[str, Any] = {"layers": layers, "bidirectional": bidirectional}
     gates = CELLS[cell].recurrent_activation
     own = build_recurrent(cell, "tanh", gates, 3, 5, **shape)
     assert type(own) is getattr(torch.nn, CELLS[cell].torch_layer)

@@ -14,6 +14,7 @@ from rnn_tf.data import SequenceSpec
 from rnn_tf.training.keras.optimizer import build_optimizer
 
 torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+pytestmark = pytest.mark.torch
 
 from rnn_tf.training.torch.module import SequenceClassifier, from_torch, to_torch  # noqa: E402
 from rnn_tf.training.torch.optimizer import Updates  # noqa: E402 - needs torch

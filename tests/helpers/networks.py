@@ -108,10 +108,11 @@ def changed(network: Network, layer: int = 0, backward: bool = False, **change: 
 def with_array(network: Network, name: str, array: np.ndarray) -> Network:
     """The network with another array in the place of one, named as in `Network.arrays`."""
     *where, field = name.split(" ")
+    change: dict[str, Any] = {field: array}
     if not where:
-        return replace(network, **{field: array})
+        return replace(network, **change)
     _, number, direction = where
-    return changed(network, int(number) - 1, direction == "backward", **{field: array})
+    return changed(network, int(number) - 1, direction == "backward", **change)
 
 
 def in_keras(network: Network, dtype: str = "float32") -> keras.Sequential:

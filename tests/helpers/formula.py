@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,13 +17,15 @@ from rnn_tf.training.recorder import Fitted
 
 
 class FormulaBackend:
-    """Gives any model, and a score that follows from learning rate and epochs. above 0.018
-    fails. `finished` counts how often each trial came to its end, by the name of its folder.
+    """Gives any model, and a score that follows from learning rate and epochs; above 0.018 it
+    fails. `before` is called with each run first, and may raise. `finished` counts how often each
+    trial came to its end, by the name of its folder.
     """
 
     first_epoch = "calculating"
 
     def __init__(self) -> None:
+        self.before: Callable[[Run], None] = lambda run: None
         self.finished: Counter[str] = Counter()
         self.model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
 
@@ -36,11 +38,14 @@ class FormulaBackend:
     def fit(
         self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
     ) -> Fitted:
+        self.before(run)
         config = run.config.resolved(run.spec)
         assert len(data.test.y) == 0 or run.path.name == "best"
-        if config.learning_rate > 0.018:
+        rate = config.learning_rate
+        assert not isinstance(rate, str)
+        if rate > 0.018:
             raise CheckFailed("the loss became NaN or infinite in epoch 1")
-        score = round(1 - abs(math.log(config.learning_rate / 5e-3)) / 4 - 0.1 / config.epochs, 2)
+        score = round(1 - abs(math.log(rate / 5e-3)) / 4 - 0.1 / config.epochs, 2)
         record: dict[str, Any] = {
             "epoch": 1,
             "seconds": 0.5,
@@ -48,7 +53,7 @@ class FormulaBackend:
             "accuracy": score,
             "val_loss": 1 - score,
             "val_accuracy": score,
-            "learning_rate": config.learning_rate,
+            "learning_rate": rate,
         }
         run.save_history([record])
         return Fitted(self.model, [record], best_epoch=1, stopped=None)
