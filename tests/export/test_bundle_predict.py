@@ -87,8 +87,9 @@ def modules_after(argv: list[object]) -> set[str]:
     """Every module that a fresh process has imported once `rnn-tf predict` has answered."""
     code = (
         "import sys\n"
+        f"sys.argv = {['rnn-tf', 'predict', *map(str, argv)]!r}\n"
         "from rnn_tf import cli\n"
-        f"assert cli.main({['predict', *map(str, argv)]!r}) == 0\n"
+        "assert cli.main() == 0\n"
         "print(*sys.modules)\n"
     )
     done = subprocess.run(

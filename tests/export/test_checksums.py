@@ -256,7 +256,9 @@ def test_a_saved_model_that_reads_files_is_refused_in_one_line(
     secret.write_text("mine")
     module = tf.Module()
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 12, 2), tf.float32, "sequence")])
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec((None, 12, 2), tf.float32, "sequence")]
+    )
     def classify(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
         length = tf.strings.length(tf.io.read_file(str(secret)))
         return {"probabilities": tf.zeros((tf.shape(sequence)[0], 3)) + tf.cast(length, tf.float32)}

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from export import oracle
 from export.formats import onnx_graph
 from export.formats.format import NEWEST_OPSET, OLDEST_OPSET, OPSET
-from export.network import INPUT, Network
+from export.network import INPUT, OUTPUT, Network
 from rnn_tf.model.cells import Cell
 
 # float32 rounding of these small networks: 1.2e-7 seen. A misread operator gives 1e-3 to 1.
@@ -33,7 +33,7 @@ def in_openvino(model: onnx.ModelProto) -> Classify:
 
 def in_reference_evaluator(model: onnx.ModelProto) -> Classify:
     evaluator = ReferenceEvaluator(model)
-    return lambda x: np.asarray(evaluator.run(None, {INPUT: x})[0])
+    return lambda x: np.asarray(evaluator.run([OUTPUT], {INPUT: x})[0])  # type: ignore[index]
 
 
 ENGINES = {"openvino": in_openvino, "reference": in_reference_evaluator}

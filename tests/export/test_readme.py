@@ -74,7 +74,7 @@ def test_the_example_holds_float32_to_the_last_bit(
 def test_numbers_lie_in_memory_as_the_readme_says(small_bundle: Bundle) -> None:
     text = (small_bundle.path / "README.md").read_text()
     assert "`flat[(b * 12 + t) * 2 + f]`: `flat[(b*T + t)*F + f]`" in text
-    x = np.float32(example(small_bundle)["sequence"])
+    x = np.array(example(small_bundle)["sequence"], np.float32)
     flat = np.ascontiguousarray(x).ravel()
     assert all(flat[(0 * 12 + t) * 2 + f] == x[0, t, f] for t in range(12) for f in range(2))
 
@@ -216,7 +216,7 @@ def test_the_cpp_reads_the_example(bundle: Bundle, tmp_path: Path) -> None:
     values = example(bundle)
     expected = [np.ravel(values[key]) for key in ("sequence", "probabilities", "tolerance")]
     np.testing.assert_array_equal(
-        np.float32(done.stdout.split()), np.float32(np.concatenate(expected))
+        np.array(done.stdout.split(), np.float32), np.concatenate(expected).astype(np.float32)
     )
 
 
