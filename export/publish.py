@@ -78,7 +78,7 @@ def _fill(
     say: Say,
 ) -> None:
     """Write everything that a bundle holds, and verify it."""
-    _write_reference(run, folder / REFERENCE)
+    _write_reference(run, network, folder / REFERENCE)
     details, options = {}, Options(data.train.x, opset)
     for name in names:
         say(f"writing {name}")
@@ -127,10 +127,10 @@ def _check_extra(name: str) -> None:
             )
 
 
-def _write_reference(run: Run, path: Path) -> None:
+def _write_reference(run: Run, network: Network, path: Path) -> None:
     """The run's model in float32, whatever it was trained in: what the formats must equal.
 
-    Raises `InputError` when the model file is not of the sizes that `config.json` says.
+    Raises `InputError` when the model file, read as `network`, is not what `config.json` says.
     """
     from rnn_tf.model.classifier import build_model
 
@@ -138,8 +138,24 @@ def _write_reference(run: Run, path: Path) -> None:
     try:
         model.set_weights(run.load_model().get_weights())
     except ValueError as error:
-        raise InputError(f"not the model that config.json describes: {run.model_file}") from error
+        raise InputError(
+            f"not the model that config.json describes: {run.model_file}",
+            got=_in_words(describe(network)),
+            fix="Train the run again with --overwrite.",
+        ) from error
+    expected, got = describe(read_model(model, run.spec)), describe(network)
+    if expected != got:  # of the same sizes
+        raise InputError(
+            f"not the model that config.json describes: {run.model_file}",
+            expected=_in_words(expected),
+            got=_in_words(got),
+            fix="Train the run again with --overwrite.",
+        )
     model.save(path)
+
+
+def _in_words(described: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in described.items())
 
 
 def _write(name: str, network: Network, path: Path, options: Options) -> dict[str, Any]:

@@ -493,6 +493,7 @@ def test_a_model_of_another_size_than_the_run_says_is_refused(
         [keras.layers.SimpleRNN(9)],
         [keras.layers.SimpleRNN(8, return_sequences=True), keras.layers.SimpleRNN(8)],
         [keras.layers.Bidirectional(keras.layers.SimpleRNN(8))],
+        [keras.layers.SimpleRNN(8, activation="relu")],  # of the same sizes
     ):
         softmax = keras.layers.Dense(3, activation="softmax")
         keras.Sequential([keras.Input((12, 2)), *layers, softmax]).save(run_copy.model_file)

@@ -356,8 +356,10 @@ def test_a_file_is_written_with_every_activation(name: str, tmp_path: Path) -> N
     for cell in CELLS:
         for spec in (SPEC, LONG):
             network = random_network(cell, name, spec)
-            # Gates may have it too, but those of exponential have no bound.
-            if cell != "simple_rnn" and spec is SPEC and name != "exponential":
+            # Gates may have it too, but with these two the state of an LSTM is beyond float32
+            # within seven steps.
+            open_wide = name in ("exponential", "squareplus")
+            if cell != "simple_rnn" and spec is SPEC and not open_wide:
                 network = changed(network, recurrent_activation=name)
             details = write(network, tmp_path / "model.onnx", raw_input(20, spec))
             # 2e-5 with gates of softplus, which have no bound above.
