@@ -104,7 +104,7 @@ class LiteRuntime:
         from ai_edge_litert.interpreter import Interpreter
 
         # It says on stderr that it uses its own kernels, and nothing turns that off.
-        with stderr.muted():
+        with stderr.muted(in_any_process=True):
             self.interpreter = Interpreter(model_path=str(path), num_threads=threads or 1)
             self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]["index"]

@@ -22,13 +22,14 @@ STDERR = 2  # the file descriptor that native code writes to
 
 
 @contextlib.contextmanager
-def muted() -> Iterator[None]:
+def muted(*, in_any_process: bool = False) -> Iterator[None]:
     """Hold back what native code writes to stderr; show it if something fails.
 
     For the whole process: threads may enter and leave in any order, and the last to leave ends it.
-    Does nothing in a process that is not a command's, nor in a plain start.
+    Does nothing in a plain start, nor in a process that is not a command's. But `in_any_process`
+    does, for the moment in which a library says what nothing else keeps it from saying.
     """
-    if ownership.is_plain() or not ownership.is_command():
+    if ownership.is_plain() or not (in_any_process or ownership.is_command()):
         yield
         return
     _mute.enter()
