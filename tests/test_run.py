@@ -356,10 +356,11 @@ def test_a_full_disk_costs_nothing_that_was_there(begun: Run) -> None:
 
 TRAINING_ON_A_FULL_DISK = """
 import resource, sys
-from rnn_tf.startup import process
+from rnn_tf.startup import ownership, process
 from rnn_tf.train import main
 
-process.start()
+ownership.claim()
+process.start(whole_loops=True)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 sys.exit(main(sys.argv[1:]))
 """

@@ -529,11 +529,14 @@ def test_second_run_reads_the_cache_without_tfds(tmp_path: Path) -> None:
     assert [file.suffix for file in cached_files(tmp_path)] == [".npz"]  # and nothing temporary
 
 
+AS_A_COMMAND = "from rnn_tf.startup import ownership, process; ownership.claim(); process.start(); "
+
+
 def test_prepared_set_whose_code_is_not_here(tmp_path: Path) -> None:
     """TFDS reads a set of the user's own from its folder, in a process without its builder."""
     data = load("rnn_grey")
     shutil.rmtree(tmp_path / "cache")
-    code = "from rnn_tf.data import load; print(load('tfds:rnn_grey').test.x.sum())"
+    code = f"{AS_A_COMMAND}from rnn_tf.data import load; print(load('tfds:rnn_grey').test.x.sum())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (f"{data.test.x.sum()}\n", "")
 
@@ -653,6 +656,7 @@ def test_bad_names(name: str) -> None:
 def test_no_network_is_said_within_seconds() -> None:
     """Where there is a network, a proxy that is not there takes it away from this test."""
     code = (
+        f"{AS_A_COMMAND}"
         "import sys; from rnn_tf.data import load; from rnn_tf.errors import one_line_errors;"
         "sys.exit(one_line_errors(lambda: load('tfds:fashion_mnist'))())"
     )

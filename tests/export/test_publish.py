@@ -194,7 +194,7 @@ def test_every_cell_and_precision_can_be_exported(
     answers = open_runtime(bundle, "onnx").predict(small.test.x)
     # Trained in bfloat16, which has 8 bits, the model itself says it 1e-2 differently.
     tolerance = 1e-5 if precision == "float32" else 0.05
-    expected = np.asarray(run.load_model()(small.test.x))
+    expected = np.asarray(run.load_model()(run.spec.normalization(small.test.x)))
     np.testing.assert_allclose(answers, expected, atol=tolerance)
 
 

@@ -15,6 +15,8 @@ from rnn_tf.training.order import epoch_order
 # splits, so that one compiled shape serves all three. Fewer when sequences are large.
 EVALUATION_BATCH = 5000
 EVALUATION_BYTES = 16 * 2**20
+# What gates and states of all time steps of a batch may take, at 256 numbers a step.
+STATES_BYTES, NUMBERS_A_STEP = 256 * 2**20, 256
 
 
 def whole_epochs(
@@ -64,8 +66,9 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
 
     `x` is normalized float32 `(batch, timesteps, features)`, or as it was loaded if `raw`.
     """
-    bytes_each = 4 * spec.timesteps * spec.features
-    most = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // bytes_each))
+    by_input = EVALUATION_BYTES // (4 * spec.timesteps * spec.features)
+    by_states = STATES_BYTES // (4 * spec.timesteps * NUMBERS_A_STEP)
+    most = max(1, min(EVALUATION_BATCH, by_input, by_states))
     if len(split.y) <= most:
         # As a whole: cutting it up and putting it together takes longer than evaluating it.
         dataset = tf.data.Dataset.from_tensors((split.x, split.y))

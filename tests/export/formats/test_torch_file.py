@@ -25,7 +25,7 @@ from networks import (
     stacked_network,
 )
 
-from export import oracle
+from export import example, oracle
 from export.__main__ import main
 from export.bundle import Bundle
 from export.formats import pytorch_readme
@@ -215,6 +215,7 @@ def assert_the_readme_runs(
     manifest = {"spec": SPEC.to_dict(), "model": describe(network), "formats": formats}
     lines = pytorch_readme.code(manifest)
     assert max(map(len, lines)) <= 100
+    example.write(network, raw_input(1), ROUNDING, path.parent)
     monkeypatch.chdir(path.parent)
     found: dict[str, Any] = {}
     exec("\n".join(lines), found)  # noqa: S102 - what a user would do with it
@@ -222,7 +223,7 @@ def assert_the_readme_runs(
     with torch.inference_mode():
         answer = found["model"](torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(answer, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
-    exact = oracle.probabilities(network, np.zeros((1, SPEC.timesteps, SPEC.features)))[0]
+    exact = oracle.probabilities(network, raw_input(1))[0]
     label, _, probability = capsys.readouterr().out.rstrip("\n").rpartition(" ")
     assert label == SPEC.labels[int(exact.argmax())]
     assert float(probability) == pytest.approx(exact.max(), abs=ROUNDING)
@@ -232,7 +233,9 @@ def assert_the_readme_runs(
 def test_a_bundle_with_pytorch_alone(torch_bundle: Bundle, small: SequenceData) -> None:
     assert torch_bundle.formats == ["torch"]
     torch_bundle.check()
-    assert set(torch_bundle.manifest["files"]) == {"model.keras", "model.safetensors"}
+    others = {"README.md", "data_profile.npz", "example.json", "request.json"}
+    models = {"model.keras", "model.safetensors"}
+    assert set(torch_bundle.manifest["files"]) - others == models
     assert torch_bundle.manifest["versions"]["safetensors"] == safetensors.__version__
     report = verify_bundle(torch_bundle)
     assert report.failures() == []
