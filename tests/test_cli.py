@@ -275,6 +275,8 @@ def test_train_refuses_in_one_line_and_leaves_nothing_behind(
 def test_without_pytorch_train_says_how_to_install_it_and_leaves_nothing_behind(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train_main(["--unknown"])  # tyro asks for torch when it first reads a command line
+    capsys.readouterr()
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in (
         "rnn_tf.training.torch.backend",
