@@ -128,7 +128,7 @@ def _from(zero: np.ndarray, span: np.ndarray, origin: Origin) -> Normalize:
     size = np.abs(zero)
     constant = (span <= LEAST_VARIATION * size) | (span <= 1 / FLOAT32_MAX)
     # In units of itself: another value than the constant one does not become a huge input.
-    span = np.where(constant, np.where(size > 0, size, 1.0), span)
+    span = np.where(constant, np.where(size > 1 / FLOAT32_MAX, size, 1.0), span)
     return Normalize(tuple((1 / span).tolist()), tuple((-zero / span).tolist()), origin)
 
 

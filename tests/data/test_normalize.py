@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rnn_tf.data.normalize import BLOCK_VALUES, Normalize, choose, minmax, standard
@@ -46,6 +46,7 @@ def test_a_constant_feature_becomes_0(learn, value: float) -> None:  # type: ign
     assert np.abs(learn(recordings())(x)).max() < 1e6
 
 
+@example([0.0, 1.401298464324817e-45])
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=2, max_size=30))
 def test_any_values_give_a_valid_normalization(values: list[float]) -> None:
     x = np.array(values, np.float32).reshape(1, -1, 1)
