@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from rnn_tf.errors import InputError
 from rnn_tf.model.activations import BOUNDED
-from rnn_tf.model.cells import BY_KERAS_LAYER, CELLS
+from rnn_tf.model.cells import CELLS
 from rnn_tf.model.cells import Cell as Cell
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Strategy = Literal["auto", "none", "mirrored"]
 Backend = Literal["keras", "torch"]
 NormalizeChoice = Literal["auto", "none", "standard", "minmax"]
-
-# For `export/`, which has not taken the table of cells yet.
-CELL_BY_LAYER: dict[str, Cell] = {name: kind.name for name, kind in BY_KERAS_LAYER.items()}
 
 # `--learning-rate auto` for sequences of up to SHORT time steps. MNIST has 28.
 LEARNING_RATE = 5e-3

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 from torch import nn
-from torch.nn import functional
 
 from export.formats import pytorch_readme
 from export.formats.format import as_input, file_metadata
 from export.markdown import code
 from export.network import Network
 from rnn_tf.data.spec import SequenceSpec
-from rnn_tf.model.cells import CELLS, Cell
-from rnn_tf.training.torch.module import ACTIVATIONS, LAYERS, columns_by_gate
-
-# What PyTorch calls kernel and recurrent kernel, and the bias beside each.
-NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-Function = Callable[[torch.Tensor], torch.Tensor]
+from rnn_tf.model.cells import Cell
+from rnn_tf.training.torch.module import (
+    LAYERS,
+    SequenceClassifier,
+    build_recurrent,
+    columns_by_gate,
+)
 
 
 def write(network: Network, path: Path) -> dict[str, Any]:
@@ -108,136 +108,26 @@ def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
     features = weights["recurrent.weight_ih_l0"].shape[1]
     units = weights["recurrent.weight_hh_l0"].shape[1]
     forward = [name for name in weights if re.fullmatch(r"recurrent.weight_hh_l\d+", name)]
-    made = Probabilities(
+    recurrent = build_recurrent(
         cast(Cell, about["cell"]),
-        (about["activation"], about["recurrent_activation"]),
-        Sizes(features, units, len(forward), "recurrent.weight_hh_l0_reverse" in weights),
-        classes=len(weights["dense.bias"]),
+        about["activation"],
+        about["recurrent_activation"],
+        features,
+        units,
+        layers=len(forward),
+        bidirectional="recurrent.weight_hh_l0_reverse" in weights,
     )
+    classes, width = weights["dense.weight"].shape
+    made = Probabilities(recurrent, width, classes)
     made.load_state_dict({name: torch.as_tensor(weight) for name, weight in weights.items()})
     return made.eval()
 
 
-class Sizes(NamedTuple):
-    """Of the recurrent part of a module."""
-
-    features: int
-    units: int
-    layers: int
-    bidirectional: bool
-
-    @property
-    def width(self) -> int:
-        """How many numbers its last layer gives of a time step."""
-        return self.units * (2 if self.bidirectional else 1)
-
-
-class Probabilities(nn.Module):
-    """Recurrent layers, the final states of the last, `nn.Linear` and a softmax."""
-
-    def __init__(
-        self, cell: Cell, activations: tuple[str, str], sizes: Sizes, classes: int
-    ) -> None:
-        super().__init__()
-        self.sizes = sizes
-        own = LAYERS.get((cell, *activations))
-        if own is None:
-            self.recurrent: nn.Module = Looped(cell, activations, sizes)
-        else:
-            options = {"nonlinearity": activations[0]} if own == "RNN" else {}
-            features, units, layers, both = sizes
-            self.recurrent = getattr(nn, own)(
-                features, units, layers, bidirectional=both, batch_first=True, **options
-            )
-        self.dense = nn.Linear(sizes.width, classes)
+class Probabilities(SequenceClassifier):
+    """The classifier of training, and a softmax."""
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        states, _ = self.recurrent(sequence)
-        units = self.sizes.units
-        final = states[:, -1, :units]
-        if self.sizes.bidirectional:  # reading backward ends at the first step
-            final = torch.cat([final, states[:, 0, units:]], 1)
-        return torch.softmax(self.dense(final), 1)
-
-
-class Looped(nn.Module):
-    """`nn.RNN`, `nn.LSTM` or `nn.GRU` with any activation, time steps in a Python loop."""
-
-    def __init__(self, cell: Cell, activations: tuple[str, str], sizes: Sizes) -> None:
-        super().__init__()
-        self.read = {"simple_rnn": _simple_rnn, "lstm": _lstm, "gru": _gru}[cell]
-        self.functions = [ACTIVATIONS[name] for name in activations]
-        self.sizes = sizes
-        rows = sizes.units * len(CELLS[cell].gates)
-        for end, inputs in self._ends():
-            shapes = [(rows, inputs), (rows, sizes.units), (rows,), (rows,)]
-            for name, shape in zip(NAMES, shapes, strict=True):
-                self.register_parameter(name + end, nn.Parameter(torch.empty(shape)))
-
-    def _ends(self) -> Iterator[tuple[str, int]]:
-        """How the names of each direction of each layer end, and what it reads."""
-        for layer in range(self.sizes.layers):
-            inputs = self.sizes.width if layer else self.sizes.features
-            yield f"_l{layer}", inputs
-            if self.sizes.bidirectional:
-                yield f"_l{layer}_reverse", inputs
-
-    def forward(self, states: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """The states of the last layer after each step, `(batch, timesteps, width)`."""
-        for layer in range(self.sizes.layers):
-            found = [self._direction(states, f"_l{layer}")]
-            if self.sizes.bidirectional:
-                found.append(self._direction(states.flip(1), f"_l{layer}_reverse").flip(1))
-            states = torch.cat(found, 2)
-        return states, None
-
-    def _direction(self, sequence: torch.Tensor, end: str) -> torch.Tensor:
-        weights = (getattr(self, name + end) for name in NAMES)
-        return torch.stack(self.read(sequence, *weights, *self.functions), 1)
-
-
-# The states `(batch, units)` after each step of `x` `(batch, timesteps, inputs)`: `w` and `b` are
-# the weights and bias beside the input, `u` and `c` those beside the state, `f` the activation and
-# `s` that of the gates. Formulas are in `export/oracle.py`.
-def _simple_rnn(
-    x: torch.Tensor, w: torch.Tensor, u: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
-    f: Function, s: Function,
-) -> list[torch.Tensor]:  # fmt: skip
-    u = u.t()  # once: in the loop it would take a sixth of the time
-    first, *others = functional.linear(x, w, b + c).unbind(1)
-    states = [f(first)]
-    for step in others:
-        states.append(f(torch.addmm(step, states[-1], u)))
-    return states
-
-
-def _lstm(
-    x: torch.Tensor, w: torch.Tensor, u: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
-    f: Function, s: Function,
-) -> list[torch.Tensor]:  # fmt: skip
-    u, states = u.t(), []
-    h = memory = x.new_zeros(len(x), len(u))
-    for step in functional.linear(x, w, b + c).unbind(1):
-        i, forget, g, o = torch.addmm(step, h, u).chunk(4, 1)
-        memory = s(forget) * memory + s(i) * f(g)
-        h = s(o) * f(memory)
-        states.append(h)
-    return states
-
-
-def _gru(
-    x: torch.Tensor, w: torch.Tensor, u: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
-    f: Function, s: Function,
-) -> list[torch.Tensor]:  # fmt: skip
-    u, states = u.t(), []
-    h = x.new_zeros(len(x), len(u))
-    for step in functional.linear(x, w, b).unbind(1):
-        xr, xz, xg = step.chunk(3, 1)
-        hr, hz, hg = torch.addmm(c, h, u).chunk(3, 1)
-        z = s(xz + hz)
-        h = z * h + (1 - z) * f(xg + s(xr + hr) * hg)
-        states.append(h)
-    return states
+        return torch.softmax(super().forward(sequence), 1)
 
 
 class TorchRuntime:
