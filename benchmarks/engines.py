@@ -188,7 +188,7 @@ def network(cell: Cell, activation: str, timesteps: int, layers: int, both: bool
 
 def ask(engine: Engine, network: Network, folder: Path) -> tuple[str, float | str]:
     """The engine's version, and its largest difference from the formulas or what it says."""
-    timesteps = network.spec.timesteps
+    timesteps = network.spec.longest
     x = np.random.default_rng(1).normal(size=(max(BATCHES), timesteps, FEATURES))
     x = x.astype(np.float32)
     np.save(folder / "x.npy", x)

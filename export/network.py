@@ -170,7 +170,7 @@ class Network:
         """How many examples a runtime may be given at once so that `BATCH_BYTES` hold them."""
         # A layer's gates at every step, in float32.
         columns = (sum(each.kernel.shape[1] for each in layer.directions) for layer in self.layers)
-        bytes_each = 4 * self.spec.timesteps * max(self.spec.features, int(max(columns)))
+        bytes_each = 4 * self.spec.longest * max(self.spec.features, int(max(columns)))
         return max(1, BATCH_BYTES // bytes_each)
 
     @functools.cached_property

@@ -42,7 +42,7 @@ class KerasFunction:
         import tensorflow as tf
 
         spec = bundle.spec
-        signature = [tf.TensorSpec((None, spec.timesteps, spec.features), tf.float32)]
+        signature = [tf.TensorSpec((None, spec.longest, spec.features), tf.float32)]
         self.call = tf.function(model, input_signature=signature)
         self.spec = spec
 
@@ -59,7 +59,7 @@ class KerasOnnx:
         model = load_keras(bundle.artefact("keras"))
         spec = bundle.spec
         # A model just loaded cannot be exported before it was called.
-        model(np.zeros((1, spec.timesteps, spec.features), np.float32))
+        model(np.zeros((1, spec.longest, spec.features), np.float32))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "keras.onnx"
             model.export(path, format="onnx", verbose=False)
@@ -126,7 +126,7 @@ class TorchOnnx(TorchEager):
     def __init__(self, bundle: Bundle, threads: int) -> None:
         super().__init__(bundle, threads)
         torch, spec = self.torch, self.spec
-        example = (torch.zeros(2, spec.timesteps, spec.features),)
+        example = (torch.zeros(2, spec.longest, spec.features),)
         any_batch = ({0: torch.export.Dim("batch")},)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             path = Path(folder) / "torch.onnx"

@@ -49,7 +49,7 @@ def classify(spec: SequenceSpec) -> Signature:
         "classify",
         (
             Tensor(
-                INPUT, "float32", ("batch", spec.timesteps, spec.features),
+                INPUT, "float32", ("batch", spec.longest, spec.features),
                 "raw values, as the data has them; normalization is inside",
             ),
         ),

@@ -178,7 +178,7 @@ class TrainConfig:
         SHORT / timesteps of what they are in short sequences.
         """
         bounded = self.cell_activation in BOUNDED
-        return 1.0 if bounded else min(1.0, SHORT / spec.timesteps)
+        return 1.0 if bounded else min(1.0, SHORT / spec.longest)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

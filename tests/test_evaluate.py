@@ -14,7 +14,7 @@ from commands import refusal
 from rich.cells import cell_len
 
 from rnn_tf import Run, TrainConfig
-from rnn_tf.data import SequenceData, SequenceSpec, Split
+from rnn_tf.data import SequenceData, SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import as_tables, check_fits, evaluate, main
 from rnn_tf.scores import Scores
@@ -106,11 +106,11 @@ def test_other_data_of_the_same_kind_are_scored_to_the_last_example(
 
 
 def test_probabilities_come_in_the_order_of_the_split(run: Run, mnist: SequenceData) -> None:
-    split = Split(mnist.test.x[:1001], mnist.test.y[:1001])
+    split = mnist.test.take(slice(1001))
     rows = probabilities(run.load_model(), split, mnist.spec)
     assert rows.shape == (1001, 10)
     assert rows.dtype == np.float32
-    last = probabilities(run.load_model(), Split(split.x[-1:], split.y[-1:]), mnist.spec)
+    last = probabilities(run.load_model(), split.take(slice(-1, None)), mnist.spec)
     # float32, in a batch of another size.
     np.testing.assert_allclose(rows[-1:], last, atol=1e-6)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rnn_tf.config import TrainConfig
-from rnn_tf.data import SequenceData, Split
+from rnn_tf.data import SequenceData
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.run import Run, holds_run
 from rnn_tf.training.backend import Backend
@@ -24,7 +24,7 @@ ENDING = 30.0
 
 def without_test(data: SequenceData) -> SequenceData:
     """The data with an empty test split, so that a search cannot read it."""
-    return dataclasses.replace(data, test=Split(data.test.x[:0], data.test.y[:0]))
+    return dataclasses.replace(data, test=data.test.take(slice(0)))
 
 
 def train_trial(

@@ -44,12 +44,12 @@ def families(test: Split, network: Network) -> list[Family]:
     The test split is first, and whole unless it has too many time steps; then its examples are
     taken at even distances.
     """
-    test = _sample(test, TEST_STEPS // network.spec.timesteps)
+    test = _sample(test, TEST_STEPS // network.spec.longest)
     x, shape = test.x, test.x.shape[1:]
     low, high = _ranges(x, network.spec.normalization)
     most = min(max(BATCHES), network.most_at_once)
     noise = np.random.default_rng(0).uniform(low, high, (min(NOISE_EXAMPLES, most), *shape))
-    calls = max(LEAST_CALLS, CALL_STEPS // network.spec.timesteps)
+    calls = max(LEAST_CALLS, CALL_STEPS // network.spec.longest)
 
     def again(name: str, rows: np.ndarray, batches: tuple[int, ...]) -> Family:
         rows = rows % len(x)  # a small split is gone through more than once
@@ -91,7 +91,7 @@ def _sample(split: Split, most: int) -> Split:
     if len(split.y) <= most:
         return split
     rows = np.linspace(0, len(split.y) - 1, most).astype(int)
-    return Split(split.x[rows], split.y[rows])
+    return split.take(rows)
 
 
 def _large(network: Network, most: float, examples: int, batch: int) -> Family:
@@ -103,10 +103,10 @@ def _large(network: Network, most: float, examples: int, batch: int) -> Family:
     """
     random = np.random.default_rng(1)
     spec = network.spec
-    place = random.integers(0, spec.features, (examples, spec.timesteps, 1))
+    place = random.integers(0, spec.features, (examples, spec.longest, 1))
     sign = random.choice([-1.0, 1.0], place.shape)
     for magnitude in MAGNITUDES:
-        x = np.zeros((examples, spec.timesteps, spec.features), np.float32)
+        x = np.zeros((examples, spec.longest, spec.features), np.float32)
         np.put_along_axis(x, place, (sign * magnitude * most).astype(np.float32), 2)
         family = Family(f"{magnitude:.0f} times max", x, _even(examples, batch))
         few = x[: rounding.most_tried(network)]

@@ -54,7 +54,7 @@ def limit(
 
 def most_tried(network: Network) -> int:
     """How many examples `limit` tries, at most."""
-    return max(LEAST_HARDEST, min(HARDEST, HARDEST_STEPS // network.spec.timesteps))
+    return max(LEAST_HARDEST, min(HARDEST, HARDEST_STEPS // network.spec.longest))
 
 
 def _spread(network: Network, x: np.ndarray, exact: np.ndarray) -> float:

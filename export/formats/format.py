@@ -88,10 +88,10 @@ def file_metadata(network: Network) -> dict[str, str]:
 def as_input(x: npt.ArrayLike, spec: SequenceSpec) -> np.ndarray:
     """`x` as float32 `(batch, timesteps, features)`, without a copy if it is that already."""
     x = np.asarray(x)
-    if x.ndim != 3 or x.shape[1:] != (spec.timesteps, spec.features) or not len(x):
+    if x.ndim != 3 or x.shape[1:] != (spec.longest, spec.features) or not len(x):
         raise InputError(
             "the input does not fit the model",
-            expected=f"shape (batch, {spec.timesteps}, {spec.features})",
+            expected=f"shape (batch, {spec.longest}, {spec.features})",
             got=x.shape,
         )
     if x.dtype.kind not in "buif":

@@ -58,7 +58,7 @@ def build(network: Network, opset: int) -> onnx.ModelProto:
     whole = helper.make_graph(
         graph.nodes,
         network.cell,
-        [_value(INPUT, spec.timesteps, spec.features)],
+        [_value(INPUT, spec.longest, spec.features)],
         [_value(OUTPUT, spec.classes)],
         graph.initializers(),
     )
@@ -68,7 +68,7 @@ def build(network: Network, opset: int) -> onnx.ModelProto:
 
 def recurrence(graph: Graph, network: Network) -> str:
     """The final states of the last layer, `(batch, width)`, in the form that is fastest."""
-    many = unrolled if network.spec.timesteps <= MOST_UNROLLED else scan
+    many = unrolled if network.spec.longest <= MOST_UNROLLED else scan
     if _has_operator(network) and not (_is_fused(network) and many is unrolled):
         few, activations = operator, ACTIVATIONS
         most = MOST_IN_OPERATOR[network.cell]
@@ -186,12 +186,12 @@ def _split_steps(graph: Graph, network: Network) -> list[str]:
         rows = graph.add("Reshape", frames, graph.constant("rows", [-1, width]))
         frames = _project(graph, "layer_0", first.forward, rows, "content")
         width = first.forward.units
-    flat = graph.add("Reshape", frames, graph.constant("flat", [-1, spec.timesteps * width]))
-    if spec.timesteps == 1:
+    flat = graph.add("Reshape", frames, graph.constant("flat", [-1, spec.longest * width]))
+    if spec.longest == 1:
         return [flat]
     # Widths, since the attribute that only counts them came with opset 18, and is needed there.
-    widths = graph.constant("widths", [width] * spec.timesteps)
-    return graph.add_several("Split", flat, widths, outputs=spec.timesteps, axis=1)
+    widths = graph.constant("widths", [width] * spec.longest)
+    return graph.add_several("Split", flat, widths, outputs=spec.longest, axis=1)
 
 
 def scan(graph: Graph, network: Network) -> str:
@@ -227,7 +227,7 @@ def _scan_direction(
         frames = _reversed(graph, frames)
     if projected:
         rows = graph.add("Reshape", frames, graph.constant(f"{name}_rows", [-1, width]))
-        shape = graph.constant(f"{name}_by_time", [spec.timesteps, -1, units])
+        shape = graph.constant(f"{name}_by_time", [spec.longest, -1, units])
         sums = _project(graph, name, weights, rows, "content")
         frames, width = graph.add("Reshape", sums, shape), units
     body = graph.inner(f"{name}_step")

@@ -41,7 +41,7 @@ def round_to_int8(network: Network, x: np.ndarray) -> tuple[Network, list[Rounde
     Returns a network that computes with the rounded matrices, of normalized input as before, and
     the matrices themselves, each kernel before its recurrent kernel, the dense kernel last.
     """
-    frames = oracle.normalized(network, x[: -(-CALIBRATION_STEPS // network.spec.timesteps)])
+    frames = oracle.normalized(network, x[: -(-CALIBRATION_STEPS // network.spec.longest)])
     matrices, layers = [], []
     for layer in network.layers:
         final = oracle.final_states(layer, frames)

@@ -75,7 +75,7 @@ def _write_warmup(network: Network, file: Path) -> None:
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as records:
         for batch in WARMUP_BATCHES:
-            x = np.zeros((batch, network.spec.timesteps, network.spec.features), np.float32)
+            x = np.zeros((batch, network.spec.longest, network.spec.features), np.float32)
             request = PredictRequest()
             request.model_spec.name = SERVING_NAME
             request.model_spec.signature_name = "serving_default"

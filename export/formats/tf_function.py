@@ -38,10 +38,10 @@ def inference_function(network: Network, *, unroll: bool | None = None, fold: bo
     import tensorflow as tf
 
     spec = network.spec
-    unroll = spec.timesteps <= MOST_UNROLLED if unroll is None else unroll
+    unroll = spec.longest <= MOST_UNROLLED if unroll is None else unroll
 
     @tf.function(  # type: ignore[untyped-decorator]
-        input_signature=[tf.TensorSpec((None, spec.timesteps, spec.features), tf.float32, INPUT)],
+        input_signature=[tf.TensorSpec((None, spec.longest, spec.features), tf.float32, INPUT)],
         autograph=False,
     )
     def function(sequence: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -39,7 +39,7 @@ def write(network: Network, path: Path) -> dict[str, Any]:
 
     Raises `CheckFailed` when the model needs more than TFLite's builtin operators.
     """
-    function = inference_function(network, unroll=network.spec.timesteps <= MOST_UNROLLED)
+    function = inference_function(network, unroll=network.spec.longest <= MOST_UNROLLED)
     return _save(_convert(function), network, path)
 
 

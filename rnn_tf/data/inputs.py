@@ -109,7 +109,7 @@ class Inputs:
         if not spec.channels:
             raise InputError(
                 f"the model was not trained on pictures, so {path} means nothing to it",
-                expected=f"a .npy or .npz of shape ({spec.timesteps}, {spec.features})",
+                expected=f"a .npy or .npz of shape ({spec.longest}, {spec.features})",
             )
         style = profile.style if profile else None
         x, notes = read_picture(path, spec, style, as_is=self.as_is, invert=self.invert)
@@ -203,7 +203,7 @@ def _check(path: Path, stored: StoredArray, spec: SequenceSpec) -> None:
     """Raise `InputError` unless a header says that its array holds sequences of `spec`."""
     if stored.dtype.kind not in "buif":
         raise InputError(f"{path} does not hold finite numbers", got=stored.dtype)
-    shape = (spec.timesteps, spec.features)
+    shape = (spec.longest, spec.features)
     if stored.shape[-2:] != shape or len(stored.shape) not in (2, 3) or 0 in stored.shape:
         raise InputError(
             f"{path} does not fit the model",
@@ -217,7 +217,7 @@ def _name(path: Path, index: int, examples: int) -> str:
 
 
 def _most_sequences(spec: SequenceSpec) -> int:
-    steps, numbers = spec.timesteps, spec.timesteps * spec.features
+    steps, numbers = spec.longest, spec.longest * spec.features
     return max(1, min(BLOCK_SEQUENCES, BLOCK_STEPS // steps, BLOCK_NUMBERS // numbers))
 
 

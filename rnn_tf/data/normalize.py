@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -94,32 +94,37 @@ class Normalize:
         return cls(tuple(values["scale"]), tuple(values["shift"]), values.get("origin", "source"))
 
 
-def choose(choice: NormalizeChoice, said: Normalize | None, x: np.ndarray) -> Normalize:
+def choose(
+    choice: NormalizeChoice, said: Normalize | None, x: np.ndarray, valid: np.ndarray | None = None
+) -> Normalize:
     """The normalization of a run.
 
     `auto` is what the source has `said`, and `standard` where it says nothing. `standard` (mean 0,
     deviation 1) and `minmax` (0 to 1) are learned, feature by feature, from raw `x`
-    `(n, timesteps, features)`: the training split, and no other.
+    `(n, timesteps, features)`: the training split, and no other. `valid`, bool `(n, timesteps)`,
+    says which steps count: all, unless some are padding.
     """
     if choice == "auto" and said is not None:
         return said
     if choice == "none":
         return Normalize(origin="none")
-    return minmax(x) if choice == "minmax" else standard(x)
+    return minmax(x, valid) if choice == "minmax" else standard(x, valid)
 
 
-def standard(x: np.ndarray) -> Normalize:
+def standard(x: np.ndarray, valid: np.ndarray | None = None) -> Normalize:
     """Mean 0 and standard deviation 1 for each feature; a constant feature becomes 0."""
-    count = x.shape[0] * x.shape[1]
-    mean = _sum(x, lambda block: block) / count
+    count = x.shape[0] * x.shape[1] if valid is None else np.count_nonzero(valid)
+    mean = sum(block.sum(axis=0) for block in _blocks(x, valid)) / count
     # Around the mean: squares of the values themselves would cancel.
-    deviation = np.sqrt(_sum(x, lambda block: np.square(block - mean)) / count)
+    squares = sum(np.square(block - mean).sum(axis=0) for block in _blocks(x, valid))
+    deviation = np.sqrt(squares / count)
     return _from(mean, deviation, "standard")
 
 
-def minmax(x: np.ndarray) -> Normalize:
+def minmax(x: np.ndarray, valid: np.ndarray | None = None) -> Normalize:
     """The lowest value of each feature becomes 0, the highest 1; a constant feature becomes 0."""
-    low, high = (extreme(x, axis=(0, 1)).astype(np.float64) for extreme in (np.min, np.max))
+    low = np.min([block.min(axis=0) for block in _blocks(x, valid)], axis=0)
+    high = np.max([block.max(axis=0) for block in _blocks(x, valid)], axis=0)
     return _from(low, high - low, "minmax")
 
 
@@ -132,18 +137,13 @@ def _from(zero: np.ndarray, span: np.ndarray, origin: Origin) -> Normalize:
     return Normalize(tuple((1 / span).tolist()), tuple((-zero / span).tolist()), origin)
 
 
-def _sum(x: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The sum of `of(block)` over examples and time steps, `(features,)` float64."""
-    total = np.zeros(x.shape[2])
-    for block in _blocks(x):
-        total += of(block).sum(axis=(0, 1))
-    return total
-
-
-def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(x: np.ndarray, valid: np.ndarray | None) -> Iterator[np.ndarray]:
+    """The steps that count, some at a time: float64 `(steps, features)`."""
     examples = max(1, BLOCK_VALUES // (x.shape[1] * x.shape[2]))
     for start in range(0, len(x), examples):
-        yield x[start : start + examples].astype(np.float64)
+        block = x[start : start + examples]
+        steps = block.reshape(-1, x.shape[2]) if valid is None else block[valid[start:][:examples]]
+        yield steps.astype(np.float64)
 
 
 def _is_float32(value: object) -> bool:

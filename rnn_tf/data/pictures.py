@@ -35,7 +35,7 @@ def read_picture(
     """
     picture, notes = _open(path)
     picture = _in_eight_bits(picture)
-    size = (spec.features // spec.channels, spec.timesteps)  # (width, height): a row is a step
+    size = (spec.features // spec.channels, spec.longest)  # (width, height): a row is a step
     if style is not None and not as_is:
         x, more = _in_style(picture, style, size, invert)
         return x, notes + more
@@ -47,7 +47,7 @@ def read_picture(
         notes.append("inverted")
     elif style is None and x.mean() > LIGHT:
         notes.append("mostly light: if it is dark on light, add --invert")
-    return x.reshape(spec.timesteps, spec.features), notes
+    return x.reshape(spec.longest, spec.features), notes
 
 
 def _in_style(

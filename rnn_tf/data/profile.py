@@ -98,7 +98,7 @@ class DataProfile:
                 style,
             )
             # Asked once, so that what does not fit is found now and by its name.
-            example = np.zeros((1, spec.timesteps, spec.features), np.float32)
+            example = np.zeros((1, spec.longest, spec.features), np.float32)
             profile.novelty.unusual(example)
             profile.values.warning(example[0].min(0), example[0].max(0))
         return profile

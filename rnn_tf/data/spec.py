@@ -17,6 +17,7 @@ from rnn_tf.errors import InputError
 VERSION = 2
 # What the model sees where nobody has said anything: raw values.
 AS_IT_IS = Normalize(origin="none")
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,28 @@ class SequenceSpec:
     is for another number of features.
     """
 
-    timesteps: int  # length of a sequence (MNIST: 28 rows), >= 1
+    # Length of every sequence (MNIST: 28 rows), >= 1; None where lengths vary, up to `longest`.
+    timesteps: int | None
     features: int  # numbers per time step (MNIST: 28 columns), >= 1
     labels: tuple[str, ...]  # the name of each class, in the order of the class indices
     # From raw values to what the model sees (MNIST: 1/255). None: the source does not say, and the
     # model sees raw values unless training chooses otherwise.
     normalize: Normalize | None = None
     channels: int = 0  # colour channels when a sequence is the rows of a picture; 0: it is not one
+    # Length of the longest sequence that the model reads, >= 1: `timesteps`, unless lengths vary.
+    longest: int = 0
+    feature_names: tuple[str, ...] = ()  # the name of each feature; none where the source has none
 
     def __post_init__(self) -> None:
-        for name in ("timesteps", "features"):
+        if self.timesteps is not None:
+            if self.longest not in (0, self.timesteps):
+                raise InputError(
+                    "bad longest", expected=f"{self.timesteps}, the length of every sequence",
+                    got=self.longest,
+                )  # fmt: skip
+            object.__setattr__(self, "longest", self.timesteps)
+        names = ("longest" if self.timesteps is None else "timesteps", "features")
+        for name in names:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"bad {name}", expected="a whole number >= 1", got=repr(value))
@@ -50,7 +63,19 @@ class SequenceSpec:
             raise InputError(
                 "bad channels", expected="0, 1, 3 or 4, a divisor of features", got=self.channels
             )
+        if self.varies and self.channels:
+            raise InputError("the rows of a picture are always as many", got="lengths that vary")
+        if len(self.feature_names) not in (0, self.features):
+            raise InputError(
+                "the names of the features do not match them",
+                expected=f"{self.features} names, or none", got=len(self.feature_names),
+            )  # fmt: skip
         self.normalization.check_features(self.features)
+
+    @property
+    def varies(self) -> bool:
+        """Whether sequences have different lengths."""
+        return self.timesteps is None
 
     @property
     def classes(self) -> int:
@@ -67,10 +92,12 @@ class SequenceSpec:
         return {
             "version": VERSION,
             "timesteps": self.timesteps,
+            "longest": self.longest,
             "features": self.features,
             "labels": list(self.labels),
             "normalize": self.normalize and self.normalize.to_dict(),
             "channels": self.channels,
+            "feature_names": list(self.feature_names),
         }
 
     def to_json(self) -> str:
@@ -101,11 +128,12 @@ class SequenceSpec:
                 got=sorted(map(str, values)),
             )  # fmt: skip
         del values["version"]
-        if not isinstance(values["labels"], list):
-            raise InputError(
-                "bad labels in the specification", expected="a list", got=repr(values["labels"])
-            )
-        values["labels"] = tuple(str(label) for label in values["labels"])
+        for name in ("labels", "feature_names"):
+            if not isinstance(values[name], list):
+                raise InputError(
+                    f"bad {name} in the specification", expected="a list", got=repr(values[name])
+                )
+            values[name] = tuple(map(str, values[name]))
         if values["normalize"] is not None:
             values["normalize"] = Normalize.from_dict(values["normalize"])
         return cls(**values)
@@ -129,6 +157,7 @@ def _as_version_2(values: dict[str, Any]) -> dict[str, Any]:
                 expected=f"{classes} labels", got=len(labels),
             )  # fmt: skip
         values["normalize"] = {"scale": [values.pop("scale")], "shift": [0.0]}
+        values["longest"], values["feature_names"] = values.get("timesteps"), []
         values["version"] = VERSION
     return values
 
@@ -136,15 +165,32 @@ def _as_version_2(values: dict[str, Any]) -> dict[str, Any]:
 class Split(NamedTuple):
     """Examples of one split, as the source has them: raw values, not scaled."""
 
-    x: np.ndarray  # (n, timesteps, features), uint8 or float32
+    x: np.ndarray  # (n, longest, features), uint8 or float32; shorter sequences are right-padded
     y: np.ndarray  # (n,), int32 class indices
+    lengths: np.ndarray | None = None  # (n,), int32, 1 to longest; None where all are as long
+    # (n,), whole numbers or text: who or what an example comes from; None where nobody says.
+    groups: np.ndarray | None = None
+
+    def take(self, rows: Any) -> Split:
+        """The examples at `rows`: indices, a mask or a slice."""
+        lengths, groups = (None if each is None else each[rows] for each in self[2:])
+        return Split(self.x[rows], self.y[rows], lengths, groups)
+
+    @property
+    def valid(self) -> np.ndarray | None:
+        """Which steps belong to a sequence, and are no padding: bool `(n, longest)`; None: all."""
+        if self.lengths is None:
+            return None
+        steps: np.ndarray = np.arange(self.x.shape[1]) < self.lengths[:, np.newaxis]
+        return steps
 
 
 @dataclass(frozen=True)
 class SequenceData:
     """A data set: three splits and their specification.
 
-    `valid` chooses the model; `test` is read by evaluation only, once.
+    `valid` chooses the model; `test` is read by evaluation only, once. Where lengths vary, what is
+    given as padding never matters: it is 0 here. Raises `InputError` for lengths that do not fit.
     """
 
     spec: SequenceSpec
@@ -152,11 +198,47 @@ class SequenceData:
     valid: Split
     test: Split
 
+    def __post_init__(self) -> None:
+        for name in SPLITS:
+            object.__setattr__(self, name, _checked(getattr(self, name), name, self.spec))
+
     def normalized(self, by: NormalizeChoice | Normalize | None) -> SequenceData:
         """The same raw values with the normalization of a run: given, or chosen by name.
 
         What is learned for it is learned on the training split.
         """
         if isinstance(by, str):
-            by = choose(by, self.spec.normalize, self.train.x)
+            by = choose(by, self.spec.normalize, self.train.x, self.train.valid)
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, normalize=by))
+
+
+def _checked(split: Split, name: str, spec: SequenceSpec) -> Split:
+    """The split with zeros as padding. Raises `InputError` for lengths that do not fit."""
+    lengths = split.lengths
+    if (lengths is not None) != spec.varies:
+        raise InputError(
+            f"bad lengths of {name}",
+            expected="the length of each sequence" if spec.varies else "none: all are as long",
+            got="none" if lengths is None else f"shape {lengths.shape}",
+        )
+    if lengths is None:
+        return split
+    if lengths.shape != (len(split.x),) or lengths.dtype.kind not in "iu":
+        raise InputError(
+            f"bad lengths of {name}",
+            expected=f"one whole number for each of {len(split.x):,} sequences",
+            got=f"{lengths.dtype} of shape {lengths.shape}",
+        )
+    wrong = np.flatnonzero((lengths < 1) | (lengths > spec.longest))
+    if wrong.size:
+        raise InputError(
+            f"bad lengths of {name}", expected=f"1 to {spec.longest}",
+            got=f"{lengths[wrong[0]]} for example {wrong[0]}",
+        )  # fmt: skip
+    split = split._replace(lengths=lengths.astype(np.int32))
+    padding = ~np.asarray(split.valid)
+    if split.x[padding].any():  # NaN is
+        x = split.x.copy()
+        x[padding] = 0
+        split = split._replace(x=x)
+    return split

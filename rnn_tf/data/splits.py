@@ -50,7 +50,7 @@ def hold_out(train: Split, examples: int) -> tuple[Split, Split]:
         )
     stays = np.ones(len(train.y), bool)
     stays[cut] = False
-    return Split(train.x[stays], train.y[stays]), Split(train.x[cut], train.y[cut])
+    return train.take(stays), train.take(cut)
 
 
 def _proportional(y: np.ndarray, examples: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def read(builder: tfds.core.DatasetBuilder, columns: Columns, source: str) -> De
         if not labelled.all():
             left_out = np.count_nonzero(~labelled)
             notes.append(f"{left_out:,} examples of {key} have no label and are left out")
-            split = Split(split.x[labelled], split.y[labelled])
+            split = split.take(labelled)
         if len(split.y):
             splits[key] = split
     if "train" not in splits:
@@ -137,8 +137,11 @@ def _official_mnist(splits: dict[str, Split], prepared: str) -> SequenceData:
     Raises `InputError` unless `splits` hold the official examples, in whatever order.
     """
     data = mnist.load()
-    train = (np.concatenate(pair) for pair in zip(data.train, data.valid, strict=True))
-    official = {"train": Split(*train), "test": data.test}
+    train, valid = data.train, data.valid
+    official = {
+        "train": Split(np.concatenate([train.x, valid.x]), np.concatenate([train.y, valid.y])),
+        "test": data.test,
+    }
     same = splits.keys() == official.keys() and all(
         sorted(_example_bytes(splits[key])) == sorted(_example_bytes(official[key]))
         for key in official

@@ -35,12 +35,12 @@ def build_model(
     softmax = keras.layers.Dense(
         spec.classes, activation="softmax", dtype="float32", name="probabilities"
     )
-    shape = (spec.timesteps, spec.features)
+    shape = (spec.longest, spec.features)
     model = keras.Sequential([keras.Input(shape, name="sequence"), *recurrent, softmax])
-    if spec.timesteps > SHORT:
+    if spec.longest > SHORT:
         for layer in recurrent:
             for direction in directions(layer):
-                _start_for_length(direction, config.cell, spec.timesteps)
+                _start_for_length(direction, config.cell, spec.longest)
         # The sum over a long sequence starts as large an answer as that over a short one.
         softmax.kernel.assign(softmax.kernel * config.share_of_a_step(spec))
     return model

@@ -60,7 +60,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_shapes_dtypes_and_spec(data: SequenceData) -> None:
     assert data.spec.labels == tuple("0123456789")
-    assert (data.spec.timesteps, data.spec.features, data.spec.classes) == (28, 28, 10)
+    assert (data.spec.longest, data.spec.features, data.spec.classes) == (28, 28, 10)
     assert data.spec.normalization.scale[0] == 1 / 255
     assert data.spec.channels == 1
     for split, examples in ((data.train, 55_000), (data.valid, 5_000), (data.test, 10_000)):

@@ -87,6 +87,16 @@ def test_only_the_training_split_is_looked_at() -> None:
     assert data.normalized("auto").spec.normalize == standard(splits[0].x)
 
 
+@pytest.mark.parametrize("learn", [standard, minmax])
+def test_padding_is_not_looked_at(learn) -> None:  # type: ignore[no-untyped-def]
+    x = recordings()
+    lengths = np.random.default_rng(1).integers(1, x.shape[1] + 1, len(x))
+    valid = np.arange(x.shape[1]) < lengths[:, np.newaxis]
+    steps = x[valid][np.newaxis]  # one long sequence without any
+    x[~valid] = 1e9
+    assert learn(x, valid) == learn(steps)
+
+
 def test_one_scale_rounds_as_it_always_did() -> None:
     x = np.arange(256, dtype=np.uint8).reshape(1, 8, 32)
     expected = x.astype(np.float32) * np.float32(1 / 255)

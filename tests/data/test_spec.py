@@ -6,12 +6,13 @@ import contextlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 
 SPEC = SequenceSpec(
@@ -53,6 +54,75 @@ def test_a_specification_of_version_1_still_opens() -> None:
         SequenceSpec.from_json(json.dumps(old | {"classes": 3}))
 
 
+def test_lengths_that_vary_survive() -> None:
+    spec = SequenceSpec(None, 2, ("no", "yes"), longest=9, feature_names=("speed", "turn"))
+    assert spec.varies
+    assert SequenceSpec.from_json(spec.to_json()) == spec
+    values = json.loads(spec.to_json())
+    assert (values["timesteps"], values["longest"]) == (None, 9)
+
+
+def test_where_all_are_as_long_the_longest_is_too() -> None:
+    assert SPEC.longest == 4
+    assert not SPEC.varies
+
+
+# --- lengths of a split ---
+VARYING = SequenceSpec(None, 2, ("no", "yes"), longest=4)
+
+
+def ragged(padding: float = 0.0, lengths: object = (1, 4, 2)) -> Split:
+    x = np.arange(24, dtype=np.float32).reshape(3, 4, 2) + 1
+    split = Split(x, np.array([0, 1, 0], np.int32), np.array(lengths))
+    if split.lengths is not None and split.lengths.shape == (3,):
+        x[~np.asarray(split.valid)] = padding
+    return split
+
+
+@pytest.mark.parametrize("padding", [0.0, 7.0, float("nan"), float("inf")])
+def test_what_the_padding_holds_never_matters(padding: float) -> None:
+    given = ragged(padding)
+    before = given.x.copy()
+    data = SequenceData(VARYING, given, given, given)
+    np.testing.assert_array_equal(data.train.x, ragged().x)
+    assert data.train.lengths is not None
+    assert data.train.lengths.dtype == np.int32
+    np.testing.assert_array_equal(given.x, before)  # the caller's own is left alone
+
+
+def test_rows_are_taken_with_their_lengths_and_groups() -> None:
+    split = ragged()._replace(groups=np.array(["a", "b", "c"])).take([2, 0])
+    assert split.lengths is not None
+    assert split.groups is not None
+    assert split.lengths.tolist() == [2, 1]
+    assert split.groups.tolist() == ["c", "a"]
+    assert np.asarray(split.valid).tolist() == [[True, True, False, False], [True] + 3 * [False]]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ((0, 4, 2), r"bad lengths of train; expected 1 to 4, got 0 for example 0"),
+        ((1, 4, 5), r"bad lengths of train; expected 1 to 4, got 5 for example 2"),
+        ((1, 4), r"expected one whole number for each of 3 sequences, got int64 of shape \(2,\)"),
+        ((1.0, 4.0, 2.0), r"expected one whole number .*, got float64 of shape \(3,\)"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(lengths: object, message: str) -> None:
+    split = ragged(lengths=lengths)
+    with pytest.raises(InputError, match=message):
+        SequenceData(VARYING, split, ragged(), ragged())
+
+
+def test_lengths_are_given_exactly_where_they_vary() -> None:
+    without = ragged()._replace(lengths=None)
+    with pytest.raises(InputError, match=r"bad lengths of test; expected the length of each"):
+        SequenceData(VARYING, ragged(), ragged(), without)
+    fixed = replace(VARYING, timesteps=4)
+    with pytest.raises(InputError, match=r"bad lengths of valid; expected none: all are as long"):
+        SequenceData(fixed, without, ragged(), without)
+
+
 @given(st.text())
 def test_any_text_is_a_spec_or_an_input_error(text: str) -> None:
     with pytest.raises(InputError):
@@ -69,7 +139,12 @@ def test_any_json_value_is_a_spec_or_an_input_error(key: str, value: object) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"timesteps": 0}, r"bad timesteps; expected a whole number >= 1, got 0"),
+        ({"timesteps": 0, "longest": 0}, r"bad timesteps; expected a whole number >= 1, got 0"),
+        ({"timesteps": None, "longest": 0}, r"bad longest; expected a whole number >= 1, got 0"),
+        ({"longest": 5}, r"bad longest; expected 4, the length of every sequence, got 5"),
+        ({"timesteps": None}, r"the rows of a picture are always as many"),
+        ({"feature_names": ["a"]}, r"the names of the features .*; expected 6 names, or none, g"),
+        ({"feature_names": 1}, r"bad feature_names in the specification; expected a list, got 1"),
         ({"features": 2.0}, r"bad features; expected a whole number >= 1, got 2\.0"),
         ({"labels": ["a"]}, r"too few labels; expected at least 2, got 1"),
         ({"labels": 7}, r"bad labels in the specification; expected a list, got 7"),

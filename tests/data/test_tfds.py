@@ -322,7 +322,7 @@ def test_kinds_of_input(
     builder: type[Generated], shape: tuple[int, int], dtype: type, scale: float, channels: int
 ) -> None:
     data = load(builder.name)
-    assert (data.spec.timesteps, data.spec.features) == shape
+    assert (data.spec.longest, data.spec.features) == shape
     assert data.spec.normalization.scale[0] == scale
     assert data.spec.channels == channels
     for split in (data.train, data.valid, data.test):
@@ -394,7 +394,7 @@ def test_pictures_of_varying_size_are_resized() -> None:
     message = r"differ in size and are resized to 32x32\. For .* name: tfds:rnn_sizes@64x64"
     with pytest.warns(UserWarning, match=message):
         data = load("rnn_sizes")
-    assert (data.spec.timesteps, data.spec.features, data.spec.channels) == (32, 32, 1)
+    assert (data.spec.longest, data.spec.features, data.spec.channels) == (32, 32, 1)
     levels = sorted(int(RnnSizes.make(f"test{i}")[0, 0, 0]) for i in range(6))
     assert sorted(x.min() for x in data.test.x) == sorted(x.max() for x in data.test.x) == levels
 
@@ -402,7 +402,7 @@ def test_pictures_of_varying_size_are_resized() -> None:
 @pytest.mark.parametrize("name", ["rnn_sizes", "rnn_grey"])
 def test_a_size_of_ones_own(name: str) -> None:
     data = load(f"{name}@3x2")  # and no warning
-    assert (data.spec.timesteps, data.spec.features, data.spec.channels) == (3, 2, 1)
+    assert (data.spec.longest, data.spec.features, data.spec.channels) == (3, 2, 1)
 
 
 def test_a_picture_is_resized_as_predict_does_it() -> None:

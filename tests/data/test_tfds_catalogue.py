@@ -120,7 +120,7 @@ def test_served(tmp_path: Path, name: str) -> None:
     assert len(said) == len(notes)
     for line, note in zip(said, notes, strict=True):
         assert line.startswith(f"tfds:{name}: {note}")
-    assert (data.spec.timesteps, data.spec.features, data.spec.channels) == (*shape, channels)
+    assert (data.spec.longest, data.spec.features, data.spec.channels) == (*shape, channels)
     splits = (data.train, data.valid, data.test)
     assert sum(len(split.y) for split in splits) == EXAMPLES * len({*own} & {*ALL})
     for split in splits:

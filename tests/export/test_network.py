@@ -42,7 +42,7 @@ def model_of(cell: str, precision: str = "float32", activation: str = "auto") ->
 
 
 def sequential(*layers: keras.layers.Layer) -> keras.Sequential:
-    return keras.Sequential([keras.Input((SPEC.timesteps, SPEC.features)), *layers])
+    return keras.Sequential([keras.Input((SPEC.longest, SPEC.features)), *layers])
 
 
 def softmax(**options: object) -> keras.layers.Layer:
@@ -194,7 +194,7 @@ def test_supported_layers_in_another_order_are_listed() -> None:
 def test_an_option_that_changes_the_formula_is_named(cell: str, option: str, value: bool) -> None:
     recurrent = getattr(keras.layers, cell)(UNITS, **{option: value})
     model = keras.Sequential(
-        [keras.Input(batch_shape=(2, SPEC.timesteps, SPEC.features)), recurrent, softmax()]
+        [keras.Input(batch_shape=(2, SPEC.longest, SPEC.features)), recurrent, softmax()]
     )
     refuse(
         model, rf"^cannot export the model: {cell}\({option}\); expected {not value}, got {value}"
@@ -374,7 +374,7 @@ def test_the_function_has_one_input_and_no_variables(cell: str, unroll: bool) ->
     assert concrete.captured_inputs == []
     assert concrete.variables == ()
     (sequence,) = concrete.inputs
-    assert sequence.shape.as_list() == [None, SPEC.timesteps, SPEC.features]
+    assert sequence.shape.as_list() == [None, SPEC.longest, SPEC.features]
     assert concrete.structured_outputs[OUTPUT].shape.as_list() == [None, SPEC.classes]
 
 

@@ -91,7 +91,7 @@ def test_many_examples_are_taken_in_blocks(stack: str, monkeypatch: pytest.Monke
     x = raw_input(23, network.spec)
     whole = oracle.probabilities(network, x)
     # For two examples of the narrowest network here, and for one of the widest.
-    monkeypatch.setattr(oracle, "BLOCK_BYTES", 8 * SPEC.timesteps * UNITS * 2)
+    monkeypatch.setattr(oracle, "BLOCK_BYTES", 8 * SPEC.longest * UNITS * 2)
     # A product of fewer rows may be added up in another order: 1e-16 seen.
     np.testing.assert_allclose(oracle.probabilities(network, x), whole, rtol=0, atol=1e-15)
 
@@ -103,7 +103,7 @@ def test_the_states_are_those_of_keras_at_every_step(cell: Cell) -> None:
     network = read_model(model, SPEC)
     (states,) = oracle.layer_states(network.layers[0], oracle.normalized(network, x))
     expected, _ = read_along(model, x[0] * np.float32(SPEC.normalization.scale[0]))
-    assert states.shape == (1, SPEC.timesteps, UNITS)
+    assert states.shape == (1, SPEC.longest, UNITS)
     # float32 rounding of states below 1, over 7 steps: 8e-8 seen.
     np.testing.assert_allclose(states[0], expected, rtol=0, atol=1e-6)
 

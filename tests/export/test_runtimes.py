@@ -25,7 +25,7 @@ from export.runtimes import OracleRuntime, open_file, open_runtime
 from rnn_tf.errors import InputError
 
 NETWORK = random_network("gru")
-SHAPE = (2, SPEC.timesteps, SPEC.features)
+SHAPE = (2, SPEC.longest, SPEC.features)
 # float32 rounding, 8 bits and 11 bits a weight: as in test_tflite.py.
 LIMITS = dict.fromkeys(("keras", *FORMATS), 1e-6) | {"tflite_int8": 3e-3, "tflite_float16": 5e-4}
 NAMES = [
@@ -70,7 +70,7 @@ def test_an_answer_is_not_overwritten_by_the_next(name: str, folder: Path) -> No
 def test_every_runtime_refuses_what_is_not_a_sequence(name: str, folder: Path) -> None:
     runtime = open_file(name, folder / file_of(name), SPEC)
     with pytest.raises(InputError, match=r"^the input does not fit the model"):
-        runtime.predict(np.zeros((2, SPEC.timesteps + 1, SPEC.features), np.float32))
+        runtime.predict(np.zeros((2, SPEC.longest + 1, SPEC.features), np.float32))
     with pytest.raises(InputError, match=r"^the input is not finite"):
         runtime.predict(np.full(SHAPE, np.nan, np.float32))
 
@@ -153,7 +153,7 @@ import numpy
 from export.bundle import Bundle
 from export.runtimes import open_runtime
 bundle = Bundle.open(sys.argv[1])
-shape = (2, bundle.spec.timesteps, bundle.spec.features)
+shape = (2, bundle.spec.longest, bundle.spec.features)
 for name in ("tflite", "tflite_int8", "tflite_float16", "onnx"):
     if name in bundle.formats:
         answer = open_runtime(bundle, name).predict(numpy.zeros(shape))

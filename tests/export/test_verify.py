@@ -123,7 +123,7 @@ class Remembering:
 def case_of(network: Network, folder: Path) -> Case:
     """A network in Keras, and forty examples of every class that it has."""
     in_keras(network).save(folder / "model.keras")
-    normalize, shape = network.spec.normalization, (network.spec.timesteps, network.spec.features)
+    normalize, shape = network.spec.normalization, (network.spec.longest, network.spec.features)
     normalized = np.random.default_rng(2).normal(0, 1, (40, *shape))
     x = ((normalized - normalize.shift) / normalize.scale).astype(np.float32)
     keras = Remembering(open_file("keras", folder / "model.keras", network.spec))
@@ -163,7 +163,7 @@ def case(cases: dict[Cell, Case]) -> Case:
 def real(bundle: Bundle, mnist: SequenceData) -> Case:
     """The default model, trained on MNIST, with the first thousand of the test split."""
     network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
-    test = Split(mnist.test.x[:1000], mnist.test.y[:1000])
+    test = mnist.test.take(slice(1000))
     return Case(network, Remembering(open_runtime(bundle, "keras")), test)
 
 
@@ -269,7 +269,7 @@ def test_a_weight_that_no_digit_uses_is_caught_by_noise(real: Case, tmp_path: Pa
     kernel[0, 0] += 1e-3
     black = ~real.test.x[:, :, 0].any(axis=1)
     assert black.mean() > 0.9
-    digits = replace(real, test=Split(real.test.x[black], real.test.y[black]))
+    digits = replace(real, test=real.test.take(black))
     wrong = build("onnx", changed(real.network, kernel=kernel), tmp_path)
     found = broken(digits.verify(onnx=wrong), "onnx")
     assert any("uniform noise: |dp| from the oracle" in line for line in found)
@@ -436,7 +436,7 @@ def test_a_saved_model_that_keeps_its_state_is_caught(case: Case, tmp_path: Path
     right = inference_function(network)
     module = tf.Module()
     module.calls = tf.Variable(0.0)
-    shape = (None, network.spec.timesteps, network.spec.features)
+    shape = (None, network.spec.longest, network.spec.features)
 
     @tf.function(  # type: ignore[untyped-decorator]
         input_signature=[tf.TensorSpec(shape, tf.float32, INPUT)], autograph=False
@@ -893,6 +893,6 @@ def test_a_set_of_another_kind_is_refused(small_bundle: Bundle, capsys: Capture)
 
 
 def test_a_test_split_of_one_example_is_enough(case: Case) -> None:
-    report = replace(case, test=Split(case.test.x[:1], case.test.y[:1])).verify()
+    report = replace(case, test=case.test.take(slice(1))).verify()
     assert report.failures() == []
     assert len(table(report).splitlines()) == 1 + len(ASKED)

@@ -77,7 +77,7 @@ def random_network(
 def stacked_network(
     cell: Cell,
     stack: str,
-    timesteps: int = SPEC.timesteps,
+    timesteps: int = SPEC.longest,
     normalize: Normalize | None = SPEC.normalize,
 ) -> Network:
     """One of `STACKS`."""
@@ -120,7 +120,7 @@ def in_keras(network: Network, dtype: str = "float32") -> keras.Sequential:
     import keras
 
     spec, last = network.spec, network.layers[-1]
-    model = keras.Sequential([keras.Input((spec.timesteps, spec.features), dtype=dtype)])
+    model = keras.Sequential([keras.Input((spec.longest, spec.features), dtype=dtype)])
     for layer in network.layers:
         weights = layer.forward
         options = {"activation": weights.activation, "return_sequences": layer is not last}
@@ -138,7 +138,7 @@ def in_keras(network: Network, dtype: str = "float32") -> keras.Sequential:
 
 def raw_input(examples: int, spec: SequenceSpec = SPEC) -> np.ndarray:
     """Raw float32 `(examples, timesteps, features)` that is around 1 when normalized."""
-    shape = (examples, spec.timesteps, spec.features)
+    shape = (examples, spec.longest, spec.features)
     values = np.random.default_rng(1).normal(size=shape)
     normalize = spec.normalization
     return ((values - normalize.shift) / normalize.scale).astype(np.float32)

@@ -26,7 +26,7 @@ ROWS = SequenceSpec(timesteps=28, features=28, labels=tuple("0123456789"))
 
 
 def sequences(spec: SequenceSpec = SPEC, examples: int = 5) -> np.ndarray:
-    shape = (examples, spec.timesteps, spec.features)
+    shape = (examples, spec.longest, spec.features)
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
@@ -81,7 +81,7 @@ def test_simple_rnn_is_the_textbook_recurrence() -> None:
         weight.astype(float) for weight in model.get_weights()
     )
     state = np.zeros((5, 32))
-    for step in range(SPEC.timesteps):
+    for step in range(SPEC.longest):
         state = np.tanh(sequences()[:, step] @ kernel + state @ recurrent + bias)
     logits = np.exp(state @ out + out_bias)
     expected = logits / logits.sum(axis=1, keepdims=True)

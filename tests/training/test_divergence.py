@@ -32,7 +32,7 @@ def long() -> SequenceData:
     x = random.normal(size=(300, 500, 1)) + np.where(y == 1, 0.3, -0.3)[:, None, None]
     every = Split(x.astype(np.float32), y)
     cuts = (slice(200), slice(200, 250), slice(250, None))
-    return SequenceData(SPEC, *(Split(every.x[cut], every.y[cut]) for cut in cuts))
+    return SequenceData(SPEC, *(every.take(cut) for cut in cuts))
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def data_of(task: Callable[..., Examples], timesteps: int) -> SequenceData:
     split = Split(x[..., None].astype(np.float32), y.astype(np.int32))
     cuts = (slice(TRAIN), slice(TRAIN, TRAIN + TEST // 2), slice(TRAIN + TEST // 2, None))
     spec = SequenceSpec(timesteps, 1, tuple(map(str, range(y.max() + 1))))
-    return SequenceData(spec, *(Split(split.x[cut], split.y[cut]) for cut in cuts))
+    return SequenceData(spec, *(split.take(cut) for cut in cuts))
 
 
 def check(config: TrainConfig, data: SequenceData, path: Path, least: float) -> None:

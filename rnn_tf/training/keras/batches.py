@@ -66,8 +66,8 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
 
     `x` is normalized float32 `(batch, timesteps, features)`, or as it was loaded if `raw`.
     """
-    by_input = EVALUATION_BYTES // (4 * spec.timesteps * spec.features)
-    by_states = STATES_BYTES // (4 * spec.timesteps * NUMBERS_A_STEP)
+    by_input = EVALUATION_BYTES // (4 * spec.longest * spec.features)
+    by_states = STATES_BYTES // (4 * spec.longest * NUMBERS_A_STEP)
     most = max(1, min(EVALUATION_BATCH, by_input, by_states))
     if len(split.y) <= most:
         # As a whole: cutting it up and putting it together takes longer than evaluating it.

@@ -242,7 +242,7 @@ def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> 
     """The model, its time steps in the form that XLA makes the fastest program of."""
     gpu = tf.config.list_physical_devices("GPU")
     whole_loops = xla_flags.are_in_effect() and _may_compile(config) and not gpu
-    short = config.cell == "simple_rnn" and data.spec.timesteps <= UNROLL_TIMESTEPS
+    short = config.cell == "simple_rnn" and data.spec.longest <= UNROLL_TIMESTEPS
     unroll = short and not (whole_loops and xla_flags.is_small(config))
     model = build_model(config, data.spec, precision=precision, unroll=unroll)
     for number, layers in enumerate(recurrent_layers(model)):

@@ -192,7 +192,7 @@ class Training:
         examples = len(index)
         if examples not in self._written_out:
             self._written_out[examples] = ManualGradients(
-                self.module, self.config.cell_activation, self.spec.timesteps, examples
+                self.module, self.config.cell_activation, self.spec.longest, examples
             )
         gradients = self._written_out[examples]
         self.normalize(gradients.x.copy_(self.x.index_select(0, index).transpose(0, 1)))
@@ -272,7 +272,7 @@ class Training:
 def _on(device: torch.device, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """A split on the device: raw `x`, int64 `y`."""
     # PyTorch warns of arrays that may not be written to; only those are copied.
-    x, y = (np.require(array, requirements=["C", "W"]) for array in split)
+    x, y = (np.require(array, requirements=["C", "W"]) for array in (split.x, split.y))
     return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device).long()
 
 

@@ -119,7 +119,7 @@ def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int) ->
         assert largest_difference(network, (1, 60)) <= ROUNDING
 
 
-@pytest.mark.parametrize("timesteps", [1, SPEC.timesteps, *LENGTHS])
+@pytest.mark.parametrize("timesteps", [1, SPEC.longest, *LENGTHS])
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_stacks_give_what_the_oracle_gives_on_both_sides_of_the_switch(
@@ -138,7 +138,7 @@ def test_stacks_give_what_the_oracle_gives_on_both_sides_of_the_switch(
 @pytest.mark.parametrize("cell", CELLS)
 def test_features_may_be_of_different_size(cell: Cell, stack: str) -> None:
     few = MOST_IN_OPERATOR[cell]
-    for timesteps in (SPEC.timesteps, LENGTHS[1]):
+    for timesteps in (SPEC.longest, LENGTHS[1]):
         network = stacked_network(cell, stack, timesteps, UNITS_OF_MEASURE)
         assert largest_difference(network, (1, few, few + 1)) <= FAR_FROM_ZERO
 
@@ -247,7 +247,7 @@ def test_an_empty_batch_does_not_end_the_process(tmp_path: Path) -> None:
             networks = {name: random_network(cell, name, spec) for name in ("tanh", "elu", "gelu")}
             networks["stack"] = random_network(cell, spec=spec, layers=2, bidirectional=True)
             for name, network in networks.items():
-                path = tmp_path / f"{cell}-{spec.timesteps}-{name}.onnx"
+                path = tmp_path / f"{cell}-{spec.longest}-{name}.onnx"
                 onnx.save(onnx_graph.build(network, OPSET), path)
                 paths.append(str(path))
     done = subprocess.run(
@@ -303,7 +303,7 @@ def test_the_file_says_what_it_takes_and_gives(cell: Cell, tmp_path: Path) -> No
     loaded = session(model)
     (sequence,), (probabilities,) = loaded.get_inputs(), loaded.get_outputs()
     assert (sequence.name, sequence.type, sequence.shape) == (
-        INPUT, "tensor(float)", ["batch", SPEC.timesteps, SPEC.features],
+        INPUT, "tensor(float)", ["batch", SPEC.longest, SPEC.features],
     )  # fmt: skip
     assert (probabilities.name, probabilities.type, probabilities.shape) == (
         OUTPUT, "tensor(float)", ["batch", SPEC.classes],
@@ -336,8 +336,8 @@ def test_tf2onnx_makes_the_same_function(cell: Cell, spec: SequenceSpec) -> None
     ("cell", "stack", "timesteps"),
     [
         ("simple_rnn", "2 layers", LENGTHS[1]),
-        ("lstm", "2 layers", SPEC.timesteps),
-        ("gru", "3 layers both ways", SPEC.timesteps),
+        ("lstm", "2 layers", SPEC.longest),
+        ("gru", "3 layers both ways", SPEC.longest),
     ],
 )
 def test_tf2onnx_makes_the_same_function_of_a_stack(cell: Cell, stack: str, timesteps: int) -> None:
@@ -369,7 +369,7 @@ def test_a_file_is_written_with_every_activation(name: str, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
-    ("stack", "timesteps"), [("2 layers", LENGTHS[1]), ("both ways", SPEC.timesteps)]
+    ("stack", "timesteps"), [("2 layers", LENGTHS[1]), ("both ways", SPEC.longest)]
 )
 def test_a_file_is_written_of_a_stack(
     stack: str, timesteps: int, cell: Cell, tmp_path: Path

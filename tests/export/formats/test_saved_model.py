@@ -57,7 +57,7 @@ def test_the_signature_says_what_it_takes_and_gives(loaded: Any) -> None:
     signature = loaded.signatures["serving_default"]
     _, inputs = signature.structured_input_signature
     assert inputs == {
-        "sequence": tf.TensorSpec((None, SPEC.timesteps, SPEC.features), tf.float32, "sequence")
+        "sequence": tf.TensorSpec((None, SPEC.longest, SPEC.features), tf.float32, "sequence")
     }
     (name,) = signature.structured_outputs
     assert name == "probabilities"
@@ -136,7 +136,7 @@ def test_the_warm_up_is_a_request_that_it_can_answer(folder: Path, loaded: Any) 
     )  # fmt: skip
     assert list(request.inputs) == ["sequence"]
     x = tf.make_ndarray(request.inputs["sequence"])
-    assert (x.shape, x.dtype) == ((1, SPEC.timesteps, SPEC.features), np.float32)
+    assert (x.shape, x.dtype) == ((1, SPEC.longest, SPEC.features), np.float32)
     signature = loaded.signatures[request.model_spec.signature_name]
     got = signature(sequence=tf.constant(x))["probabilities"].numpy()
     exact = oracle.probabilities(random_network("gru"), x)

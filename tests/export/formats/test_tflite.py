@@ -104,9 +104,9 @@ def assert_answers_any_batch(network: Network, path: Path, limit: float) -> None
         ("simple_rnn", "3 layers both ways", LENGTHS[1]),
         ("simple_rnn", "2 layers", LENGTHS[0]),
         ("lstm", "2 layers", LENGTHS[1]),
-        ("lstm", "3 layers both ways", SPEC.timesteps),
+        ("lstm", "3 layers both ways", SPEC.longest),
         ("gru", "both ways", LENGTHS[1]),
-        ("gru", "3 layers both ways", SPEC.timesteps),
+        ("gru", "3 layers both ways", SPEC.longest),
     ],
 )
 def test_stacks_answer_batches_of_any_size(
@@ -274,8 +274,8 @@ def test_builtin_operators_only_and_no_state(cell: Cell, kind: str, written: Wri
 
 def by_keras(layer: keras.layers.Layer) -> bytes:
     """A Keras model as TensorFlow's own converter makes it, operators of TensorFlow allowed."""
-    model = keras.Sequential([keras.Input((SPEC.timesteps, SPEC.features)), layer])
-    shape = tf.TensorSpec((1, SPEC.timesteps, SPEC.features))
+    model = keras.Sequential([keras.Input((SPEC.longest, SPEC.features)), layer])
+    shape = tf.TensorSpec((1, SPEC.longest, SPEC.features))
     concrete = tf.function(lambda x: model(x)).get_concrete_function(shape)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
     converter.target_spec.supported_ops = [

@@ -79,7 +79,7 @@ def test_the_ends_of_a_compact_model_have_the_names_of_the_signature() -> None:
         interpreter.get_output_details(),
     )
     assert (sequence["name"], probabilities["name"]) == ("sequence", "probabilities")
-    assert sequence["shape_signature"].tolist() == [-1, SPEC.timesteps, SPEC.features]
+    assert sequence["shape_signature"].tolist() == [-1, SPEC.longest, SPEC.features]
     assert probabilities["shape_signature"].tolist() == [-1, SPEC.classes]
 
 
@@ -217,8 +217,8 @@ def test_each_row_of_int8_is_restored_with_its_own_scale() -> None:
 # --- what is in a model ---
 def test_operators_are_counted_by_name() -> None:
     found = operators(compact(converted(random_network("lstm"), unroll=True)))
-    assert found["FULLY_CONNECTED"] == SPEC.timesteps + 1  # the input at once, then the dense layer
-    assert found["TANH"] == 2 * SPEC.timesteps
+    assert found["FULLY_CONNECTED"] == SPEC.longest + 1  # the input at once, then the dense layer
+    assert found["TANH"] == 2 * SPEC.longest
     assert found["SOFTMAX"] == 1
 
 

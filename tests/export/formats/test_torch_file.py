@@ -87,7 +87,7 @@ def test_gates_may_have_another_activation(cell: Cell, path: Path) -> None:
     np.testing.assert_allclose(found, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("timesteps", [1, SPEC.timesteps, *LENGTHS])
+@pytest.mark.parametrize("timesteps", [1, SPEC.longest, *LENGTHS])
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_stacks_answer_as_the_oracle_does(
@@ -251,7 +251,7 @@ import numpy
 from export.bundle import Bundle
 from export.runtimes import open_runtime
 bundle = Bundle.open(sys.argv[1])
-shape = (2, bundle.spec.timesteps, bundle.spec.features)
+shape = (2, bundle.spec.longest, bundle.spec.features)
 assert open_runtime(bundle, "torch").predict(numpy.zeros(shape)).shape == (2, bundle.spec.classes)
 print(*sorted({"tensorflow", "keras", "onnxruntime"} & set(sys.modules)))
 """

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from rnn_tf import Run, TrainConfig, build_model, train
 from rnn_tf.config import Optimizer
-from rnn_tf.data import SequenceData, Split
+from rnn_tf.data import SequenceData
 from rnn_tf.errors import CheckFailed
 from rnn_tf.model.cells import Cell
 from rnn_tf.model.classifier import recurrent_layers
@@ -289,7 +289,7 @@ def test_both_pipelines_give_the_same_batches(small: SequenceData) -> None:
 
 
 def test_evaluation_drops_no_example(mnist: SequenceData) -> None:
-    split = Split(mnist.test.x[:1203], mnist.test.y[:1203])
+    split = mnist.test.take(slice(1203))
     parts = list(evaluation_batches(split, mnist.spec))
     np.testing.assert_array_equal(np.concatenate([y for _, y in parts]), split.y)
     np.testing.assert_allclose(
