@@ -22,10 +22,12 @@ from benchmarks import documents
 from export import peers
 from export.benchmark import BATCHES, Measured, check_positive, loaded, measure
 from export.bundle import Bundle, find_bundle, load_test
+from export.readme import layers_of
 from rnn_tf.command import arguments, parse
 from rnn_tf.config import PRESETS
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.files.writing import write_text
+from rnn_tf.model.cells import CELLS
 from rnn_tf.startup import stderr
 
 # What is trained, for one epoch, when no bundle is named: speed does not depend on the weights.
@@ -34,6 +36,15 @@ MODELS = {
     "tutorial": PRESETS["tutorial"],
     "lstm": replace(PRESETS["best"], cell="lstm"),
     "gru": replace(PRESETS["best"], cell="gru"),
+}
+# What is measured only when it is named.
+STACKS = {
+    f"{cell}-{shape}": replace(PRESETS["best"], cell=cell, **options)
+    for cell in CELLS
+    for shape, options in {
+        "stacked": {"layers": 2},
+        "bidirectional": {"bidirectional": True},
+    }.items()
 }
 
 
@@ -61,7 +72,8 @@ class Command:
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Bundles, or runs that have one. Default: each of --models, trained for one epoch on MNIST."""
     models: tuple[str, ...] = tuple(MODELS)
-    """Some of best, tutorial (SimpleRNN with elu, and with tanh), lstm, gru."""
+    """Some of best, tutorial (SimpleRNN with elu, and with tanh), lstm, gru, and <cell>-stacked
+    (two layers) or <cell>-bidirectional, such as gru-stacked."""
     threads: int = 1
     """CPU threads of each runtime."""
     rounds: int = 5
@@ -83,8 +95,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.in
     command = parse(Command, arguments(argv), prog)
     check_positive(command, "threads", "rounds", "seconds")
     for name in command.models:
-        if name not in MODELS:
-            raise InputError(f"unknown model {name!r}", expected=f"some of {', '.join(MODELS)}")
+        if name not in MODELS | STACKS:
+            known = ", ".join(MODELS | STACKS)
+            raise InputError(f"unknown model {name!r}", expected=f"some of {known}")
     with tempfile.TemporaryDirectory() as folder:
         found = [
             compare(bundle, command.threads, command.rounds, command.seconds)
@@ -114,7 +127,7 @@ def bundles(paths: Sequence[Path], models: Sequence[str], folder: Path) -> Itera
 
 
 def trained(name: str, path: Path) -> Bundle:
-    """A model of `MODELS` after one epoch, in every format that can be had here."""
+    """A model by its name after one epoch, in every format that can be had here."""
     from export.formats.registry import DEFAULTS
     from export.publish import export_run
     from rnn_tf import train
@@ -123,14 +136,14 @@ def trained(name: str, path: Path) -> Bundle:
     torch = ["torch"] if all(map(find_spec, ("torch", "safetensors"))) else []
     # TensorFlow warns of the fourth model in one process that it compiles too often.
     with stderr.muted():
-        run = train(replace(MODELS[name], epochs=1), path, progress=False)
+        run = train(replace((MODELS | STACKS)[name], epochs=1), path, progress=False)
         return export_run(run, formats=(*DEFAULTS, *torch))
 
 
 def compare(bundle: Bundle, threads: int, rounds: int, seconds: float) -> Found:
     """Measure every format of a bundle and every peer."""
     model = bundle.manifest["model"]
-    name = f"{model['cell']}({model['units']}), {model['activation']}"
+    name = f"{layers_of(model)}, {model['activation']}"
     with loaded(bundle, load_test(bundle), peers.PEERS, threads) as (workers, left_out):
         return Found(name, measure(workers, rounds, seconds), left_out)
 

@@ -48,7 +48,7 @@ def _files(manifest: dict[str, Any], profile: bool) -> str:
 def _head(manifest: dict[str, Any]) -> str:
     model, spec = manifest["model"], manifest["spec"]
     return (
-        f"# {_layers(model)} on {manifest['dataset']}\n\n"
+        f"# {layers_of(model)} on {manifest['dataset']}\n\n"
         f"A recurrent classifier of {model['parameters']:,} parameters: it reads "
         f"{spec['timesteps']} steps of {spec['features']} numbers and says which of "
         f"{len(spec['labels'])} classes they are. Every format below computes the "
@@ -56,7 +56,7 @@ def _head(manifest: dict[str, Any]) -> str:
     )
 
 
-def _layers(model: dict[str, Any]) -> str:
+def layers_of(model: dict[str, Any]) -> str:
     """`gru(32)`, `2 layers of gru(32), both directions`"""
     layers = f"{model['layers']} layers of " if model["layers"] > 1 else ""
     both = ", both directions" if model["bidirectional"] else ""

@@ -51,10 +51,11 @@ def test_pytorch_is_compared_with_the_loop_of_its_users() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["plain_keras", "plain_torch_arrays"])
 def test_plain_stacks_learn_as_ours_do(module: str) -> None:
+    options = ["simple_rnn", "2", "1"]  # two layers, one direction
     if module == "plain_torch_arrays":
         pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
-    threads = ["2"] if module == "plain_torch_arrays" else []
-    run = training._script(f"benchmarks.{module}", "simple_rnn", "2", "2", *threads)
+        options += ["2"]  # threads
+    run = training._script(f"benchmarks.{module}", *options)
     seconds, accuracy = run(1)
     assert len(seconds) == 1
     assert accuracy > 0.7  # 85-95 % after one epoch; chance is 10 %
