@@ -83,8 +83,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
         stacks = ways_to_train_stacks(Path(folder)) if command.stacks else {}
         for number in range(command.rounds):
             for way in (*ways, *itertools.chain(*stacks.values())):
-                print(f"round {number + 1}/{command.rounds}: {way.name}", file=sys.stderr)
                 way.measure(command.epochs)
+                print(
+                    f"round {number + 1}/{command.rounds}: {way.name}: "
+                    f"{statistics.median(way.steady):.3f} s an epoch, {way.command[-1]:.1f} s in all",
+                    file=sys.stderr,
+                )
     print(table(ways))
     for title, group in stacks.items():
         print("\n".join(["", title, *rows(group)]))
