@@ -84,10 +84,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
         for number in range(command.rounds):
             for way in (*ways, *itertools.chain(*stacks.values())):
                 way.measure(command.epochs)
+                seconds = f"{statistics.median(way.steady):.3f} s an epoch"
                 print(
-                    f"round {number + 1}/{command.rounds}: {way.name}: "
-                    f"{statistics.median(way.steady):.3f} s an epoch, {way.command[-1]:.1f} s in all",
-                    file=sys.stderr,
+                    f"round {number + 1}/{command.rounds}: {way.name}: {seconds}", file=sys.stderr
                 )
     print(table(ways))
     for title, group in stacks.items():
