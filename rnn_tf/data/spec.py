@@ -37,17 +37,13 @@ class SequenceSpec:
     # model sees raw values unless training chooses otherwise.
     normalize: Normalize | None = None
     channels: int = 0  # colour channels when a sequence is the rows of a picture; 0: it is not one
-    # Length of the longest sequence that the model reads, >= 1: `timesteps`, unless lengths vary.
+    # Length of the longest sequence that the model reads, >= 1. Said only where lengths vary;
+    # otherwise it is `timesteps`, whatever is given.
     longest: int = 0
     feature_names: tuple[str, ...] = ()  # the name of each feature; none where the source has none
 
     def __post_init__(self) -> None:
         if self.timesteps is not None:
-            if self.longest not in (0, self.timesteps):
-                raise InputError(
-                    "bad longest", expected=f"{self.timesteps}, the length of every sequence",
-                    got=self.longest,
-                )  # fmt: skip
             object.__setattr__(self, "longest", self.timesteps)
         names = ("longest" if self.timesteps is None else "timesteps", "features")
         for name in names:
@@ -136,7 +132,13 @@ class SequenceSpec:
             values[name] = tuple(map(str, values[name]))
         if values["normalize"] is not None:
             values["normalize"] = Normalize.from_dict(values["normalize"])
-        return cls(**values)
+        spec = cls(**values)
+        if spec.longest != values["longest"]:
+            raise InputError(
+                "bad longest", expected=f"{spec.longest}, the length of every sequence",
+                got=values["longest"],
+            )  # fmt: skip
+        return spec
 
 
 def _as_version_2(values: dict[str, Any]) -> dict[str, Any]:

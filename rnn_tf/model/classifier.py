@@ -10,7 +10,7 @@ import numpy as np
 from rnn_tf.config import SHORT, TrainConfig
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
-from rnn_tf.model.activations import ACTIVATIONS, ALIASES
+from rnn_tf.model.activations import ACTIVATIONS, ALIASES, BOUNDED
 from rnn_tf.model.cells import CELLS, Cell
 
 
@@ -37,6 +37,12 @@ def build_model(
     )
     shape = (spec.longest, spec.features)
     model = keras.Sequential([keras.Input(shape, name="sequence"), *recurrent, softmax])
+    if config.cell_initializer == "identity" and config.cell_activation not in BOUNDED:
+        # A layer starts as the sum of what it reads. Of what is a sum already, it takes the mean.
+        for layer in recurrent[1:]:
+            for direction in directions(layer):
+                kernel = direction.cell.kernel
+                kernel.assign(kernel / spec.longest)
     if spec.longest > SHORT:
         for layer in recurrent:
             for direction in directions(layer):

@@ -166,6 +166,27 @@ def test_orthogonal_starts_with_a_rotation() -> None:
     np.testing.assert_allclose(start.T @ start, np.eye(8), atol=1e-6)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_a_stack_starts_with_no_larger_answers_than_one_layer(
+    activation: str, bidirectional: bool
+) -> None:
+    x = np.random.default_rng(0).uniform(size=(50, 28, 28)).astype(np.float32)
+
+    def spread(layers: int) -> float:
+        keras.utils.set_random_seed(1)
+        config = TrainConfig(activation=activation, layers=layers, bidirectional=bidirectional)
+        model = build_model(config, ROWS)
+        model.layers[-1].activation = keras.activations.linear
+        return float(np.ptp(model(x).numpy(), axis=1).mean())
+
+    one = spread(1)
+    assert one > 1
+    # More than ten times as large if sums are summed up.
+    assert spread(2) < 2 * one
+    assert spread(3) < 2 * one
+
+
 # --- how long sequences start ---
 def lengthened(timesteps: int) -> SequenceSpec:
     return SequenceSpec(timesteps, features=3, labels=tuple("abcd"))
