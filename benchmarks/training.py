@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import documents
+from benchmarks import documents, lengths
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import CheckFailed, one_line_errors
 from rnn_tf.files.writing import write_text
-from rnn_tf.model.cells import CELLS
+from rnn_tf.model.cells import CELLS, Cell
 from rnn_tf.run import Run
 
 # MNIST without its validation split, read row by row by SimpleRNN(32) and a softmax of 10.
@@ -35,6 +35,8 @@ PLAIN_TORCH = "plain PyTorch loop"
 
 # Layers of 32 units and directions that `--stacks` times, of every cell.
 STACKS = {"2 layers": (2, 1), "1 layer in both directions": (1, 2)}
+# Cells that `--lengths` times.
+LENGTHS_OF: tuple[Cell, ...] = ("gru", "simple_rnn")
 
 
 @dataclass
@@ -67,6 +69,8 @@ class Command:
     """Epochs of each run, at least 2."""
     stacks: bool = False
     """Also time stacked and bidirectional layers of every cell."""
+    lengths: bool = False
+    """Also time sequences of different lengths, and the same of one length."""
     json: Path | None = None
     """Also write every figure here."""
     chart: Path | None = None
@@ -80,20 +84,21 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
     command = parse(Command, arguments(argv), prog)
     with tempfile.TemporaryDirectory() as folder:
         ways = ways_to_train(Path(folder))
-        stacks = ways_to_train_stacks(Path(folder)) if command.stacks else {}
+        groups = ways_to_train_stacks(Path(folder)) if command.stacks else {}
+        groups |= ways_to_train_lengths(Path(folder)) if command.lengths else {}
         for number in range(command.rounds):
-            for way in (*ways, *itertools.chain(*stacks.values())):
+            for way in (*ways, *itertools.chain(*groups.values())):
                 way.measure(command.epochs)
                 seconds = f"{statistics.median(way.steady):.3f} s an epoch"
                 print(
                     f"round {number + 1}/{command.rounds}: {way.name}: {seconds}", file=sys.stderr
                 )
     print(table(ways))
-    for title, group in stacks.items():
+    for title, group in groups.items():
         print("\n".join(["", title, *rows(group)]))
     if command.write:
         documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
-    ways += itertools.chain(*stacks.values())
+    ways += itertools.chain(*groups.values())
     if command.json:
         write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
     if command.chart:
@@ -146,6 +151,46 @@ def ways_to_train_stacks(folder: Path) -> dict[str, list[Way]]:
                 groups[title].append(Way(name, script))
             in_torch = _ours(folder, "tutorial", *options, "--backend", "torch")
             groups[title].append(Way(f"rnn_tf --backend torch, {title}", in_torch))
+    return groups
+
+
+def ways_to_train_lengths(folder: Path) -> dict[str, list[Way]]:
+    """The comparison for sequences of different lengths, by what is trained.
+
+    Also ours on as many sequences of one length: of the longest, and of the mean.
+    """
+    shortest, longest = lengths.SHORTEST, lengths.LONGEST
+    mean = (shortest + longest) // 2
+    varying = lengths.write(folder / "varying.npz")
+    of_one_length = {
+        each: lengths.write(folder / f"{each}.npz", each, each) for each in (longest, mean)
+    }
+    groups = {}
+    for cell in LENGTHS_OF:
+        title = f"{CELLS[cell].keras_layer}, {shortest} to {longest} steps"
+        options = ("--cell", cell, "--dataset")
+        groups[title] = [
+            Way(
+                f"plain Keras fit with Masking, {title}",
+                _script("benchmarks.plain_keras_masking", str(varying), cell),
+            ),
+            Way(f"rnn_tf, {title}", _ours(folder, "tutorial", *options, str(varying))),
+            *(
+                Way(
+                    f"rnn_tf, {CELLS[cell].keras_layer}, {steps} steps each",
+                    _ours(folder, "tutorial", *options, str(file)),
+                )
+                for steps, file in of_one_length.items()
+            ),
+        ]
+        if not importlib.util.find_spec("torch"):
+            continue
+        for threads in sorted({1, os.cpu_count() or 1}):
+            script = _script("benchmarks.plain_torch_packed", str(varying), cell, str(threads))
+            name = f"plain PyTorch, packed, {threads} threads, {title}"
+            groups[title].append(Way(name, script))
+        in_torch = _ours(folder, "tutorial", "--backend", "torch", *options, str(varying))
+        groups[title].append(Way(f"rnn_tf --backend torch, {title}", in_torch))
     return groups
 
 

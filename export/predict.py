@@ -66,7 +66,7 @@ def _classifier(bundle: Bundle, name: str) -> Classifier:
     path = bundle.artefact(name)
     runtimes: list[Runtime] = []
 
-    def classify(x: np.ndarray) -> np.ndarray:
+    def classify(x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         if not runtimes:
             runtimes.append(open_runtime(bundle, name))
         with naming(path):

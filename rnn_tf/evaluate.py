@@ -14,7 +14,7 @@ import tyro
 from rich.cells import cell_len
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, load, needs_tensorflow
+from rnn_tf.data import SequenceSpec, Split, load, needs_tensorflow
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
@@ -24,8 +24,8 @@ from rnn_tf.startup import process
 MISTAKES_SHOWN = 20
 
 
-# What the data of a model must have in common with those that it was trained on.
-COMPARED = ("timesteps", "features", "classes")
+# What the data of a model must have in common with those that it was trained on, beside lengths.
+COMPARED = ("features", "classes")
 
 
 def evaluate(run: Run, source: str | None = None) -> Scores:
@@ -42,12 +42,20 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     process.start()
     from rnn_tf.training.keras.backend import probabilities
 
-    return score(probabilities(run.load_model(), data.test, run.spec), data.test.y)
+    test = _padded(data.test, run.spec.longest) if run.spec.varies else data.test
+    return score(probabilities(run.load_model(), test, run.spec), test.y)
 
 
 def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
     """Raise `InputError` unless a model for `trained` can be evaluated on `given`."""
-    facts = [(name, getattr(trained, name), getattr(given, name)) for name in COMPARED]
+    facts: list[tuple[str, object, object]] = []
+    if trained.varies:
+        if given.longest > trained.longest:
+            facts.append(("longest", trained.longest, given.longest))
+    else:
+        steps = f"up to {given.longest}" if given.varies else given.timesteps
+        facts.append(("timesteps", trained.timesteps, steps))
+    facts += [(name, getattr(trained, name), getattr(given, name)) for name in COMPARED]
     said = given.normalize
     if said is not None and trained.normalization.origin == said.origin == "source":
         # Raw values in another unit.
@@ -68,6 +76,15 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
             expected=", ".join(trained.labels),
             got=", ".join(given.labels),
         )
+
+
+def _padded(split: Split, longest: int) -> Split:
+    """The examples as a model for sequences of up to `longest` steps takes them."""
+    examples, steps, _ = split.x.shape
+    lengths = np.full(examples, steps, np.int32) if split.lengths is None else split.lengths
+    return split._replace(
+        x=np.pad(split.x, ((0, 0), (0, longest - steps), (0, 0))), lengths=lengths
+    )
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import tyro
@@ -15,6 +15,7 @@ from rnn_tf.command import arguments, parse
 from rnn_tf.data import SequenceSpec
 from rnn_tf.data.inputs import Block, Inputs
 from rnn_tf.data.profile import DataProfile
+from rnn_tf.data.spec import Split, checked
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run, holds_run
 from rnn_tf.startup import process
@@ -22,8 +23,15 @@ from rnn_tf.startup import process
 if TYPE_CHECKING:
     import keras
 
-# Probabilities `(n, classes)` of raw sequences `(n, timesteps, features)`.
-Classifier = Callable[[np.ndarray], np.ndarray]
+
+class Classifier(Protocol):
+    """A trained model as a function."""
+
+    def __call__(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities `(n, classes)` of raw sequences `(n, timesteps, features)`.
+
+        `lengths`, int32 `(n,)`, are for models of sequences of different lengths, and only those.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,14 @@ class Prediction:
     unusual: float | None  # share of validation examples that are less so; None: not known
 
 
-def predict(run: Run, x: np.ndarray) -> np.ndarray:
+def predict(run: Run, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
     """Apply the run's best model to raw sequences `(n, timesteps, features)`.
 
-    Returns the probabilities, float32 `(n, classes)`. Raises `InputError` for an unfinished run.
+    A model of sequences of different lengths is told the length of each by `lengths`, int32
+    `(n,)`; whatever `x` holds beyond it does not matter. Returns the probabilities, float32
+    `(n, classes)`. Raises `InputError` for an unfinished run, and for lengths that do not fit.
     """
-    return classifier(run)(x)
+    return classifier(run)(x, lengths)
 
 
 def classifier(run: Run) -> Classifier:
@@ -53,21 +63,23 @@ def classifier(run: Run) -> Classifier:
     run.require_finished()
     loaded: list[keras.Sequential] = []
 
-    def classify(x: np.ndarray) -> np.ndarray:
+    def classify(x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        examples = checked(Split(x, np.zeros(len(x), np.int32), lengths), "the input", run.spec)
         process.start()
+        from rnn_tf.training.keras.backend import probabilities
+
         if not loaded:
             loaded.append(run.load_model())
-        from rnn_tf.training.keras.tracing import new_programs_expected
-
-        with new_programs_expected():
-            result: np.ndarray = loaded[0].predict(run.spec.normalization(x), verbose=0)
-        return result
+        return probabilities(loaded[0], examples, run.spec)
 
     return classify
 
 
 def draw_reading(run: Run, x: np.ndarray, path: Path) -> None:
-    """Draw how the run's model reads one raw sequence `(timesteps, features)` as a PNG."""
+    """Draw how the run's model reads one raw sequence `(timesteps, features)` as a PNG.
+
+    It has no padding: where lengths vary, it is as long as it is.
+    """
     process.start()
     from rnn_tf.model.classifier import read_along
     from rnn_tf.plots import plot_reading
@@ -159,12 +171,12 @@ def _drawing_the_first(run: Run, classify: Classifier, path: Path) -> Classifier
     """The same function, which also draws how the first sequence that it gets is read."""
     drawn = False
 
-    def classify_and_draw(x: np.ndarray) -> np.ndarray:
+    def classify_and_draw(x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         nonlocal drawn
         if not drawn:
-            draw_reading(run, x[0], path)
+            draw_reading(run, x[0] if lengths is None else x[0, : lengths[0]], path)
             drawn = True
-        return classify(x)
+        return classify(x, lengths)
 
     return classify_and_draw
 

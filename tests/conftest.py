@@ -17,6 +17,7 @@ import pytest
 from commands import Command
 from extras import WITH_TORCH
 from hypothesis import settings
+from recordings import recordings
 
 from rnn_tf import Run, TrainConfig, load, train
 from rnn_tf.data import SequenceData, SequenceSpec
@@ -134,6 +135,20 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small(small_npz: Path) -> SequenceData:
     return load(str(small_npz))
+
+
+@pytest.fixture(scope="session")
+def varying() -> SequenceData:
+    """Sequences of different lengths."""
+    return recordings()
+
+
+@pytest.fixture(scope="session")
+def varying_run(varying: SequenceData, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model of sequences of different lengths. Read it, do not change it."""
+    config = TrainConfig(cell="gru", units=7, bidirectional=True, epochs=2, batch_size=16)
+    path = tmp_path_factory.mktemp("runs") / "varying"
+    return train(config, path, data=varying, progress=False)
 
 
 @pytest.fixture

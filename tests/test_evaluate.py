@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import refusal
+from recordings import short
 from rich.cells import cell_len
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import as_tables, check_fits, evaluate, main
+from rnn_tf.model.classifier import read_along
+from rnn_tf.predict import predict
 from rnn_tf.scores import Scores
 from rnn_tf.training.keras.backend import probabilities
 
@@ -144,6 +148,57 @@ def test_classes_in_another_order_are_refused() -> None:
     trained = SequenceSpec(4, 2, ("cat", "dog"))
     with pytest.raises(InputError, match="labels"):
         check_fits(trained, SequenceSpec(4, 2, ("dog", "cat")), "mine.npz")
+
+
+# --- sequences of different lengths ---
+def of_one_length(data: SequenceData, steps: int) -> SequenceData:
+    """The same sequences, all cut to `steps`."""
+    splits = {}
+    for name in ("train", "valid", "test"):
+        split = getattr(data, name)
+        splits[name] = split._replace(x=split.x[:, :steps], lengths=None)
+    return SequenceData(dataclasses.replace(data.spec, timesteps=steps, longest=steps), **splits)
+
+
+def test_each_sequence_is_scored_at_its_own_length(
+    varying: SequenceData, varying_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnn_tf.evaluate.load", lambda _: varying)
+    scores = evaluate(varying_run)
+    assert scores.summary() == pytest.approx(varying_run.metrics["test"], rel=1e-5)
+    model, test = varying_run.load_model(), varying.test
+    rows = [
+        read_along(model, varying.spec.normalization(short(test, i)[0]))[1][-1]
+        for i in range(len(test.y))
+    ]
+    assert scores.accuracy == (np.argmax(rows, axis=1) == test.y).mean()
+    assert scores.loss == pytest.approx(-np.log(np.array(rows)[range(50), test.y]).mean(), rel=1e-4)
+
+
+def test_data_of_one_length_are_scored_by_a_model_of_any(
+    varying: SequenceData, varying_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = of_one_length(varying, 4)
+    monkeypatch.setattr("rnn_tf.evaluate.load", lambda _: given)
+    scores = evaluate(varying_run, "mine.npz")
+    lengths = np.full(len(given.test.y), 4, np.int32)
+    rows = predict(varying_run, np.pad(given.test.x, ((0, 0), (0, 5), (0, 0))), lengths)
+    assert scores.accuracy == (rows.argmax(axis=1) == given.test.y).mean()
+
+
+def test_lengths_that_the_model_does_not_read_are_refused(varying: SequenceData) -> None:
+    nine, four = (of_one_length(varying, steps).spec for steps in (9, 4))
+    shorter = dataclasses.replace(varying.spec, longest=4)
+    check_fits(varying.spec, shorter, "mine.npz")
+    check_fits(varying.spec, four, "mine.npz")
+    for trained, given, message in (
+        (shorter, nine, "expected longest 4, got 9"),
+        (shorter, varying.spec, "expected longest 4, got 9"),
+        (four, nine, "expected timesteps 4, got 9"),
+        (four, varying.spec, "expected timesteps 4, got up to 9"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_fits(trained, given, "mine.npz")
 
 
 @pytest.mark.parametrize(

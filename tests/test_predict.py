@@ -15,7 +15,8 @@ from PIL import Image
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData, SequenceSpec
-from rnn_tf.predict import main
+from rnn_tf.errors import InputError
+from rnn_tf.predict import main, predict
 from rnn_tf.run import PROFILE
 
 
@@ -38,6 +39,33 @@ def test_predictions_are_those_of_the_model(
     for answer, row in zip(answers, rows, strict=True):
         assert answer["label"] == str(int(np.argmax(row)))
         assert answer["probability"] == max(row)
+
+
+def test_a_sequence_is_read_to_its_own_end_whatever_follows(
+    varying: SequenceData, varying_run: Run
+) -> None:
+    x, _, lengths, _ = varying.test
+    assert lengths is not None
+    expected = predict(varying_run, x, lengths)
+    noise = np.random.default_rng(0).normal(0, 100, x.shape).astype(np.float32)
+    for padding in (noise, np.inf, np.nan):
+        given = np.where(varying.test.valid[..., None], x, padding)
+        np.testing.assert_array_equal(predict(varying_run, given, lengths), expected)
+    for i in range(5):
+        # float32 rounding in another company: 1e-7 seen.
+        alone = predict(varying_run, x[[i]], lengths[[i]])
+        np.testing.assert_allclose(alone[0], expected[i], atol=2e-6)
+
+
+def test_lengths_are_for_models_of_different_lengths_and_for_those_only(
+    run: Run, varying: SequenceData, varying_run: Run
+) -> None:
+    with pytest.raises(InputError, match="bad lengths of the input; expected the length of each"):
+        predict(varying_run, varying.test.x)
+    with pytest.raises(InputError, match="bad lengths of the input; expected 1 to 9, got 10"):
+        predict(varying_run, varying.test.x[:1], np.array([10]))
+    with pytest.raises(InputError, match="bad lengths of the input; expected none"):
+        predict(run, np.zeros((1, 28, 28)), np.array([3]))
 
 
 def test_text_is_a_line_for_each_sequence(

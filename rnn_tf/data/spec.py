@@ -202,7 +202,7 @@ class SequenceData:
 
     def __post_init__(self) -> None:
         for name in SPLITS:
-            object.__setattr__(self, name, _checked(getattr(self, name), name, self.spec))
+            object.__setattr__(self, name, checked(getattr(self, name), name, self.spec))
 
     def normalized(self, by: NormalizeChoice | Normalize | None) -> SequenceData:
         """The same raw values with the normalization of a run: given, or chosen by name.
@@ -214,8 +214,11 @@ class SequenceData:
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, normalize=by))
 
 
-def _checked(split: Split, name: str, spec: SequenceSpec) -> Split:
-    """The split with zeros as padding. Raises `InputError` for lengths that do not fit."""
+def checked(split: Split, name: str, spec: SequenceSpec) -> Split:
+    """The split with zeros as padding. Raises `InputError` for lengths that do not fit.
+
+    `name` is what the error calls it.
+    """
     lengths = split.lengths
     if (lengths is not None) != spec.varies:
         raise InputError(

@@ -91,6 +91,21 @@ def _start_for_length(layer: keras.layers.RNN, cell: Cell, timesteps: int) -> No
     layer.cell.bias.assign(bias)
 
 
+class MaskedSequential(keras.Sequential):
+    """The classifier for sequences of any length: asked for `(sequences, lengths)`.
+
+    Made of the layers of one from `build_model`, which it shares. `sequences` are normalized and
+    right-padded, `(batch, timesteps, features)`, `lengths` int32 `(batch,)`; they reach the layers
+    as a mask, as `model(sequences, mask=mask)` has it. Also takes sequences alone.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if isinstance(inputs, (tuple, list)):
+            inputs, lengths = inputs
+            mask = keras.ops.arange(inputs.shape[1]) < lengths[:, None]
+        return super().call(inputs, training=training, mask=mask)
+
+
 def recurrent_layers(model: keras.Sequential) -> list[list[keras.layers.RNN]]:
     """The recurrent layers of a model from `build_model`, for each the layer of each direction.
 
@@ -115,6 +130,7 @@ def keras_layer(cell: Cell) -> type[keras.layers.RNN]:
 def read_along(model: keras.Sequential, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the model holds and would say after each step of scaled `x` `(timesteps, features)`.
 
+    `x` is one sequence, without padding: where lengths vary, as long as it is.
     Returns float32 hidden states `(timesteps, width)`, those that the softmax reads, of the last
     layer, and the probabilities `(timesteps, classes)`. Row t is what the model holds and says of
     the sequence that ends there: of a bidirectional model, the direction that reads backwards

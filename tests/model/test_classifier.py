@@ -15,6 +15,7 @@ from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.cells import CELLS, Cell
 from rnn_tf.model.classifier import (
+    MaskedSequential,
     build_model,
     keras_layer,
     read_along,
@@ -112,7 +113,7 @@ def test_reading_along_says_what_the_model_says_of_a_sequence_that_ends_there(
     states, probabilities = read_along(model, x)
     assert states.shape == (6, 10 if bidirectional else 5)
     for t in range(6):
-        ends = dataclasses.replace(SPEC, timesteps=t + 1)
+        ends = dataclasses.replace(SPEC, timesteps=t + 1, longest=t + 1)
         short = build_model(config, ends)
         short.set_weights(model.get_weights())
         # float32 rounding: 1e-7 seen.
@@ -121,6 +122,36 @@ def test_reading_along_says_what_the_model_says_of_a_sequence_that_ends_there(
     logits = states @ kernel + bias
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("layers", "bidirectional"), [(1, False), (2, False), (1, True), (2, True)]
+)
+def test_a_masked_model_says_of_each_sequence_what_it_says_of_it_alone(
+    cell: Cell, layers: int, bidirectional: bool
+) -> None:
+    """In any company, whatever the padding holds; so does the model itself, given the mask."""
+    config = TrainConfig(cell=cell, units=5, layers=layers, bidirectional=bidirectional)
+    spec = dataclasses.replace(SPEC, timesteps=None)
+    model = build_model(config, spec)
+    masked = MaskedSequential(model.layers)
+    assert [id(weight) for weight in masked.weights] == [id(weight) for weight in model.weights]
+    x, lengths = sequences(), np.array([3, 6, 1, 6, 2], np.int32)
+    padding = np.arange(6) >= lengths[:, None]
+    # Each said along the way by a sequence that has no padding.
+    expected = [read_along(model, each[:n])[1][-1] for each, n in zip(x, lengths, strict=True)]
+    for held in (0, 7, np.inf, np.nan):
+        x[padding] = held
+        # float32 rounding: 1e-7 seen.
+        np.testing.assert_allclose(masked((x, lengths)), expected, atol=2e-6)
+        np.testing.assert_allclose(model(x, mask=~padding), expected, atol=2e-6)
+        for i in range(5):
+            alone = masked((x[[i]], lengths[[i]]))
+            np.testing.assert_allclose(alone[0], expected[i], atol=2e-6)
+    x[padding] = 0
+    for wrong in (lengths - (lengths > 1), np.minimum(lengths + 1, 6), np.full(5, 6)):
+        assert np.abs(np.asarray(masked((x, wrong))) - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize(("layers", "bidirectional"), [(2, False), (1, True), (3, True)])

@@ -38,10 +38,20 @@ def unbroken(small_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.open(path)
 
 
-def kill(data: Path, path: Path, *more: str, when: int) -> None:
-    """Start training in a process of its own and kill it once `when` epochs are on disk."""
-    command = [sys.executable, "-m", "rnn_tf.train", *arguments(data, path, *more)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def training(data: Path, path: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "rnn_tf.train", *arguments(data, path, *more)]
+
+
+def kill(
+    command: list[str], path: Path, when: int, environment: dict[str, str] | None = None
+) -> None:
+    """Start a training in `path`, in a process of its own, and kill it.
+
+    It is killed once `when` epochs are on disk.
+    """
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
     history = path / "history.jsonl"
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
@@ -71,9 +81,10 @@ def assert_same(run: Run, unbroken: Run) -> None:
 def test_a_killed_run_ends_as_if_it_had_not_been(
     when: int, small_npz: Path, unbroken: Run, tmp_path: Path
 ) -> None:
-    kill(small_npz, tmp_path / "run", when=when)
+    path = tmp_path / "run"
+    kill(training(small_npz, path), path, when)
     if when:
-        kill(small_npz, tmp_path / "run", "--resume", when=when + 2)
+        kill(training(small_npz, path, "--resume"), path, when + 2)
     assert main(["--run-dir", str(tmp_path / "run"), "--resume"]) == 0
     assert_same(Run.open(tmp_path / "run"), unbroken)
 
@@ -86,9 +97,39 @@ def test_a_killed_run_in_pytorch_ends_as_if_it_had_not_been(
 ) -> None:
     in_torch = ("--backend", "torch", "--epochs", "300")  # an epoch is over at once
     assert main(arguments(small_npz, tmp_path / "unbroken", *in_torch)) == 0
-    kill(small_npz, tmp_path / "run", *in_torch, when=when)
-    kill(small_npz, tmp_path / "run", *in_torch, "--resume", when=when + 20)
+    path = tmp_path / "run"
+    kill(training(small_npz, path, *in_torch), path, when)
+    kill(training(small_npz, path, *in_torch, "--resume"), path, when + 20)
     assert main(["--run-dir", str(tmp_path / "run"), "--resume"]) == 0
+    assert_same(Run.open(tmp_path / "run"), Run.open(tmp_path / "unbroken"))
+
+
+# Trains on sequences of different lengths in the folder that it is given.
+ON_DIFFERENT_LENGTHS = """
+import sys
+from recordings import recordings
+from rnn_tf import TrainConfig, train
+settings = {"cell": "gru", "units": 5, "batch_size": 16, "dropout": 0.1, "epochs": 60}
+config = TrainConfig(**settings, backend=sys.argv[2])
+train(config, sys.argv[1], data=recordings(), resume=True, progress=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["keras", pytest.param("torch", marks=pytest.mark.torch)])
+def test_a_killed_run_on_different_lengths_ends_as_if_it_had_not_been(
+    backend: str, tmp_path: Path
+) -> None:
+    def command(path: Path) -> list[str]:
+        return [sys.executable, "-c", ON_DIFFERENT_LENGTHS, str(path), backend]
+
+    helpers = Path(__file__).parent.parent / "helpers"
+    path = os.pathsep.join(filter(None, (str(helpers), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    for when in (1, 7):
+        kill(command(tmp_path / "run"), tmp_path / "run", when, environment)
+    for name in ("run", "unbroken"):
+        subprocess.run(command(tmp_path / name), env=environment, check=True)
     assert_same(Run.open(tmp_path / "run"), Run.open(tmp_path / "unbroken"))
 
 

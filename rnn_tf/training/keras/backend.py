@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.model.classifier import MaskedSequential
 from rnn_tf.run import Run
 from rnn_tf.training.keras import compilation, devices
 from rnn_tf.training.keras.batches import evaluation_batches
@@ -58,8 +60,17 @@ class KerasBackend:
         return probabilities(model, split, run.spec)
 
 
+# By the model that was given, the one that is asked with lengths. Kept as long as that: with it,
+# Keras keeps the program that asks it.
+_masked: weakref.WeakKeyDictionary[keras.Sequential, MaskedSequential] = weakref.WeakKeyDictionary()
+
+
 def probabilities(model: keras.Sequential, split: Split, spec: SequenceSpec) -> np.ndarray:
     """The model's probabilities for every example of a split: float32 `(n, classes)`."""
+    if spec.varies:
+        if model not in _masked:
+            _masked[model] = MaskedSequential(model.layers)
+        model = _masked[model]
     with new_programs_expected():
         result: np.ndarray = model.predict(evaluation_batches(split, spec), verbose=0)
     return result

@@ -11,6 +11,9 @@ from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec, Split
 from rnn_tf.training.order import epoch_order
 
+# Sequences `(batch, timesteps, features)`, where lengths vary beside their lengths, `(batch,)`.
+Inputs = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
+
 # Examples per evaluation batch: many, since each batch has a fixed cost, and a divisor of MNIST's
 # splits, so that one compiled shape serves all three. Fewer when sequences are large.
 EVALUATION_BATCH = 5000
@@ -25,9 +28,10 @@ def whole_epochs(
     """Epochs `first` to `last - 1`, one element each, for a program that runs a whole epoch.
 
     An element is `(x, y, weight)`: raw `(steps, batch_size, timesteps, features)`, int32 and
-    float32 `(steps, batch_size)`. Weight 0 marks what fills the last batch.
+    float32 `(steps, batch_size)`. Weight 0 marks what fills the last batch. Where lengths vary,
+    `x` is `(x, lengths)`, the lengths int32 `(steps, batch_size)`.
     """
-    order = _order(len(split.y), batch_size, seed)
+    order = _order(split, batch_size, seed)
     dataset = tf.data.Dataset.range(first, last)
     dataset = dataset.map(order)
     # Gathering on the host is a memory copy; the compiled program would do it number by number.
@@ -42,9 +46,10 @@ def batches(
     """One epoch in batches, the one that `epoch()`, int64, says when an iteration begins.
 
     An element is `(x, y, weight)`: normalized float32 `(batch_size, timesteps, features)`, int32
-    and float32 `(batch_size,)`. Weight 0 marks what fills the last batch.
+    and float32 `(batch_size,)`. Weight 0 marks what fills the last batch. Where lengths vary, `x`
+    is `(x, lengths)`, the lengths int32 `(batch_size,)`.
     """
-    order = _order(len(split.y), batch_size, seed)
+    order = _order(split, batch_size, seed)
     now = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(epoch, [], tf.int64))
     # Shuffling indices before anything is touched shuffles the whole split at no cost.
     dataset = now.map(order).unbatch()
@@ -52,7 +57,7 @@ def batches(
     normalize = normalizer(spec.normalization)
     gather = _gather(split)
 
-    def example_batch(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def example_batch(order: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
         x, y, weight = gather(order)
         return normalize(x), y, weight
 
@@ -64,16 +69,18 @@ def batches(
 def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -> tf.data.Dataset:
     """The split once, in order, every example: `(x, y)`, y int32.
 
-    `x` is normalized float32 `(batch, timesteps, features)`, or as it was loaded if `raw`.
+    `x` is normalized float32 `(batch, timesteps, features)`, or as it was loaded if `raw`; where
+    lengths vary, `(x, lengths)`.
     """
     by_input = EVALUATION_BYTES // (4 * spec.longest * spec.features)
     by_states = STATES_BYTES // (4 * spec.longest * NUMBERS_A_STEP)
     most = max(1, min(EVALUATION_BATCH, by_input, by_states))
+    examples = (_inputs(split), split.y)
     if len(split.y) <= most:
         # As a whole: cutting it up and putting it together takes longer than evaluating it.
-        dataset = tf.data.Dataset.from_tensors((split.x, split.y))
+        dataset = tf.data.Dataset.from_tensors(examples)
     else:
-        dataset = tf.data.Dataset.from_tensor_slices((split.x, split.y)).batch(most)
+        dataset = tf.data.Dataset.from_tensor_slices(examples).batch(most)
     if not raw:
         normalize = normalizer(spec.normalization)
         # After batching, so that normalizing is vectorised.
@@ -92,12 +99,15 @@ def _untuned() -> tf.data.Options:
     return options
 
 
-def _order(examples: int, batch_size: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def _order(split: Split, batch_size: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    examples = len(split.y)
     shape = (-(-examples // batch_size), batch_size)
 
     def order(epoch: tf.Tensor) -> tf.Tensor:
         rows = tf.numpy_function(
-            lambda number: epoch_order(examples, batch_size, seed, int(number)), [epoch], tf.int32
+            lambda number: epoch_order(examples, batch_size, seed, int(number), split.lengths),
+            [epoch],
+            tf.int32,
         )
         # Python functions lose the static shape that a compiler needs.
         return tf.ensure_shape(rows, shape)
@@ -105,21 +115,39 @@ def _order(examples: int, batch_size: int, seed: int) -> Callable[[tf.Tensor], t
     return order
 
 
-def _gather(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    x, y = tf.constant(split.x), tf.constant(split.y)
+def _inputs(split: Split) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """The sequences of a split as a model is asked for them, but not normalized."""
+    return split.x if split.lengths is None else (split.x, split.lengths)
 
-    def gather(order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+
+def _gather(split: Split) -> Callable[[tf.Tensor], tuple[Inputs, tf.Tensor, tf.Tensor]]:
+    examples = tf.nest.map_structure(tf.constant, (_inputs(split), split.y))
+
+    def gather(order: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
         weight = tf.cast(order >= 0, tf.float32)
         # Example 0 fills the last batch: any finite numbers do, since their weight is 0.
         index = tf.maximum(order, 0)
-        return tf.gather(x, index), tf.gather(y, index), weight
+        x, y = tf.nest.map_structure(lambda each: tf.gather(each, index), examples)
+        return x, y, weight
 
     return gather
 
 
-def normalizer(normalize: Normalize) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The rule of `Normalize` in TensorFlow: raw `(..., features)` to float32 model input."""
+def normalizer(normalize: Normalize) -> Callable[[Inputs], Inputs]:
+    """The rule of `Normalize` in TensorFlow: raw `(..., features)` to float32 model input.
+
+    Lengths beside the sequences stay as they are.
+    """
     scale, shift = normalize.arrays()
-    if shift is None:
-        return lambda x: tf.cast(x, tf.float32) * scale
-    return lambda x: tf.cast(x, tf.float32) * scale + shift
+
+    def normalized(x: tf.Tensor) -> tf.Tensor:
+        scaled = tf.cast(x, tf.float32) * scale
+        return scaled if shift is None else scaled + shift
+
+    def of_inputs(inputs: Inputs) -> Inputs:
+        if isinstance(inputs, tuple):
+            sequences, lengths = inputs
+            return normalized(sequences), lengths
+        return normalized(inputs)
+
+    return of_inputs

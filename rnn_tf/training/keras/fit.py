@@ -16,10 +16,16 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.errors import InputError
-from rnn_tf.model.classifier import build_model, recurrent_layers
+from rnn_tf.model.classifier import MaskedSequential, build_model, recurrent_layers
 from rnn_tf.run import Run
 from rnn_tf.startup import xla_flags
-from rnn_tf.training.keras.batches import batches, evaluation_batches, normalizer, whole_epochs
+from rnn_tf.training.keras.batches import (
+    Inputs,
+    batches,
+    evaluation_batches,
+    normalizer,
+    whole_epochs,
+)
 from rnn_tf.training.keras.layers import loop_over_time
 from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
 from rnn_tf.training.keras.tracing import new_programs_expected
@@ -83,33 +89,34 @@ def _variables(model: keras.Sequential) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
 
 
-class FusedSequential(keras.Sequential):
+class FusedSequential(MaskedSequential):
     """A Sequential whose training step is a whole epoch: a loop of ordinary Keras steps.
 
     Keras compiles the training step; when that is one batch, most of the time goes into
     starting it. Here the loop over batches is inside what is compiled. An element of its
     training data is `(x, y, weight)` with a leading axis of steps, one of its validation data
-    `(x, y)`; x is raw.
+    `(x, y)`; x is raw, and where lengths vary `(x, lengths)`.
     """
 
     def __init__(self, layers: list[keras.Layer], normalize: Normalize) -> None:
         super().__init__(layers)
         self.normalize = normalizer(normalize)
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        x, y, weight = data
+    def train_step(self, data: tuple[Inputs, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        steps = data[-1].shape[0]
         batch_step = super().train_step
 
         def step(i: tf.Tensor) -> tuple[tf.Tensor]:
+            x, y, weight = tf.nest.map_structure(lambda each: each[i], data)
             # One batch is normalized at a time: the epoch stays uint8 where the data is.
-            batch_step((self.normalize(x[i]), y[i], weight[i]))
+            batch_step((self.normalize(x), y, weight))
             return (i + 1,)
 
-        tf.while_loop(lambda i: i < x.shape[0], step, (tf.constant(0),))
+        tf.while_loop(lambda i: i < steps, step, (tf.constant(0),))
         result: dict[str, tf.Tensor] = self.get_metrics_result()
         return result
 
-    def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+    def test_step(self, data: tuple[Inputs, tf.Tensor]) -> dict[str, tf.Tensor]:
         x, y = data
         # Thousands of sequences are evaluated at a time: a loop is as fast, and sooner compiled.
         with _rolled(self):
@@ -214,6 +221,8 @@ def _compiled(
     model = _quick_to_train(config, data, precision)
     if fused:
         model = FusedSequential(model.layers, data.spec.normalization)
+    elif data.spec.varies:
+        model = MaskedSequential(model.layers)
     optimizer = build_optimizer(config, steps)
     if not tf.distribute.has_strategy():
         # On one device there is nothing to add up. Keras 3.15 does so anyway, by a custom gradient,
@@ -243,7 +252,9 @@ def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> 
     gpu = tf.config.list_physical_devices("GPU")
     whole_loops = xla_flags.are_in_effect() and _may_compile(config) and not gpu
     short = config.cell == "simple_rnn" and data.spec.longest <= UNROLL_TIMESTEPS
-    unroll = short and not (whole_loops and xla_flags.is_small(config))
+    # A loop may end at the longest sequence of a batch; steps that are written out are all done.
+    looped = data.spec.varies or (whole_loops and xla_flags.is_small(config))
+    unroll = short and not looped
     model = build_model(config, data.spec, precision=precision, unroll=unroll)
     for number, layers in enumerate(recurrent_layers(model)):
         for layer in layers:

@@ -8,6 +8,9 @@ In a loop that is one function (see `xla_flags`), XLA writes out a product of ma
 where the rows of the one meet the columns of the other. TensorFlow's gradients of a product leave
 a factor as it lies in memory and have it read the other way round, thirteen times as slowly. Here a
 factor is turned first.
+
+Where the lengths of a batch vary, the loops end at its longest sequence, and a state stays as it is
+at steps beyond the end of its own: back in time, its gradient passes them unchanged.
 """
 
 from __future__ import annotations
@@ -47,8 +50,9 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
     """Make `layer`, built and not unrolled, compute the same with gradients that compile well.
 
     Its variables stay its own. `of_input` says whether gradients for its input are needed: not
-    for a layer that reads data. The layer then raises `ValueError` when it is called with a mask
-    or an initial state. One that gives or keeps its state is left as it is.
+    for a layer that reads data. A mask then has to be that of right-padded sequences, `t < length`,
+    and the layer raises `ValueError` when it is called with an initial state. One that gives or
+    keeps its state is left as it is.
     """
     cell = layer.cell
     if layer.return_state or layer.stateful:
@@ -58,8 +62,11 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
     variables = [variable.value for variable in cell.trainable_variables]
     simple = _is_simple(layer)
 
-    def read(sequence: tf.Tensor, *weights: tf.Tensor, training: bool) -> tf.Tensor:
+    def read(
+        sequence: tf.Tensor, mask: tf.Tensor | None, *weights: tf.Tensor, training: bool
+    ) -> tf.Tensor:
         given = list(weights)
+        lengths = None if mask is None else tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         states = layer.get_initial_state(batch_size=tf.shape(sequence)[0])
         if simple:
             step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
@@ -69,7 +76,7 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
             _draw_dropout(cell, sequence, states)
             step = step_of(cell, of_input=of_input, training=training)
         return run(
-            step, given, sequence, states,
+            step, given, sequence, states, lengths,
             backwards=layer.go_backwards, every=layer.return_sequences, of_input=of_input,
         )  # fmt: skip
 
@@ -79,11 +86,10 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
     def call(
         sequence: tf.Tensor, initial_state: Any = None, mask: Any = None, training: bool = False
     ) -> tf.Tensor:
-        for name, given in (("initial_state", initial_state), ("mask", mask)):
-            if given is not None:
-                raise ValueError(f"a layer made to loop over time takes no {name}")
+        if initial_state is not None:
+            raise ValueError("a layer made to loop over time takes no initial_state")
         weights = map(tf.convert_to_tensor, variables)
-        return traced(sequence, *weights, training=bool(training))
+        return traced(sequence, mask, *weights, training=bool(training))
 
     layer.call = call
 
@@ -105,6 +111,7 @@ def run(
     weights: Tensors,
     sequence: tf.Tensor,
     initial: Tensors,
+    lengths: tf.Tensor | None = None,
     *,
     backwards: bool,
     every: bool,
@@ -114,23 +121,42 @@ def run(
 
     `sequence` is `(examples, timesteps, features)`, `initial` has the states before the first
     step, each `(examples, units)`; the result is `(examples, units)` or, if `every`,
-    `(examples, timesteps, units)`. With gradients for the weights, by back-propagation through
-    time (Werbos 1990, "Backpropagation through time: what it does and how to do it"), and for the
-    sequence if `of_input`.
+    `(examples, timesteps, units)`. Of each sequence the first `lengths` steps are read, int32
+    `(examples,)`, without `lengths` all: a state stays as it is at the others, of which some are
+    left out, and a result there means nothing. With gradients for the weights, by back-propagation
+    through time (Werbos 1990, "Backpropagation through time: what it does and how to do it"), and
+    for the sequence if `of_input`.
     """
     timesteps = sequence.shape[1]
+    inputs = sequence
+    # The steps of the loop, in the order of reading: up to the end of the longest sequence, or,
+    # backwards, from there.
+    first, end = 0, timesteps
+    if lengths is not None:
+        longest = tf.reduce_max(lengths)
+        first, end = (timesteps - longest, timesteps) if backwards else (0, longest)
+        # Whatever the padding holds: a gradient of 0 times infinity would be NaN.
+        inputs = tf.where(tf.sequence_mask(lengths, timesteps)[..., None], sequence, 0)
     # Time first: a time step is one piece of memory.
-    inputs = tf.transpose(sequence, (1, 0, 2))
+    inputs = tf.transpose(inputs, (1, 0, 2))
 
     def place(t: tf.Tensor) -> tf.Tensor:
         return timesteps - 1 - t if backwards else t
 
+    def where_read(t: tf.Tensor, new: Tensors, old: Tensors) -> Tensors:
+        """`new` for the sequences that have the step at `t`, `old` for those that have ended."""
+        if lengths is None:
+            return new
+        has_step = (place(t) < lengths)[:, None]
+        return [tf.where(has_step, one, other) for one, other in zip(new, old, strict=True)]
+
     def forward(t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray]) -> tuple[Any, ...]:
-        states = step.forward(weights, inputs[place(t)], list(states))
+        before = list(states)
+        states = where_read(t, step.forward(weights, inputs[place(t)], before), before)
         return t + 1, states, [k.write(t + 1, s) for k, s in zip(kept, states, strict=True)]
 
-    kept = [_steps(timesteps + 1, state).write(0, state) for state in initial]
-    _, last, kept = tf.while_loop(lambda t, *_: t < timesteps, forward, (0, initial, kept))
+    kept = [_steps(timesteps + 1, state).write(first, state) for state in initial]
+    _, last, kept = tf.while_loop(lambda t, *_: t < end, forward, (first, initial, kept))
     states = [each.stack() for each in kept]
 
     def gradients(of_result: tf.Tensor) -> list[tf.Tensor | None]:
@@ -145,16 +171,18 @@ def run(
                 of_states[0] += of_each[t]
             before, after = ([each[j] for each in states] for j in (t, t + 1))
             i = place(t)
-            of_frame, of_states, more = step_back(inputs[i], before, after, of_states)
+            of_read = where_read(t, of_states, nothing)
+            of_frame, of_before, more = step_back(inputs[i], before, after, of_read)
+            of_states = where_read(t, of_before, of_states)
             of_weights = [old + add for old, add in zip(of_weights, more, strict=True)]
             return t - 1, of_states, of_weights, *(o.write(i, of_frame) for o in of_inputs)
 
         nothing = [tf.zeros_like(state) for state in initial]
-        first = nothing if every else [of_result, *nothing[1:]]
-        start = (timesteps - 1, first, [tf.zeros_like(weight) for weight in weights])
+        of_last = nothing if every else [of_result, *nothing[1:]]
+        start = (end - 1, of_last, [tf.zeros_like(weight) for weight in weights])
         of_inputs = [_steps(timesteps, inputs[0])] if of_input else []
         _, _, of_weights, *of_inputs = tf.while_loop(
-            lambda t, *_: t >= 0, backward, (*start, *of_inputs)
+            lambda t, *_: t >= first, backward, (*start, *of_inputs)
         )
         of_sequence = [tf.transpose(each.stack(), (1, 0, 2)) for each in of_inputs]
         return [*(of_sequence or [None]), *of_weights]

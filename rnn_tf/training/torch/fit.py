@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -128,9 +129,9 @@ def probabilities(
     """
     device = choose_device()
     module = to_torch(model).to(device)
-    x, _ = _on(device, split)
+    examples = _on(device, split)
     with _one_thread():
-        logits = _logits(module, x, normalizer(spec.normalization, device), precision)
+        logits = _logits(module, examples, normalizer(spec.normalization, device), precision)
     result: np.ndarray = torch.softmax(logits, 1).cpu().numpy()
     return result
 
@@ -145,7 +146,8 @@ class Training:
         self.device = choose_device()
         self.normalize = normalizer(data.spec.normalization, self.device)
         # The data stay as they came, uint8 for the most part, and are normalized batch by batch.
-        self.x, self.y = _on(self.device, data.train)
+        self.lengths = data.train.lengths
+        self.train = _on(self.device, data.train)
         self.valid = _on(self.device, data.valid)
         self.module = to_torch(build_model(config, data.spec), dropout=config.dropout > 0)
         self.module.to(self.device)
@@ -157,7 +159,7 @@ class Training:
         for parameter in self.module.parameters():
             # Also of a weight that nothing depends on: with one time step no state is multiplied.
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        self.steps = -(-len(self.y) // config.batch_size)
+        self.steps = -(-len(self.train.y) // config.batch_size)
         self.updates = Updates(config, self.module, self.steps * config.epochs)
         # Small gradients are zero in float16 unless the loss is scaled up first.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "mixed_float16")
@@ -165,7 +167,8 @@ class Training:
 
     def epoch(self, number: int) -> dict[str, float]:
         """Train for one epoch, counted from 0; its scores and those on the validation split."""
-        rows = epoch_order(len(self.y), self.config.batch_size, self.config.seed, number)
+        examples, size, seed = len(self.train.y), self.config.batch_size, self.config.seed
+        rows = epoch_order(examples, size, seed, number, self.lengths)
         order = torch.from_numpy(rows[rows >= 0].astype(np.int64)).to(self.device)
         logits = torch.empty(len(order), self.spec.classes, device=self.device)
         masks = self._masks(number)
@@ -173,11 +176,11 @@ class Training:
         by_hand = writes_out(self.config, self.precision)
         gradients = self._written_out_gradients if by_hand else self._autograd_gradients
         for done, (index, said) in enumerate(batches, number * self.steps):
-            gradients(index, said, next(masks))
+            gradients(self.train.take(index), said, next(masks))
             self.updates.step(done, self.scaler)
-        loss, accuracy = _scores(logits, self.y[order])
-        x, y = self.valid
-        val_loss, val_accuracy = _scores(_logits(self.module, x, self.normalize, self.precision), y)
+        loss, accuracy = _scores(logits, self.train.y[order])
+        valid = _logits(self.module, self.valid, self.normalize, self.precision)
+        val_loss, val_accuracy = _scores(valid, self.valid.y)
         return {
             "loss": loss,
             "accuracy": accuracy,
@@ -187,30 +190,29 @@ class Training:
         }
 
     def _written_out_gradients(
-        self, index: torch.Tensor, logits: torch.Tensor, masks: Masks | None
+        self, batch: Examples, logits: torch.Tensor, masks: Masks | None
     ) -> None:
-        examples = len(index)
+        examples = len(batch.y)
         if examples not in self._written_out:
             self._written_out[examples] = ManualGradients(
                 self.module, self.config.cell_activation, self.spec.longest, examples
             )
         gradients = self._written_out[examples]
-        self.normalize(gradients.x.copy_(self.x.index_select(0, index).transpose(0, 1)))
+        x = gradients.x[: batch.x.shape[1]]
+        self.normalize(x.copy_(batch.x.transpose(0, 1)))
         if masks is not None:
-            gradients.x.mul_(masks[0][:examples])
-        gradients(self.y.index_select(0, index), logits)
+            x.mul_(masks[0][:examples])
+        gradients(batch.y, logits, batch.lengths)
 
     def _autograd_gradients(
-        self, index: torch.Tensor, logits: torch.Tensor, masks: Masks | None
+        self, batch: Examples, logits: torch.Tensor, masks: Masks | None
     ) -> None:
         self.updates.optimizer.zero_grad(set_to_none=False)
-        # A copy: what is normalized is normalized in place.
-        x = self.normalize(self.x.index_select(0, index).float())
         if masks is not None:
-            masks = [mask[: len(index)] for mask in masks]
-        said = _say(self.module, x, self.precision, masks)
+            masks = [mask[: len(batch.y)] for mask in masks]
+        said = _say(self.module, batch, self.normalize, self.precision, masks)
         logits.copy_(said.detach())
-        loss = functional.cross_entropy(said, self.y.index_select(0, index))
+        loss = functional.cross_entropy(said, batch.y)
         self.scaler.scale(loss).backward()
 
     def _masks(self, epoch: int) -> Iterator[Masks | None]:
@@ -269,34 +271,56 @@ class Training:
             self.scaler.load_state_dict(scaler)
 
 
-def _on(device: torch.device, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    """A split on the device: raw `x`, int64 `y`."""
+class Examples(NamedTuple):
+    """Some examples on the device; lengths stay on the CPU, where PyTorch wants them."""
+
+    x: torch.Tensor  # raw `(n, timesteps, features)`
+    y: torch.Tensor  # int64 `(n,)`
+    lengths: torch.Tensor | None  # int64 `(n,)`; None: all are as long
+
+    def take(self, index: torch.Tensor) -> Examples:
+        """A copy of those at `index`, only as wide as the longest of them."""
+        x, y = self.x.index_select(0, index), self.y.index_select(0, index)
+        if self.lengths is None:
+            return Examples(x, y, None)
+        lengths = self.lengths.index_select(0, index.cpu())
+        return Examples(x[:, : int(lengths.max())], y, lengths)
+
+
+def _on(device: torch.device, split: Split) -> Examples:
+    """The examples of a split."""
     # PyTorch warns of arrays that may not be written to; only those are copied.
     x, y = (np.require(array, requirements=["C", "W"]) for array in (split.x, split.y))
-    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device).long()
+    lengths = None if split.lengths is None else torch.from_numpy(split.lengths.astype(np.int64))
+    return Examples(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device).long(), lengths)
 
 
 def _say(
-    module: SequenceClassifier, x: torch.Tensor, precision: str, masks: Masks | None = None
+    module: SequenceClassifier,
+    examples: Examples,
+    normalize: Normalizer,
+    precision: str,
+    masks: Masks | None = None,
 ) -> torch.Tensor:
-    """The logits of scaled `x` `(examples, timesteps, features)`, float32 in any precision."""
+    """The logits `(n, classes)` of some examples, which it normalizes, float32 in any precision."""
+    x = normalize(examples.x.float())
     dtype = DTYPES.get(precision)
     with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
-        state = module.last_state(x, masks)
+        state = module.last_state(x, masks, examples.lengths)
     logits: torch.Tensor = module.dense(state.float())
     return logits
 
 
 def _logits(
-    module: SequenceClassifier, x: torch.Tensor, normalize: Normalizer, precision: str
+    module: SequenceClassifier, examples: Examples, normalize: Normalizer, precision: str
 ) -> torch.Tensor:
-    """The logits `(n, classes)` of raw `x`, every example."""
-    parts = x.split(EVALUATION_BATCH)
+    """The logits `(n, classes)` of every example."""
+    rows = torch.arange(len(examples.y), device=examples.y.device)
     with torch.no_grad():
         return torch.cat(
             [
-                _say(module, normalize(part.to(torch.float32, copy=True)), precision)
-                for part in parts
+                _say(module, examples.take(part), normalize, precision)
+                for part in rows.split(EVALUATION_BATCH)
             ]
         )
 

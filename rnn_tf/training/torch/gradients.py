@@ -7,7 +7,7 @@ backward, into memory that is there already; everything else is one operation fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -51,6 +51,10 @@ class ManualGradients:
     `(timesteps, examples, features)`, and call this: it fills `grad`, which must be there, of each
     parameter but `bias_hh_l0`, which only adds to the other bias and is not trained. Time comes
     first, so that each time step is one piece of memory.
+
+    Of right-padded sequences only the steps up to the longest of the batch are computed. States
+    beyond the end of a sequence are computed with the others and come to nothing: the answer is
+    that of the state at its own end, where the way back begins.
     """
 
     def __init__(
@@ -69,30 +73,44 @@ class ManualGradients:
         self._carried = torch.empty(examples, units)
         self._shift = torch.full((examples, units), self.activation.shift)
         self._minus_one = torch.full((examples, 1), -1.0)
+        self._rows = torch.arange(examples)
+        self._steps = torch.arange(timesteps)[:, None]
         # Views cost as much to make as a small operation: they are made once.
         self._sums_by_step = self._sums.unbind()
         self._kept_by_step = self._kept.unbind()
         self._slopes_back = self._slopes.unbind()[::-1]
 
-    def __call__(self, y: torch.Tensor, logits: torch.Tensor) -> None:
-        """Fill `logits`, float32 `(examples, classes)`, and the gradients; `y`: int64 classes."""
-        with torch.no_grad():
-            self._fill(y, logits)
+    def __call__(
+        self, y: torch.Tensor, logits: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> None:
+        """Fill `logits`, float32 `(examples, classes)`, and the gradients.
 
-    def _fill(self, y: torch.Tensor, logits: torch.Tensor) -> None:
+        `y` are int64 classes, `lengths` int64 `(examples,)`; None: all are as long as `x`.
+        """
+        with torch.no_grad():
+            self._fill(y, logits, lengths)
+
+    def _fill(self, y: torch.Tensor, logits: torch.Tensor, lengths: torch.Tensor | None) -> None:
         dense = self.module.dense
-        self._forward()
-        last = torch.add(self._shift, self._kept_by_step[-1], alpha=self.activation.scale)
+        if lengths is None:
+            steps = len(self.x)
+            self._forward(steps)
+            kept = self._kept_by_step[steps]
+        else:
+            steps = int(lengths.max())
+            self._forward(steps)
+            kept = self._kept[lengths, self._rows]
+        last = torch.add(self._shift, kept, alpha=self.activation.scale)
         torch.addmm(dense.bias, last, dense.weight.t(), out=logits)
         # The gradient of the mean cross-entropy: what is said, less what is true.
         error = torch.softmax(logits, 1).scatter_add_(1, y[:, None], self._minus_one)
         error /= len(y)
         torch.mm(error.t(), last, out=dense.weight.grad)
         torch.sum(error, 0, out=dense.bias.grad)
-        self._backward(error)
+        self._backward(error, steps, lengths)
 
-    def _forward(self) -> None:
-        """Fill what is kept of the states of all time steps."""
+    def _forward(self, steps: int) -> None:
+        """Fill what is kept of the states of the first `steps` time steps."""
         recurrent = self.module.recurrent
         function, _, factor, scale, shift = self.activation
         weight = recurrent.weight_hh_l0.t()
@@ -100,30 +118,36 @@ class ManualGradients:
         if shift:
             bias += shift * weight.sum(0)
         # The inputs of all time steps at once: they wait for no state.
-        inputs, weight_in = self._sums.flatten(0, 1), recurrent.weight_ih_l0.t()
-        torch.addmm(bias, self.x.flatten(0, 1), weight_in, beta=factor, alpha=factor, out=inputs)
+        inputs, weight_in = self._sums[:steps].flatten(0, 1), recurrent.weight_ih_l0.t()
+        x = self.x[:steps].flatten(0, 1)
+        torch.addmm(bias, x, weight_in, beta=factor, alpha=factor, out=inputs)
         kept, in_place = self._kept_by_step[0], self.activation.slope is not None
-        for sums, keep in zip(self._sums_by_step, self._kept_by_step[1:], strict=True):
+        keeps = self._kept_by_step[1 : steps + 1]
+        for sums, keep in zip(self._sums_by_step[:steps], keeps, strict=True):
             kept = function(sums.addmm_(kept, weight, alpha=factor * scale))
             if not in_place:
                 keep.copy_(kept)
 
-    def _backward(self, error: torch.Tensor) -> None:
+    def _backward(self, error: torch.Tensor, steps: int, lengths: torch.Tensor | None) -> None:
         """Carry the gradient of the logits back in time; fill those of the recurrent weights."""
-        recurrent, carried = self.module.recurrent, self._carried
+        recurrent = self.module.recurrent
         _, _, factor, scale, shift = self.activation
-        self._fill_slopes()
-        torch.mm(error, self.module.dense.weight * (factor * scale), out=carried)
+        self._fill_slopes(steps)
+        of_last = torch.mm(error, self.module.dense.weight * (factor * scale), out=self._carried)
         weight = recurrent.weight_hh_l0 * (factor * scale)
-        # The slopes become the gradients of the sums, from the last time step to the first.
-        later = self._slopes_back[0].mul_(carried)
-        for slopes in self._slopes_back[1:]:
-            torch.mm(later, weight, out=carried)
-            later = slopes.mul_(carried)
-        grads, before = self._slopes.flatten(0, 1), self._kept[:-1].flatten(0, 1)
+        slopes_back = self._slopes_back[-steps:]
+        if lengths is None:
+            self._carry(slopes_back, weight, of_last)
+        else:
+            self._forget_padding(steps, lengths)
+            of_ends = self._slopes.new_zeros(steps, *of_last.shape)
+            of_ends[lengths - 1, self._rows] = of_last
+            self._carry_from_ends(slopes_back, weight, of_ends)
+        grads, before = self._slopes[:steps].flatten(0, 1), self._kept[:steps].flatten(0, 1)
         grad = torch.sum(grads, 0, out=recurrent.bias_ih_l0.grad)
         # This way round the product takes two thirds of the time.
-        recurrent.weight_ih_l0.grad.copy_((self.x.flatten(0, 1).t() @ grads).t())
+        x = self.x[:steps].flatten(0, 1)
+        recurrent.weight_ih_l0.grad.copy_((x.t() @ grads).t())
         # The states are `scale * before + shift`.
         torch.addmm(
             grad[:, None],
@@ -134,12 +158,39 @@ class ManualGradients:
             out=recurrent.weight_hh_l0.grad,
         )
 
-    def _fill_slopes(self) -> None:
+    # The slopes, from the last time step to the first, become the gradients of the sums.
+    def _carry(
+        self, slopes_back: Sequence[torch.Tensor], weight: torch.Tensor, of_last: torch.Tensor
+    ) -> None:
+        """Carry the gradient of the last state back."""
+        later = slopes_back[0].mul_(of_last)
+        for slopes in slopes_back[1:]:
+            torch.mm(later, weight, out=self._carried)
+            later = slopes.mul_(self._carried)
+
+    def _carry_from_ends(
+        self, slopes_back: Sequence[torch.Tensor], weight: torch.Tensor, of_ends: torch.Tensor
+    ) -> None:
+        """Carry the gradients of the states `of_ends` back, which are 0 but at a sequence's end."""
+        *of_ends_before, of_end = of_ends.unbind()
+        later = slopes_back[0].mul_(of_end)
+        for slopes, of_end in zip(slopes_back[1:], reversed(of_ends_before), strict=True):
+            torch.addmm(of_end, later, weight, out=self._carried)
+            later = slopes.mul_(self._carried)
+
+    def _forget_padding(self, steps: int, lengths: torch.Tensor) -> None:
+        """Put 0 in the place of all that comes from padding: infinity times 0 would be NaN."""
+        padding = (self._steps[:steps] >= lengths)[..., None]
+        for values in (self._slopes, self._kept, self.x):
+            values[:steps].masked_fill_(padding, 0)
+
+    def _fill_slopes(self, steps: int) -> None:
+        slopes = self._slopes[:steps]
         if self.activation.slope is not None:
-            self.activation.slope(self._kept[1:], self._slopes)
+            self.activation.slope(self._kept[1 : steps + 1], slopes)
             return
         # Autograd knows the slope of any function; of all time steps at once it costs little.
         with torch.enable_grad():
-            sums = self._sums.detach().requires_grad_()
+            sums = self._sums[:steps].detach().requires_grad_()
             total = self.activation.function(sums).sum()
-        self._slopes.copy_(torch.autograd.grad(total, sums)[0])
+        slopes.copy_(torch.autograd.grad(total, sums)[0])

@@ -5,6 +5,7 @@ Needs the extra `torch`: pip install "rnn-tf[torch]". Nothing imports it unless 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ try:
     import torch
     from torch import nn
     from torch.nn import functional
+    from torch.nn.utils.rnn import pack_padded_sequence
 except ModuleNotFoundError as error:
     raise InputError("PyTorch is not installed", fix='pip install "rnn-tf[torch]"') from error
 
@@ -68,8 +70,10 @@ class SequenceClassifier(nn.Module):
     """Recurrent layers, the last state of each direction of the last one, and `nn.Linear`.
 
     Maps scaled float32 `(batch, timesteps, features)` to logits `(batch, classes)`; their softmax
-    is what the Keras model gives. `recurrent` is `nn.RNN`, `nn.LSTM`, `nn.GRU` or `Recurrent`, all
-    of which have the same parameters; `width` is the size of the state that `dense` reads.
+    is what the Keras model gives. With `lengths`, int64 `(batch,)` on the CPU, sequences are
+    right-padded, and what is beyond the end of one is not read. `recurrent` is `nn.RNN`, `nn.LSTM`,
+    `nn.GRU` or `Recurrent`, all of which have the same parameters; `width` is the size of the state
+    that `dense` reads.
     """
 
     def __init__(self, recurrent: nn.Module, width: int, classes: int) -> None:
@@ -78,23 +82,28 @@ class SequenceClassifier(nn.Module):
         self.dense = nn.Linear(width, classes)
 
     def last_state(
-        self, x: torch.Tensor, masks: Sequence[torch.Tensor] | None = None
+        self,
+        x: torch.Tensor,
+        masks: Sequence[torch.Tensor] | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The state that `dense` reads, `(batch, width)`; `masks` are those of `Recurrent`."""
         recurrent = self.recurrent
         if isinstance(recurrent, Recurrent):
-            _, last = recurrent(x, masks)
-        elif masks is None:
-            _, last = recurrent(x)
+            _, last = recurrent(x, masks, lengths)
         else:
-            (mask,) = masks  # PyTorch's own layers can be given those of one direction only
-            _, last = recurrent(x * mask[:, None])
+            if masks is not None:
+                (mask,) = masks  # PyTorch's own layers can be given those of one direction only
+                x = x * mask[:, None]
+            if lengths is not None:
+                x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            _, last = recurrent(x)
         if isinstance(last, tuple):  # that of an LSTM has two parts
             last = last[0]
         return torch.cat((last[-2], last[-1]), 1) if recurrent.bidirectional else last[-1]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.dense(self.last_state(x))
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        logits: torch.Tensor = self.dense(self.last_state(x, lengths=lengths))
         return logits
 
 
@@ -138,15 +147,24 @@ class Recurrent(nn.Module):
                 self.register_parameter(f"{kind}_{name}", nn.Parameter(start))
 
     def forward(
-        self, x: torch.Tensor, masks: Sequence[torch.Tensor] | None = None
+        self,
+        x: torch.Tensor,
+        masks: Sequence[torch.Tensor] | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The states of the last layer, and the last state of each direction of each layer.
 
         `x` is `(batch, timesteps, features)`, the states are `(batch, timesteps, units)`, those of
         two directions side by side, the last ones `(directions, batch, units)`. Of `masks`, one
         for each direction, `(batch, inputs of the layer)`, each is multiplied with what its
-        direction reads at every time step.
+        direction reads at every time step. Of each sequence the first `lengths` steps are read,
+        `(batch,)`, without `lengths` all; at the others a state stays as it is.
         """
+        has_step = None
+        if lengths is not None:
+            steps = torch.arange(x.shape[1], device=x.device)
+            has_step = (steps < lengths.to(x.device)[:, None])[..., None]
+            x = x.masked_fill(~has_step, 0)  # whatever the padding holds
         last = []
         every = 1 + self.bidirectional
         names = direction_names(self.num_layers, self.bidirectional)
@@ -154,14 +172,19 @@ class Recurrent(nn.Module):
             found = []
             for i in range(start, start + every):
                 read = x if masks is None else x * masks[i][:, None]
-                states = self._read(read, names[i])
+                states = self._read(read, names[i], has_step)
                 last.append(states[-1])
                 found.append(torch.stack(states[:: -1 if i > start else 1], 1))
             x = torch.cat(found, 2) if len(found) > 1 else found[0]
         return x, torch.stack(last)
 
-    def _read(self, x: torch.Tensor, name: str) -> list[torch.Tensor]:
-        """The hidden states of one direction, in the order of reading."""
+    def _read(
+        self, x: torch.Tensor, name: str, has_step: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """The hidden states of one direction, in the order of reading.
+
+        `has_step`, `(batch, timesteps, 1)`, says which steps a sequence has; None: all.
+        """
         weight, state_weight, bias, state_bias = (
             getattr(self, f"{kind}_{name}")
             for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -175,8 +198,13 @@ class Recurrent(nn.Module):
         state = frames[0].new_zeros(len(x), self.hidden_size)
         states: States = (state,) * len(CELLS[self.cell].states)
         found = []
-        for frame in frames[:: -1 if name.endswith("_reverse") else 1]:
-            states = step(frame, states, turned, state_bias, *self.functions)
+        order = -1 if name.endswith("_reverse") else 1
+        present = [None] * len(frames) if has_step is None else has_step.unbind(1)
+        for frame, there in zip(frames[::order], present[::order], strict=True):
+            after = step(frame, states, turned, state_bias, *self.functions)
+            if there is not None:
+                after = tuple(map(functools.partial(torch.where, there), after, states))
+            states = after
             found.append(states[0])
         return found
 

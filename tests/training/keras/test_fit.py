@@ -13,15 +13,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from recordings import recordings
 
 from rnn_tf import Run, TrainConfig, build_model, train
 from rnn_tf.config import Optimizer
-from rnn_tf.data import SequenceData
+from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.model.cells import Cell
 from rnn_tf.model.classifier import recurrent_layers
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras import fit as in_keras
+from rnn_tf.training.keras.backend import probabilities
 from rnn_tf.training.keras.batches import batches, evaluation_batches, whole_epochs
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.keras.fit import CompiledModels, fit
@@ -93,6 +95,111 @@ def test_stacks_and_two_directions_train_fused_as_plainly(
 
 
 @pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional", "whole_loops"),
+    [
+        ("simple_rnn", 1, False, True), ("lstm", 1, False, True), ("gru", 1, False, True),
+        ("simple_rnn", 2, True, True), ("lstm", 2, True, True), ("gru", 2, True, True),
+        ("simple_rnn", 1, True, False), ("gru", 2, False, False),
+    ],
+)  # fmt: skip
+def test_sequences_of_different_lengths_train_fused_as_plainly(
+    cell: Cell,
+    layers: int,
+    bidirectional: bool,
+    whole_loops: bool,
+    varying: SequenceData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against a fit by Keras's own layers, and its own masking."""
+    data = varying
+    config = dataclasses.replace(
+        CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional, epochs=2
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(xla_flags, "are_in_effect", lambda: whole_loops)
+        fused = fitted(config, data, tmp_path / "fused")
+    monkeypatch.setattr(in_keras, "loop_over_time", lambda *_, **__: None)
+    plain = fitted(dataclasses.replace(config, fused=False), data, tmp_path / "plain")
+    # As above, where all are as long.
+    np.testing.assert_allclose(weights(fused.model), weights(plain.model), atol=5e-5)
+    for a, b in zip(fused.history, plain.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
+        assert a["val_accuracy"] == b["val_accuracy"]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
+def test_training_reads_each_sequence_to_its_own_end(
+    cell: Cell, bidirectional: bool, tmp_path: Path
+) -> None:
+    """Against gradients of the sequences of each length by themselves, without a mask."""
+    data = recordings(train=64)
+    config = dataclasses.replace(
+        CONFIG, cell=cell, bidirectional=bidirectional, optimizer="adam", schedule="constant",
+        warmup=0.0, clip_norm=0.0, epochs=3, batch_size=64,
+    )  # fmt: skip
+    fitted(config, data, tmp_path)
+    last = Run.open(tmp_path).load_state()  # of the last epoch, not of the best
+    assert last is not None
+    seed_everything(config)
+    model = build_model(config, data.spec)
+    optimizer = keras.optimizers.Adam(config.learning_rate)
+    x, y, lengths = data.spec.normalization(data.train.x), data.train.y, data.train.lengths
+    assert lengths is not None
+    for _ in range(config.epochs):
+        total = [0.0 for _ in model.trainable_variables]
+        for length in np.unique(lengths):
+            of_length = np.flatnonzero(lengths == length)
+            with tf.GradientTape() as tape:
+                state = tf.constant(x[of_length, :length])
+                for layer in model.layers:
+                    state = layer(state)
+                said = keras.losses.sparse_categorical_crossentropy(y[of_length], state)
+                loss = tf.reduce_sum(said) / len(y)
+            gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+            total = [a + b for a, b in zip(total, gradients, strict=True)]
+        optimizer.apply(total, model.trainable_variables)
+    # Those that are no seeds.
+    found = [last[f"model/{i}"] for i in range(len(model.variables))]
+    found = [value for value in found if value.dtype == np.float32]
+    for one, other in zip(found, model.get_weights(), strict=True):
+        # float32 rounding over 3 updates: 1e-6 seen.
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("wrong", ["the mask dropped", "one step too many", "one step too few"])
+def test_other_lengths_give_another_model(wrong: str, tmp_path: Path) -> None:
+    """What the tests above would not see if it made no difference."""
+    right = recordings(valid=20, test=20)
+    change = {"the mask dropped": 9, "one step too many": 1, "one step too few": -1}[wrong]
+
+    def changed(split: Split) -> Split:
+        assert split.lengths is not None
+        return split._replace(lengths=np.clip(split.lengths + change, 1, 9))
+
+    config = dataclasses.replace(CONFIG, cell="gru", epochs=1)
+    splits = {name: changed(getattr(right, name)) for name in ("train", "valid", "test")}
+    found, other = (
+        fitted(config, data, tmp_path / name)
+        for name, data in (("right", right), ("wrong", dataclasses.replace(right, **splits)))
+    )
+    assert np.abs(weights(found.model) - weights(other.model)).max() > 1e-2
+
+
+def test_sequences_of_different_lengths_are_learned(tmp_path: Path) -> None:
+    """Only the last two steps say the class: nobody learns it who reads the padding as well."""
+    data = recordings(train=600, test=200)
+    run = train(
+        dataclasses.replace(CONFIG, cell="gru", units=16, epochs=10), tmp_path / "run",
+        data=data, progress=False,
+    )  # fmt: skip
+    assert run.metrics["test"]["examples"] == 200
+    assert run.metrics["test"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
     ("shape", "optimizer", "fused"),
     [
         ({}, "soap", True), ({}, "soap", False), ({}, "adam", True), ({}, "adam", False),
@@ -125,6 +232,18 @@ def test_a_kept_model_trains_as_a_new_one_does(
     assert [{**record, "seconds": 0} for record in again.history] == [
         {**record, "seconds": 0} for record in Run.open(tmp_path / "first").history
     ]
+
+
+def test_a_kept_model_trains_other_lengths(tmp_path: Path) -> None:
+    first, second = (recordings(seed) for seed in (0, 1))
+    # What is learned to normalize them would make two programs.
+    first, second = (dataclasses.replace(each, spec=first.spec) for each in (first, second))
+    kept = CompiledModels()
+    fitted(CONFIG, first, tmp_path / "first", kept=kept)
+    found = fitted(CONFIG, second, tmp_path / "second", kept=kept)
+    assert len(kept._models) == 1
+    fresh = fitted(CONFIG, second, tmp_path / "fresh")
+    np.testing.assert_array_equal(weights(found.model), weights(fresh.model))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +318,38 @@ def test_training_is_what_a_loop_over_the_batches_gives(
     assert [record["loss"] for record in found.history] == pytest.approx(losses, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "change", [{"dropout": 0.2}, {"cell": "gru", "layers": 2, "bidirectional": True}]
+)
+def test_a_broken_run_on_different_lengths_ends_with_the_same_bits(
+    change: dict[str, Any], varying: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, epochs=5, **change)
+    unbroken = fitted(config, varying, tmp_path / "unbroken")
+    save_history = Run.save_history
+
+    class Killed(BaseException):
+        pass
+
+    def dies(run: Run, history: list[dict[str, Any]]) -> None:
+        if len(history) == 3:
+            raise Killed
+        save_history(run, history)
+
+    run = Run.create(tmp_path / "broken", config, varying.spec)
+    seed_everything(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_history", dies)
+        with pytest.raises(Killed):
+            fit(config, varying, run)
+    seed_everything(config)
+    resumed = fit(config, varying, run)
+    np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
+    assert [{**record, "seconds": 0} for record in resumed.history] == [
+        {**record, "seconds": 0} for record in unbroken.history
+    ]
+
+
 def test_the_best_epoch_is_the_one_that_is_kept(small: SequenceData, tmp_path: Path) -> None:
     found = fitted(dataclasses.replace(CONFIG, epochs=6), small, tmp_path)
     best = found.history[found.best_epoch - 1]
@@ -208,17 +359,26 @@ def test_the_best_epoch_is_the_one_that_is_kept(small: SequenceData, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("precision", "shape"),
+    ("precision", "shape", "varies"),
     [
-        ("mixed_float16", {}), ("mixed_bfloat16", {}), ("mixed_bfloat16", {"layers": 2}),
-        ("mixed_float16", {"layers": 2, "bidirectional": True, "cell": "gru"}),
+        ("mixed_float16", {}, False), ("mixed_bfloat16", {}, False),
+        ("mixed_bfloat16", {"layers": 2}, False),
+        ("mixed_float16", {"layers": 2, "bidirectional": True, "cell": "gru"}, False),
+        ("mixed_float16", {"layers": 2, "bidirectional": True, "cell": "gru"}, True),
+        ("mixed_bfloat16", {}, True),
     ],
 )  # fmt: skip
 def test_mixed_precision_trains_with_a_float32_softmax(
-    precision: str, shape: dict[str, Any], small: SequenceData, tmp_path: Path
+    precision: str,
+    shape: dict[str, Any],
+    varies: bool,
+    small: SequenceData,
+    varying: SequenceData,
+    tmp_path: Path,
 ) -> None:
     config = dataclasses.replace(CONFIG, epochs=8, **shape)
-    found = fitted(config, small, tmp_path, precision=precision)
+    data = varying if varies else small
+    found = fitted(config, data, tmp_path, precision=precision)
     assert found.history[-1]["loss"] < 0.5 * found.history[0]["loss"]
     *recurrent, softmax = found.model.layers
     for layer in itertools.chain(recurrent, *recurrent_layers(found.model)):
@@ -227,24 +387,35 @@ def test_mixed_precision_trains_with_a_float32_softmax(
     assert all(weight.dtype == np.float32 for weight in found.model.get_weights())
 
 
-@pytest.mark.parametrize("shape", [{}, {"layers": 2, "cell": "lstm"}])
+@pytest.mark.parametrize(
+    ("shape", "varies"),
+    [
+        ({}, False), ({"layers": 2, "cell": "lstm"}, False),
+        ({"layers": 2, "bidirectional": True, "cell": "lstm"}, True),
+    ],
+)  # fmt: skip
 def test_dropout_trains_and_does_nothing_afterwards(
-    shape: dict[str, Any], small: SequenceData, tmp_path: Path
+    shape: dict[str, Any], varies: bool, small: SequenceData, varying: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
         CONFIG, optimizer="adam", dropout=0.2, recurrent_dropout=0.1, **shape
     )
-    model = fitted(config, small, tmp_path).model
-    once, twice = (model.predict(small.test.x, verbose=0) for _ in range(2))
+    data = varying if varies else small
+    model = fitted(config, data, tmp_path).model
+    once, twice = (probabilities(model, data.test, data.spec) for _ in range(2))
     np.testing.assert_array_equal(once, twice)
 
 
-def test_several_devices_train_plainly_and_alike(small: SequenceData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("varies", [False, True])
+def test_several_devices_train_plainly_and_alike(
+    varies: bool, small: SequenceData, varying: SequenceData, tmp_path: Path
+) -> None:
     """MirroredStrategy over one CPU device: the code that several GPUs would run."""
     config = dataclasses.replace(CONFIG, optimizer="adam", fused=False)
-    alone = fitted(config, small, tmp_path / "alone")
+    data = varying if varies else small
+    alone = fitted(config, data, tmp_path / "alone")
     mirrored = fitted(
-        config, small, tmp_path / "mirrored", strategy=tf.distribute.MirroredStrategy(["CPU:0"])
+        config, data, tmp_path / "mirrored", strategy=tf.distribute.MirroredStrategy(["CPU:0"])
     )
     np.testing.assert_allclose(weights(alone.model), weights(mirrored.model), atol=2e-5)
 
@@ -288,6 +459,45 @@ def test_every_example_is_in_every_epoch_once_and_the_order_differs() -> None:
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, epoch_order(203, 16, seed=2, epoch=0))
     np.testing.assert_array_equal(first, epoch_order(203, 16, seed=1, epoch=0))
+
+
+def test_batches_hold_sequences_of_like_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 30, 5003)
+    first, second, again = (epoch_order(5003, 16, 1, epoch, lengths) for epoch in (0, 1, 0))
+    assert sorted(first[first >= 0]) == list(range(5003))
+    assert (first[-1] == -1).sum() == 16 - 5003 % 16
+    full = lengths[first[:-1]]
+    longest = full.max(axis=1)
+    # Any 16 of them would wait for the longest, mostly of 28 or 29 steps; 15 is their mean.
+    assert longest.mean() < 17.5
+    assert (full.max(axis=1) - full.min(axis=1)).mean() < 4
+    # Neither the order of the batches nor what is in them comes from the lengths alone.
+    assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.15
+    assert set(map(tuple, np.sort(first))).isdisjoint(map(tuple, np.sort(second)))
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(5, 16), (16, 16), (17, 16), (40, 1)])
+def test_few_examples_are_in_an_epoch_once_at_any_lengths(examples: int, batch_size: int) -> None:
+    lengths = np.arange(examples) % 7 + 1
+    order = epoch_order(examples, batch_size, 1, 0, lengths)
+    assert order.shape == (-(-examples // batch_size), batch_size)
+    assert sorted(order[order >= 0]) == list(range(examples))
+    assert (order.ravel()[:examples] >= 0).all()
+
+
+def test_both_pipelines_give_the_same_lengths(varying: SequenceData) -> None:
+    data = varying
+    (x, lengths), y, weight = next(iter(whole_epochs(data.train, 16, 5, first=3, last=4)))
+    plain = list(batches(data.train, data.spec, 16, 5, lambda: np.array(3, np.int64)))
+    normalized = data.spec.normalization(x.numpy())
+    np.testing.assert_allclose(normalized, [batch[0][0] for batch in plain], atol=1e-6)
+    np.testing.assert_array_equal(lengths, [batch[0][1] for batch in plain])
+    np.testing.assert_array_equal(y, [batch[1] for batch in plain])
+    np.testing.assert_array_equal(weight, [batch[2] for batch in plain])
+    assert data.train.lengths is not None
+    total = tf.reduce_sum(tf.cast(lengths, tf.float32) * weight)
+    assert float(total) == data.train.lengths.sum()
 
 
 def test_both_pipelines_give_the_same_batches(small: SequenceData) -> None:

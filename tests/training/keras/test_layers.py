@@ -38,13 +38,22 @@ def sequences(examples: int, timesteps: int, features: int = 3) -> tf.Tensor:
     return tf.constant(random.normal(size=(examples, timesteps, features)), tf.float32)
 
 
-def state_and_gradients(layer: keras.layers.RNN, *, of_input: bool = False) -> Any:
-    """A compiled function of sequences: states, and gradients of weights and perhaps of input."""
+def state_and_gradients(
+    layer: keras.layers.RNN, *, of_input: bool = False, compiled: bool = True
+) -> Any:
+    """A function, compiled or not, of sequences, and perhaps of a mask.
 
-    def compute(x: tf.Tensor) -> list[tf.Tensor]:
+    It gives the states, and the gradients of weights and perhaps of the input.
+    """
+
+    def compute(x: tf.Tensor, mask: tf.Tensor | None = None) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            state = layer(x, training=True)
+            state = layer(x, mask=mask, training=True)
+            if mask is not None and layer.return_sequences:
+                # In the order of reading. What a layer says of padding, nobody looks at.
+                read = tf.reverse(mask, [1]) if layer.go_backwards else mask
+                state = tf.where(read[..., None], state, 0)
             # Not the plain sum, of which every gradient begins as 1. Each step has its own share.
             timesteps = state.shape[1] if state.shape.rank == 3 else 1
             share = tf.range(1.0, timesteps + 1.0)[:, None] / timesteps**2
@@ -53,7 +62,7 @@ def state_and_gradients(layer: keras.layers.RNN, *, of_input: bool = False) -> A
         weights = [variable.value for variable in layer.trainable_variables]
         return [state, *tape.gradient(total, [*weights, *([x] if of_input else [])])]
 
-    return tf.function(compute, jit_compile=True)
+    return tf.function(compute, jit_compile=True) if compiled else compute
 
 
 @pytest.mark.parametrize("examples", [1, 7])
@@ -91,6 +100,83 @@ def test_every_state_either_direction_and_the_input_have_the_gradients_of_keras(
         # float32 rounding: 3e-6 seen, where the largest gradient is about 30.
         # As above, where gradients reach 30 and are sums over more.
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
+
+
+# --- sequences of different lengths ---
+LENGTHS = (4, 1, 9, 7)  # of sequences padded to 9
+# What the padding may hold, and what a model must not be told of the lengths.
+PADDINGS = (0.0, 3.0, np.inf, np.nan)
+MISTAKES: dict[str, tuple[int, ...]] = {
+    "the mask dropped": (9,) * len(LENGTHS),
+    "one step too many": tuple(min(length + 1, 9) for length in LENGTHS),
+    "one step too few": tuple(max(length - 1, 1) for length in LENGTHS),
+}
+
+
+def masked(lengths: tuple[int, ...], padded_to: int = 9) -> tf.Tensor:
+    return tf.sequence_mask(lengths, padded_to)
+
+
+def padded(lengths: tuple[int, ...], padding: float, padded_to: int = 9) -> tf.Tensor:
+    x = sequences(len(lengths), padded_to)
+    return tf.where(masked(lengths, padded_to)[..., None], x, padding)
+
+
+def alone(layer: keras.layers.RNN, x: tf.Tensor, lengths: tuple[int, ...]) -> list[np.ndarray]:
+    """The last states of the sequences one by one, cut to their lengths, and the sums of gradients.
+
+    Gradients of weights, of the sum of squares of the last states.
+    """
+    function = state_and_gradients(layer, compiled=False)
+    found = [function(x[i : i + 1, :length]) for i, length in enumerate(lengths)]
+    states, *gradients = zip(*found, strict=True)
+    return [np.concatenate(states), *(np.sum(each, axis=0) for each in gradients)]
+
+
+def largest_difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@CELLS
+def test_each_sequence_is_read_as_if_it_were_alone(
+    cell: Cell, activation: str, backwards: bool
+) -> None:
+    """At every length, whatever the padding holds; and whoever gets the lengths wrong, differs."""
+    read = layer(cell, activation=activation, go_backwards=backwards)
+    expected = alone(read, padded(LENGTHS, 0), LENGTHS)
+    loop_over_time(read, of_input=False)
+    function = state_and_gradients(read)
+    for padding in PADDINGS:
+        found = function(padded(LENGTHS, padding), masked(LENGTHS))
+        # float32 rounding of sums in another order, of gradients up to 30: 1e-5 seen.
+        assert largest_difference(found, expected) < 1e-4, padding
+    for mistake, lengths in MISTAKES.items():
+        found = function(padded(LENGTHS, 0), masked(lengths))
+        assert largest_difference(found, expected) > 1e-2, mistake
+    # A backward reading that begins at the padding is one that is given no mask.
+    found = function(padded(LENGTHS, 0))
+    assert largest_difference(found, expected) > 1e-2
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("every", [False, True])
+@CELLS
+def test_a_mask_means_what_it_means_in_keras(
+    cell: Cell, activation: str, every: bool, backwards: bool
+) -> None:
+    """Where the longest of the batch is shorter than the padding too."""
+    plain, looped = (
+        layer(cell, activation=activation, go_backwards=backwards, return_sequences=every)
+        for _ in range(2)
+    )
+    loop_over_time(looped, of_input=True)
+    in_keras, here = (state_and_gradients(each, of_input=True) for each in (plain, looped))
+    for lengths in (LENGTHS, (1, 1, 1, 1), (3, 1, 4, 2), (9, 9, 9, 9)):
+        x, mask = padded(lengths, 0.5), masked(lengths)
+        for one, other in zip(in_keras(x, mask), here(x, mask), strict=True):
+            # As above, where there is no mask.
+            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rates", [(0.4, 0.0), (0.0, 0.4), (0.4, 0.4)])
@@ -132,14 +218,16 @@ def test_a_layer_that_loops_keeps_its_variables() -> None:
     [("simple_rnn", "elu"), ("simple_rnn", "gelu"), ("lstm", "tanh"), ("gru", "tanh")],
 )
 @pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("varies", [False, True])
 def test_xla_compiles_the_loops_whole_and_their_products_well(
-    cell: Cell, activation: str, every: bool
+    cell: Cell, activation: str, every: bool, varies: bool
 ) -> None:
     """Thirteen times slower is what a product read the other way round would be."""
     looped = layer(cell, activation=activation, return_sequences=every)
     loop_over_time(looped, of_input=every)
     function = state_and_gradients(looped, of_input=every)
-    program = function.experimental_get_compiler_ir(sequences(16, 6))(stage="optimized_hlo")
+    mask = masked((1, 6) * 8, 6) if varies else None
+    program = function.experimental_get_compiler_ir(sequences(16, 6), mask)(stage="optimized_hlo")
     assert program.count("xla_cpu_small_call") >= 2, "the loops forward and backward"
     in_loops = [line for line in re.findall(r"= .* dot\(.*", program) if "while" in line]
     assert in_loops
@@ -148,13 +236,11 @@ def test_xla_compiles_the_loops_whole_and_their_products_well(
 
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
-@pytest.mark.parametrize("ignored", ["mask", "initial_state"])
-def test_a_layer_that_loops_refuses_what_it_would_ignore(ignored: str, cell: Cell) -> None:
+def test_a_layer_that_loops_refuses_what_it_would_ignore(cell: Cell) -> None:
     looped = layer(cell)
     loop_over_time(looped, of_input=False)
-    given = {"mask": tf.ones((2, 3), tf.bool), "initial_state": [tf.ones((2, 5))]}[ignored]
-    with pytest.raises(ValueError, match=f"takes no {ignored}"):
-        looped(sequences(2, 3), **{ignored: given})
+    with pytest.raises(ValueError, match="takes no initial_state"):
+        looped(sequences(2, 3), initial_state=[tf.ones((2, 5))])
 
 
 @pytest.mark.parametrize("more", ["return_sequences", "return_state", "go_backwards"])

@@ -102,6 +102,36 @@ def test_stacked_and_bidirectional_training_is_that_of_keras(
         assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1e-6)
 
 
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+@pytest.mark.parametrize(
+    ("layers", "bidirectional"), [(1, False), (1, True), (2, False), (2, True)]
+)
+@pytest.mark.parametrize("activation", ["tanh", "elu"])
+def test_training_on_different_lengths_is_that_of_keras(
+    activation: str,
+    cell: Cell,
+    layers: int,
+    bidirectional: bool,
+    varying: SequenceData,
+    tmp_path: Path,
+) -> None:
+    """By PyTorch's own layers, packed, by the loop over time, and with gradients written out."""
+    data = varying
+    config = dataclasses.replace(
+        CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional, epochs=2,
+        activation=activation,
+    )  # fmt: skip
+    witness = fitted(config, data, tmp_path / "torch")
+    keras = fitted(dataclasses.replace(config, backend="keras"), data, tmp_path / "keras")
+    # As above, where all are as long.
+    np.testing.assert_allclose(weights(witness), weights(keras), atol=2e-5)
+    assert witness.best_epoch == keras.best_epoch
+    for a, b in zip(witness.history, keras.history, strict=True):
+        for name in ("loss", "val_loss"):
+            assert a[name] == pytest.approx(b[name], rel=3e-4, abs=1e-7)
+        assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1e-6)
+
+
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, True), (2, False)])
 def test_dropout_is_of_the_inputs_of_each_direction(
     layers: int, bidirectional: bool, small: SequenceData
@@ -165,15 +195,58 @@ def test_gradients_written_out_are_those_of_autograd(activation: str, timesteps:
     assert len(found) == 5
 
 
+@pytest.mark.parametrize("padding", [0.0, 3.0, np.inf, np.nan])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu", "sigmoid"])
+def test_gradients_written_out_begin_at_the_end_of_each_sequence(
+    activation: str, padding: float
+) -> None:
+    """Those of autograd, of each sequence alone, whatever the padding holds."""
+    spec = SequenceSpec(9, features=3, labels=("a", "b", "c", "d"))
+    module = to_torch(build_model(TrainConfig(activation=activation, units=5), spec))
+    chance = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=chance)
+        parameter.grad = torch.zeros_like(parameter)
+    module.recurrent.bias_hh_l0.requires_grad_(False)
+    x = torch.randn(7, 9, 3, generator=chance)
+    y = torch.randint(0, 4, (7,), generator=chance)
+    gradients = ManualGradients(module, activation, 9, examples=7)
+
+    def found(lengths: Any) -> dict[str, Any]:
+        logits = torch.empty(7, 4)
+        gradients.x.copy_(x.transpose(0, 1))
+        for i, length in enumerate(right):
+            gradients.x[length:, i] = padding
+        gradients(y, logits, torch.tensor(lengths))
+        parameters = module.named_parameters()
+        return {"logits": logits} | {n: p.grad.clone() for n, p in parameters if p.requires_grad}
+
+    right = [4, 1, 9, 7, 9, 2, 5]
+    found([9] * 7)  # nothing is left of the batch before, NaN neither
+    written_out, shifted = found(right), found([max(1, length - 1) for length in right])
+    module.zero_grad(set_to_none=False)
+    said = torch.cat([module(x[i : i + 1, :length]) for i, length in enumerate(right)])
+    torch.nn.functional.cross_entropy(said, y).backward()
+    expected = {"logits": said.detach()}
+    expected |= {n: p.grad for n, p in module.named_parameters() if p.requires_grad}
+    assert len(expected) == 6
+    for name, value in expected.items():
+        # float32 rounding of sums over 37 steps: 5e-7 seen.
+        torch.testing.assert_close(written_out[name], value, rtol=0, atol=5e-6)
+    assert any((shifted[name] - value).abs().max() > 1e-2 for name, value in expected.items())
+
+
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
+@pytest.mark.parametrize("varies", [False, True])
 def test_autograd_trains_to_the_same_weights(
-    activation: str, small: SequenceData, tmp_path: Path
+    activation: str, varies: bool, small: SequenceData, varying: SequenceData, tmp_path: Path
 ) -> None:
     """With dropout: its masks do not depend on who computes the gradients."""
     config = dataclasses.replace(CONFIG, activation=activation, optimizer="adam", dropout=0.3)
     assert fit_torch.writes_out(config, "float32") == (not torch.cuda.is_available())
-    written_out = fitted(config, small, tmp_path / "written out")
-    autograd = fitted(dataclasses.replace(config, fused=False), small, tmp_path / "autograd")
+    data = varying if varies else small
+    written_out = fitted(config, data, tmp_path / "written out")
+    autograd = fitted(dataclasses.replace(config, fused=False), data, tmp_path / "autograd")
     # float32 rounding over 39 updates: 2e-6 seen.
     np.testing.assert_allclose(weights(written_out), weights(autograd), atol=2e-5)
 
@@ -197,7 +270,7 @@ def test_one_time_step_is_a_sequence(small: SequenceData, tmp_path: Path) -> Non
         name: Split(getattr(small, name).x[:, -1:], getattr(small, name).y)
         for name in ("train", "valid", "test")
     }
-    data = SequenceData(spec=dataclasses.replace(small.spec, timesteps=1), **splits)
+    data = SequenceData(spec=dataclasses.replace(small.spec, timesteps=1, longest=1), **splits)
     config = dataclasses.replace(CONFIG, optimizer="adamw")
     written_out = fitted(config, data, tmp_path / "written out")
     autograd = fitted(dataclasses.replace(config, fused=False), data, tmp_path / "autograd")
@@ -222,16 +295,23 @@ def test_a_batch_may_be_larger_than_the_data(small: SequenceData, tmp_path: Path
 # --- precision, threads, NaN ---
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("varies", [False, True])
 def test_mixed_precision_trains(
-    precision: str, cell: Cell, small: SequenceData, tmp_path: Path
+    precision: str,
+    cell: Cell,
+    varies: bool,
+    small: SequenceData,
+    varying: SequenceData,
+    tmp_path: Path,
 ) -> None:
     config = dataclasses.replace(CONFIG, cell=cell, epochs=8)
-    found = fitted(config, small, tmp_path, precision=precision)
+    data = varying if varies else small
+    found = fitted(config, data, tmp_path, precision=precision)
     assert found.history[-1]["loss"] < 0.7 * found.history[0]["loss"]
     recurrent, softmax = found.model.layers
     assert recurrent.dtype_policy.name == precision
     assert softmax.dtype_policy.name == "float32"
-    plain = fitted(config, small, tmp_path / "plain")
+    plain = fitted(config, data, tmp_path / "plain")
     assert not np.array_equal(weights(found), weights(plain)), "arithmetic was not mixed"
 
 
@@ -286,12 +366,13 @@ class Killed(BaseException):
         ({"optimizer": "adam"}, "mixed_float16"),  # the scale of the loss is kept too
     ],
 )
+@pytest.mark.parametrize("varies", [False, True])
 def test_a_broken_run_ends_with_the_same_bits(
-    change: dict[str, Any], precision: str, small: SequenceData, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any], precision: str, varies: bool, small: SequenceData,
+    varying: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    config = dataclasses.replace(CONFIG, epochs=6, **change)
-    unbroken = fitted(config, small, tmp_path / "unbroken", precision=precision)
+    config, data = dataclasses.replace(CONFIG, epochs=6, **change), varying if varies else small
+    unbroken = fitted(config, data, tmp_path / "unbroken", precision=precision)
     save_state, save_history = Run.save_state, Run.save_history
 
     def dies_in_state(run: Run, state: dict[str, np.ndarray]) -> None:
@@ -304,15 +385,15 @@ def test_a_broken_run_ends_with_the_same_bits(
             raise Killed
         save_history(run, history)
 
-    run = Run.create(tmp_path / "broken", config, small.spec)
+    run = Run.create(tmp_path / "broken", config, data.spec)
     for name, dies in (("save_state", dies_in_state), ("save_history", dies_before_history)):
         with monkeypatch.context() as patch:
             patch.setattr(Run, name, dies)
             seed_everything(config)
             with pytest.raises(Killed):
-                fit_torch.fit(config, small, run, precision=precision)
+                fit_torch.fit(config, data, run, precision=precision)
     assert len(run.history) == 3
-    resumed = fit_torch.fit(config, small, run, precision=precision)
+    resumed = fit_torch.fit(config, data, run, precision=precision)
     np.testing.assert_array_equal(weights(resumed), weights(unbroken))
     assert without_times(resumed.history) == without_times(unbroken.history)
     assert resumed.best_epoch == unbroken.best_epoch
