@@ -38,13 +38,14 @@ MODELS = {
     "gru": replace(PRESETS["best"], cell="gru"),
 }
 # What is measured only when it is named.
+SHAPES: dict[str, dict[str, Any]] = {
+    "stacked": {"layers": 2},
+    "bidirectional": {"bidirectional": True},
+}
 STACKS = {
     f"{cell}-{shape}": replace(PRESETS["best"], cell=cell, **options)
     for cell in CELLS
-    for shape, options in {
-        "stacked": {"layers": 2},
-        "bidirectional": {"bidirectional": True},
-    }.items()
+    for shape, options in SHAPES.items()
 }
 
 
