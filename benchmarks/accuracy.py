@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.ac
     recipes = {str(path): Run.open(path).config for path in command.runs} or RECIPES
     found = {name: [] for name in recipes}  # type: dict[str, list[dict[str, Any]]]
     for name, config in recipes.items():
-        data = load(config.dataset)
+        data = load(config)
         for seed in range(1, command.seeds + 1):
             with tempfile.TemporaryDirectory() as folder:
                 seeded = dataclasses.replace(config, seed=seed)

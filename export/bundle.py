@@ -17,7 +17,7 @@ from typing import Any
 from export import sealed, signatures
 from export.formats.format import AGAIN, about
 from export.formats.registry import FORMATS, file_of
-from rnn_tf.data import SequenceSpec, Split, load
+from rnn_tf.data import SequenceSpec, Source, Split, elsewhere, load
 from rnn_tf.data.profile import DataProfile
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import check_fits
@@ -61,6 +61,15 @@ class Bundle:
     def dataset(self) -> str:
         """Where the examples came from that it was trained on and verified with."""
         return str(self.manifest["dataset"])
+
+    @property
+    def source(self) -> Source:
+        """The same with how they are read. A bundle made before files had settings has none.
+
+        Raises `InputError` for bad ones.
+        """
+        with _of_manifest(self.path / MANIFEST):
+            return Source.from_dict(self.manifest.get("source", {"dataset": self.dataset}))
 
     @property
     def sealed(self) -> bool:
@@ -240,7 +249,7 @@ def load_test(bundle: Bundle, source: str | None = None) -> Split:
     Raises `InputError` when they cannot be loaded, or are of another specification.
     """
     try:
-        data = load(source or bundle.dataset)
+        data = load(bundle.source if source is None else elsewhere(bundle.source, source))
     except InputError as error:
         if source is not None:
             raise

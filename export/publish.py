@@ -57,7 +57,7 @@ def export_run(
     run.require_finished()
     out = out or default_path(run)
     check_place(out.resolve())
-    data = load(run.config.dataset)
+    data = load(run.config)
     check_fits(run.spec, data.spec, run.config.dataset)
     process.start()
     network = read_model(run.load_model(), run.spec)
@@ -215,6 +215,7 @@ def _manifest(
         "model": describe(network),
         "spec": network.spec.to_dict(),
         "dataset": run.config.dataset,
+        "source": run.config.source(),
         "metrics": run.metrics,
         "signatures": [classify(network.spec).to_dict()],
         "formats": details,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import KW_ONLY, dataclass
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from rnn_tf.errors import InputError
 from rnn_tf.model.activations import BOUNDED
@@ -28,6 +28,7 @@ Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Strategy = Literal["auto", "none", "mirrored"]
 Backend = Literal["keras", "torch"]
 NormalizeChoice = Literal["auto", "none", "standard", "minmax"]
+Missing = Literal["refuse", "interpolate", "zero"]
 
 # `--learning-rate auto` for sequences of up to SHORT time steps. MNIST has 28.
 LEARNING_RATE = 5e-3
@@ -35,14 +36,75 @@ SHORT = 32
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What determines a training run. The defaults are the `best` preset.
+class Source:
+    """Where examples come from, and how they are read.
 
     Raises `InputError` for a value outside its range, naming it.
     """
 
     dataset: str = "mnist"
-    """Where examples come from: mnist, tfds:<name> or <file>.npz."""
+    """Where examples come from: mnist, tfds:<name>, <file>.npz, <name>_TRAIN.ts (with
+    <name>_TEST.ts beside it), a long table (<file>.csv, .tsv or .parquet, one row a time step), or
+    a folder with a sub-folder for each class and in it a .csv, .tsv, .txt or .npy file for each
+    sequence (train/ and test/ above them if they are split)."""
+    _: KW_ONLY
+    id: str | None = None
+    """Table: the column that says which sequence a row belongs to. None: the one with a usual name
+    (id, sample, recording, ...)."""
+    time: str | None = None
+    """Table, or files of a folder: the column that orders the steps of a sequence. None: the one
+    with a usual name (time, timestamp, step, ...), else the order of the rows."""
+    label: str | None = None
+    """Table: the column with the class of the sequence. None: the one with a usual name (label,
+    class, target, ...)."""
+    features: tuple[str, ...] = ()
+    """Table, or files of a folder: the columns with the values of a step. None said: all others."""
+    groups: str | None = None
+    """Table: the column that says what belongs together, a person or a device, and may not be in
+    two splits."""
+    missing: Missing = "refuse"
+    """What happens where a value is missing. interpolate: a line between the values before and
+    after it in the same sequence; zero: 0 in its place."""
+    window: int | None = None
+    """Cut recordings into windows of so many time steps; a shorter one stays as it is. A recording
+    is never in two splits."""
+    stride: int | None = None
+    """Time steps from the start of one window to that of the next. None: as many as --window."""
+
+    def __post_init__(self) -> None:
+        types = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            _check_type(field.name, types[field.name], getattr(self, field.name))
+        for name in ("window", "stride"):
+            value = getattr(self, name)
+            _check(name, value is None or value >= 1, "a whole number >= 1", self)
+        if self.stride is not None and self.window is None:
+            raise InputError("--stride means nothing without windows", fix="Add --window.")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The settings from plain values. Raises `InputError` for an unknown key, by name."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"unknown setting {name!r}", expected=f"one of {known}")
+        features = values.get("features")
+        if isinstance(features, list):  # JSON has no tuples
+            values = {**values, "features": tuple(features)}
+        return cls(**values)
+
+    def source(self) -> dict[str, Any]:
+        """The settings of this class by name, for `Source(**settings)`."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Source)}
+
+
+@dataclass(frozen=True)
+class TrainConfig(Source):
+    """What determines a training run. The defaults are the `best` preset.
+
+    Raises `InputError` for a value outside its range, naming it.
+    """
+
     cell: Cell = "simple_rnn"
     """The recurrent cell."""
     units: int = 32
@@ -101,8 +163,7 @@ class TrainConfig:
     one device and without recurrent_dropout or muon."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name))
+        super().__post_init__()
         at_least = {"units": 1, "layers": 1, "epochs": 1, "batch_size": 1, "seed": 0}
         for name, least in at_least.items():
             _check(name, getattr(self, name) >= least, f"a whole number >= {least}", self)
@@ -183,34 +244,29 @@ class TrainConfig:
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """A configuration from plain values. Raises `InputError` for an unknown key, by name."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise InputError(f"unknown setting {name!r}", expected=f"one of {known}")
-        return cls(**values)
 
-
-_TYPES = get_type_hints(TrainConfig)
-
-
-def _check(name: str, ok: bool, expected: str, config: TrainConfig) -> None:
+def _check(name: str, ok: bool, expected: str, config: Source) -> None:
     if not ok:
         raise InputError(f"bad {name}", expected=expected, got=repr(getattr(config, name)))
 
 
 def type_of(name: str) -> Any:
     """The type of a setting; of one that takes a number or a word in its place, the number's."""
-    kind = _TYPES[name]
-    return get_args(kind)[0] if get_origin(kind) in (Union, UnionType) else kind
+    return _alternatives(get_type_hints(TrainConfig)[name])[0]
 
 
-def _check_type(name: str, value: object) -> None:
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _check_type(name: str, kind: Any, value: object) -> None:
     """Types and choices, for values that came from JSON or Python rather than a command line."""
-    kind = type_of(name)
-    if kind is not _TYPES[name] and value in get_args(get_args(_TYPES[name])[1]):
+    kind, *others = _alternatives(kind)
+    if any(value is None if other is NoneType else value in get_args(other) for other in others):
+        return
+    if get_origin(kind) is tuple:
+        if not (isinstance(value, tuple) and all(isinstance(each, str) for each in value)):
+            raise InputError(f"bad {name}", expected="texts", got=repr(value))
         return
     choices = get_args(kind)
     if choices:

@@ -14,7 +14,7 @@ import tyro
 from rich.cells import cell_len
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, Split, load, needs_tensorflow
+from rnn_tf.data import SequenceSpec, Split, elsewhere, load, needs_tensorflow
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
@@ -34,11 +34,11 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     Raises `InputError` when the run is not finished, or `source` has another specification.
     """
     run.require_finished()
-    source = source or run.config.dataset
-    if needs_tensorflow(source):
+    where = run.config if source is None else elsewhere(run.config, source)
+    if needs_tensorflow(where):
         process.start()
-    data = load(source)
-    check_fits(run.spec, data.spec, source)
+    data = load(where)
+    check_fits(run.spec, data.spec, where.dataset)
     process.start()
     from rnn_tf.training.keras.backend import probabilities
 
@@ -94,7 +94,7 @@ class Command:
     run: tyro.conf.Positional[Path]
     """The folder of a finished run."""
     data: str | None = None
-    """Another data set of the same specification: mnist, tfds:<name> or <file>.npz."""
+    """Another data set of the same specification, in any of the forms that training takes."""
     json: bool = False
     """Print one JSON object instead of tables."""
 

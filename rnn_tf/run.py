@@ -304,7 +304,7 @@ def new_folder(config: TrainConfig, now: datetime | None = None) -> Path:
     A number is added when there is one of this name already: several commands may start in the
     same second. Raises `InputError` when it cannot be made.
     """
-    dataset = Path(config.dataset.removeprefix("tfds:")).stem
+    dataset = Path(config.dataset.removeprefix("tfds:")).resolve().stem
     return make_folder(Path("runs") / f"{dataset}-{config.cell}{config.units}", now)
 
 

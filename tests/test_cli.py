@@ -215,7 +215,7 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
     [
         (
             ["--dataset", "mnst"],
-            "unknown dataset 'mnst'; expected mnist, tfds:<name> or",
+            "unknown dataset 'mnst'; expected mnist, tfds:<name>, a file (.npz,",
         ),
         (["--dataset", "nowhere.npz"], "nowhere.npz: cannot be read"),
         (["--preset", "fast"], "unknown preset 'fast'; expected one of best, tutorial"),

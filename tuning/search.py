@@ -72,9 +72,9 @@ def search(
         check_unlocked(directory / LOCK, f"is searching in {directory}", fix=BUSY)
         is_begun(directory, described, resume=resume)
     if data is None:
-        if needs_tensorflow(settings.dataset):
+        if needs_tensorflow(settings):
             process.start(verbose=verbose)
-        data = load(settings.dataset, to_train=True)
+        data = load(settings, to_train=True)
     # What cannot be searched is refused before anything is written.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)
     # One process compiles all its trials in the same way, and all workers as this process does.
@@ -183,6 +183,8 @@ def read_search(directory: Path) -> dict[str, Any]:
 
 
 def _refuse_another(found: dict[str, Any], wanted: dict[str, Any], directory: Path) -> None:
+    # A setting that a search of an older version does not have was what its default is now.
+    found = json.loads(json.dumps(dataclasses.asdict(Settings()))) | found
     for name in wanted:
         if found.get(name) != wanted[name]:
             raise InputError(
@@ -286,7 +288,7 @@ def finish(
 
 def _stem(settings: Settings) -> Path:
     """The beginning of a new folder's name: `searches/<dataset>-<tuner>`."""
-    dataset = Path(settings.dataset.removeprefix("tfds:")).stem
+    dataset = Path(settings.dataset.removeprefix("tfds:")).resolve().stem
     return Path("searches") / f"{dataset}-{settings.tuner}"
 
 

@@ -6,19 +6,17 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from rnn_tf.config import Precision, TrainConfig, preset
+from rnn_tf.config import Precision, Source, TrainConfig, preset
 from rnn_tf.errors import InputError
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Source):
     """What determines the trials of a search and their scores.
 
     Raises `InputError` for a value outside its range, naming it.
     """
 
-    dataset: str = "mnist"
-    """Where examples come from: mnist, tfds:<name> or <file>.npz."""
     tuner: Literal["bayesian", "hyperband", "random", "grid"] = "bayesian"
     """How the next trial is chosen."""
     space: str = "small"
@@ -38,6 +36,7 @@ class Settings:
     """Start of every random choice, of the search and of each training. 0 to 4294967295."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("trials", "epochs", "max_parameters"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -48,7 +47,7 @@ class Settings:
         """What a trial is where the space does not say otherwise."""
         return dataclasses.replace(
             preset(self.preset),
-            dataset=self.dataset,
+            **self.source(),
             epochs=self.epochs,
             precision=self.precision,
             seed=self.seed,

@@ -253,10 +253,10 @@ def work_for(name: str, address: str, directory: Path, settings: str, *, whole_l
     """Train trials of the chief at `address` until it has no more; their files in `directory`."""
     from tuning.settings import Settings
 
-    known = Settings(**json.loads(settings))
-    if needs_tensorflow(known.dataset):
+    known = Settings.from_dict(json.loads(settings))
+    if needs_tensorflow(known):
         process.start(whole_loops=whole_loops)
-    data = load(known.dataset)
+    data = load(known)
     process.start(whole_loops=whole_loops)
     with stderr.muted():
         from tuning.tuner import RemoteTuner

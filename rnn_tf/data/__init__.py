@@ -2,53 +2,114 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import warnings
+from pathlib import Path
 
+from rnn_tf.config import Source
+from rnn_tf.data.describe import describe
 from rnn_tf.data.likely_mistakes import likely_mistakes
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 
-__all__ = ["SequenceData", "SequenceSpec", "Split", "load", "needs_tensorflow"]
+__all__ = [
+    "SequenceData", "SequenceSpec", "Source", "Split", "describe", "elsewhere", "load",
+    "needs_tensorflow",
+]  # fmt: skip
 
 TFDS = "tfds:"
 
 MNIST = "mnist"
 
+# The settings of `Source`, beside the name of the data, that have a meaning in each kind of source.
+RECORDINGS = ("missing", "window", "stride")
+SETTINGS = {
+    "mnist": (),
+    "tfds": (),
+    "npz": RECORDINGS,
+    "ts": RECORDINGS,
+    "folders": ("time", "features", *RECORDINGS),
+    "tables": ("id", "time", "label", "features", "groups", *RECORDINGS),
+}
+SUFFIXES = {
+    ".npz": "npz", ".ts": "ts", ".csv": "tables", ".tsv": "tables", ".txt": "tables",
+    ".parquet": "tables",
+}  # fmt: skip
 
-def load(source: str, *, to_train: bool = False) -> SequenceData:
-    """Load a data set by name.
 
-    `mnist` is the embedded default, `tfds:<name>` a set of TensorFlow Datasets, `<file>.npz` the
-    user's own arrays. With `to_train`, warns (`UserWarning`) of what is probably a mistake in data
-    to train on. Raises `InputError` for any other name, and for a source that cannot be read.
+def load(source: str | Source, *, to_train: bool = False) -> SequenceData:
+    """Load a data set, given by name or with how it is to be read.
+
+    `mnist` is the embedded default and `tfds:<name>` a set of TensorFlow Datasets; files are told
+    apart by their suffix, and a folder holds `.ts` files or a sub-folder for each class. With
+    `to_train`, warns (`UserWarning`) of what is probably a mistake in data to train on. Raises
+    `InputError` for any other name, for a setting that means nothing in this kind of source, and
+    for a source that cannot be read.
     """
-    data = _load(source)
-    if to_train and source != MNIST:
+    source = Source(source) if isinstance(source, str) else source
+    kind = _kind(source.dataset)
+    for name, value in _meaningless(source, kind).items():
+        raise InputError(
+            f"--{name} means nothing in {source.dataset}", got=value, fix="Leave it out."
+        )
+    module = importlib.import_module(f"rnn_tf.data.{kind}")
+    data: SequenceData
+    if kind == "mnist":
+        data = module.load()
+    elif kind == "tfds":
+        data = module.load(source.dataset.removeprefix(TFDS))
+    else:
+        data = module.load(source)
+    if to_train and source.dataset != MNIST:
         for line in likely_mistakes(data):
-            warnings.warn(f"{source}: {line}", stacklevel=2)
+            warnings.warn(f"{source.dataset}: {line}", stacklevel=2)
     return data
 
 
-def _load(source: str) -> SequenceData:
-    if source == MNIST:
-        from rnn_tf.data import mnist
+def elsewhere(source: Source, dataset: str) -> Source:
+    """Another data set, read like `source` as far as that means something there.
 
-        return mnist.load()
-    if source.startswith(TFDS):
-        from rnn_tf.data import tfds
-
-        return tfds.load(source.removeprefix(TFDS))
-    if source.endswith(".npz"):
-        from rnn_tf.data import npz
-
-        return npz.load(source)
-    raise InputError(
-        f"unknown dataset {source!r}",
-        expected="mnist, tfds:<name> or <file>.npz",
-        fix="For your own arrays, save them with numpy.savez and give the path of the .npz file.",
-    )
+    Raises `InputError` for a data set of no known kind.
+    """
+    there = Source(**{**source.source(), "dataset": dataset})
+    default = Source()
+    without = {name: getattr(default, name) for name in _meaningless(there, _kind(dataset))}
+    return dataclasses.replace(there, **without)
 
 
-def needs_tensorflow(source: str) -> bool:
+def needs_tensorflow(source: str | Source) -> bool:
     """Whether reading this source may import TensorFlow. Whoever cares how starts it before."""
-    return source.startswith(TFDS)
+    return (source if isinstance(source, str) else source.dataset).startswith(TFDS)
+
+
+def _kind(dataset: str) -> str:
+    """The module that reads a data set."""
+    if dataset == MNIST:
+        return "mnist"
+    if dataset.startswith(TFDS):
+        return "tfds"
+    path = Path(dataset)
+    if path.is_dir():
+        from rnn_tf.data import ts
+
+        return "ts" if ts.holds(path) else "folders"
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(
+            f"unknown dataset {dataset!r}",
+            expected=f"mnist, tfds:<name>, a file ({', '.join(SUFFIXES)}) or a folder",
+            got=None if path.exists() else "no file or folder of this name",
+            fix="For your own arrays, save them with numpy.savez and give the path of the .npz.",
+        )
+    return kind
+
+
+def _meaningless(source: Source, kind: str) -> dict[str, object]:
+    """The settings that were said and mean nothing in a kind of source."""
+    default = Source()
+    return {
+        name: value
+        for name, value in source.source().items()
+        if name not in ("dataset", *SETTINGS[kind]) and value != getattr(default, name)
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,9 @@ MOST_CLASSES = 65_536
 
 # How many classes a message names.
 MOST_NAMED = 5
+
+# As far as NumPy's whole numbers reach.
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,14 @@ class Classes:
         if y.min() == 1 and y.max() == len(self.labels):
             return "y holds places in labels, which count from 0: subtract 1 in every split."
         return "y holds places in labels: add what is missing there, or leave labels out."
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of classes or sequences, sorted: as numbers where all are whole ones, else as text."""
+    names = list(names)
+    if all(map(WHOLE_NUMBER.fullmatch, names)):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
 def check_y(y: np.ndarray, examples: int, name: str, source: str) -> None:

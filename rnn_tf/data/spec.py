@@ -199,6 +199,8 @@ class SequenceData:
     train: Split
     valid: Split
     test: Split
+    # How the source was read, where nobody had said it: a line each.
+    notes: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         for name in SPLITS:

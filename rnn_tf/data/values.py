@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,26 @@ def raw_values(arrays: Mapping[str, np.ndarray], source: str, fix: str) -> dict[
             f"{source}: {arrays[worst].dtype} values are rounded to float32, by up to "
             f"{rounding[worst]:.2g} (in {worst})",
             stacklevel=2,
+        )
+    return converted
+
+
+def to_float32(values: np.ndarray, where: Callable[[int, int], str]) -> np.ndarray:
+    """Numbers that were read from text, `(steps, features)`, in float32.
+
+    `where` says where the value of a step and a feature is. That decimals are rounded is not said:
+    a text has no more digits than were measured. Raises `InputError` for infinity, and for what
+    float32 cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        converted = np.asarray(values, np.float32, order="C")
+    bad = np.argwhere(~np.isfinite(converted))
+    if bad.size:
+        step, feature = (int(place) for place in bad[0])
+        raise InputError(
+            f"{where(step, feature)}: not a number that float32 can hold",
+            expected=f"at most {np.finfo(np.float32).max:.2g}",
+            got=values[step, feature],
         )
     return converted
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from rnn_tf.config import TrainConfig
-from rnn_tf.data import SequenceData, Split, load, needs_tensorflow
+from rnn_tf.data import SequenceData, Split, describe, load, needs_tensorflow
 from rnn_tf.errors import InputError
 from rnn_tf.run import Run, check_not_training, check_place, holds_run, lock_run, new_folder
 from rnn_tf.startup import compile_cache, process, xla_flags
@@ -95,12 +95,12 @@ def start(config: TrainConfig, verbose: bool = False) -> None:
 
 
 def _load_while_tensorflow_starts(config: TrainConfig, verbose: bool) -> SequenceData:
-    if needs_tensorflow(config.dataset):
+    if needs_tensorflow(config):
         start(config, verbose)
-        return load(config.dataset, to_train=True)
+        return load(config, to_train=True)
     # Reading the data is native code for the most part, and importing TensorFlow is not.
     with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(load, config.dataset, to_train=True)
+        loading = beside.submit(load, config, to_train=True)
         start(config, verbose)
         return loading.result()
 
@@ -239,6 +239,7 @@ def _fit(
         if progress:
             how, precision = backend.describe(run.config, data), backend.precision(run.config)
             rate = float(run.config.resolved(run.spec).learning_rate)
+            print(describe(data), file=sys.stderr)
             print(
                 f"training on {run.config.dataset} ({how}, {precision}, learning rate {rate:.2g})",
                 file=sys.stderr,

@@ -18,12 +18,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import rnn_tf.data.npz
+from rnn_tf.config import Source
+from rnn_tf.data import SequenceData
 from rnn_tf.data import load as load_source
-from rnn_tf.data.npz import load
 from rnn_tf.errors import InputError
 
 # A test writes its file anew for each example, so that one folder serves them all.
 ONE_FOLDER = [HealthCheck.function_scoped_fixture]
+
+
+def load(path: str, **settings: Any) -> SequenceData:
+    return rnn_tf.data.npz.load(Source(path, **settings))
 
 
 def arrays(**change: Any) -> dict[str, Any]:
@@ -227,11 +232,16 @@ X, Y = arrays()["x_train"], arrays()["y_train"]
 WITH_NAN = np.where(X == 7, np.nan, X)
 HUGE = X.astype(np.float64) * 1e300
 
+LENGTHS_TRAIN = np.arange(20) % 4 + 1
+WITH_LENGTHS: dict[str, Any] = {
+    "lengths_train": LENGTHS_TRAIN, "lengths_test": np.array([4, 3, 2, 1, 4], np.uint8),
+}  # fmt: skip
+
 BAD = {
     "missing key": ({"y_test": None}, r"missing y_test; expected x_train, .*, got x_train, y_tr"),
     "unknown key": ({"x_tset": X}, r"unknown x_tset; expected x_train, y_train, .*, labels, scale"),
     "half a split": ({"x_valid": X}, r"half a validation split; expected x_valid and y_valid, or"),
-    "objects": ({"x_train": X.astype(object)}, r"x_train holds Python objects; .*pad them to"),
+    "objects": ({"x_train": X.astype(object)}, r"x_train holds Python objects; .*pad them at"),
     "object labels": ({"labels": np.array(["a", None])}, r"labels holds Python .*labels\.astype"),
     "strings": ({"x_train": X.astype(str)}, r"bad dtype of x_train; expected whole numbers, bool"),
     "complex": ({"x_train": X.astype(complex)}, r"bad dtype of x_train; .*got complex128"),
@@ -241,6 +251,46 @@ BAD = {
     "overflow": ({"x_train": HUGE}, r"too large for float32; .*got up to 2\.4e\+302 in 20 of"),
     "rank 2": ({"x_train": X[:, :, 0]}, r"bad shape of x_train; .*got \(20, 4\)\. One number per"),
     "rank 4": ({"x_train": X[..., None]}, r"bad shape of x_train; expected \(n, timesteps, feat"),
+    "length 0": (
+        {**WITH_LENGTHS, "lengths_test": np.array([1, 2, 0, 4, 4])},
+        r"bad length in lengths_test; expected 1 to 4, .* x_test has, got 0 for example 2$",
+    ),
+    "length beyond": (
+        {**WITH_LENGTHS, "lengths_train": LENGTHS_TRAIN + 1},
+        r"bad length in lengths_train; expected 1 to 4, .* x_train has, got 5 for example 3$",
+    ),
+    "float lengths": (
+        {**WITH_LENGTHS, "lengths_train": LENGTHS_TRAIN * 1.0},
+        r"bad dtype of lengths_train; .* got float64\. Give lengths_train\.astype\(np\.int32\)\.$",
+    ),
+    "text lengths": (
+        {**WITH_LENGTHS, "lengths_train": LENGTHS_TRAIN.astype(str)},
+        r"bad dtype of lengths_train; expected whole numbers, the time steps of .*, got <U21$",
+    ),
+    "few lengths": (
+        {**WITH_LENGTHS, "lengths_test": np.array([1, 2])},
+        r"lengths_test does not have one length for each .*; expected shape \(5,\), got \(2,\)$",
+    ),
+    "lengths of one split": (
+        {"lengths_train": LENGTHS_TRAIN},
+        r"lengths of some splits only; expected of all splits, or of none, got no lengths_test$",
+    ),
+    "lengths of no split": (
+        {**WITH_LENGTHS, "lengths_valid": np.array([1])},
+        r"lengths_valid without x_valid; got x_train, ",
+    ),
+    "float groups": (
+        {"groups_train": np.arange(20.0)},
+        r"bad groups_train; expected text or whole numbers of shape \(20,\), got float64 of ",
+    ),
+    "few groups": (
+        {"groups_test": np.arange(4)},
+        r"bad groups_test; expected text or whole numbers of shape \(5,\), got int64 of shape \(4",
+    ),
+    "NaN within": (
+        {**WITH_LENGTHS, "x_train": WITH_NAN, "lengths_train": np.full(20, 4)},
+        r"NaN or infinity in x_train; .*got 1 of 20 examples \(0\)",
+    ),
     "no examples": ({"x_train": X[:0], "y_train": Y[:0]}, r"bad shape of x_train; .*\(0, 4, 3\)"),
     "no test": ({"x_test": X[:0], "y_test": Y[:0]}, r"bad shape of x_test; .*got \(0, 4, 3\)"),
     "no timesteps": ({"x_train": X[:, :0]}, r"bad shape of x_train; .*got \(20, 0, 3\)"),
@@ -298,9 +348,10 @@ def ragged(*shape: int) -> np.ndarray:
 
 
 PAD = (
-    "np.stack([np.pad(np.asarray(s, np.float32), [(longest - len(s), 0)] + [(0, 0)] * "
+    "np.stack([np.pad(np.asarray(s, np.float32), [(0, longest - len(s))] + [(0, 0)] * "
     "(np.ndim(s) - 1)) for s in x_train])"
 )
+LENGTHS = "np.array(list(map(len, x_train)))"
 BYTES = np.char.encode(np.array(["a", "ü", "c"])[Y], "utf-8")
 RAGGED = {"x_train": ragged(3), "x_test": ragged(3)[:5]}
 
@@ -331,19 +382,120 @@ def test_advice_works_when_followed(tmp_path: Path, change: dict[str, Any], code
     assert code in said
     known = {"np": np, **bad}
     known["longest"] = max(map(len, [*bad["x_train"], *bad["x_test"]]))
-    key = "y" if "y_train" in code else "x"
-    for split in ("train", "test"):
-        bad[f"{key}_{split}"] = eval(code.replace("train", split), known)  # noqa: S307
-    np.savez(tmp_path / "good.npz", **bad)
+    codes = {"y" if "y_train" in code else "x": code}
+    if "lengths" in said:
+        assert f"lengths_train = {LENGTHS}" in said
+        codes["lengths"] = LENGTHS
+    good = dict(bad)
+    for key, what in codes.items():
+        for split in ("train", "test"):
+            good[f"{key}_{split}"] = eval(what.replace("train", split), known)  # noqa: S307
+    np.savez(tmp_path / "good.npz", **good)
     load(str(tmp_path / "good.npz"))
 
 
-def test_padded_sequences_end_at_the_end(tmp_path: Path) -> None:
-    known: dict[str, Any] = {"np": np, "longest": 24, **RAGGED}
-    padded = eval(PAD, known)  # noqa: S307
-    assert padded.shape == (20, 24, 3)
-    np.testing.assert_array_equal(padded[0, -5:], RAGGED["x_train"][0].astype(np.float32))
-    assert not padded[0, :-5].any()
+def test_ragged_sequences_are_read_whole_when_the_advice_is_followed(tmp_path: Path) -> None:
+    """The message is code but for the other splits; nothing else is needed."""
+    with pytest.raises(InputError) as caught:
+        load(write(tmp_path, **RAGGED))
+    said = str(caught.value)
+    assert said.startswith(
+        f"{tmp_path}/mine.npz: x_train holds Python objects; expected one array of numbers or of "
+        "text. For sequences of different lengths, pad them at the end and say how long each is: "
+    )
+    code = said.partition("each is: ")[2].partition("; the other splits")[0]
+    known: dict[str, Any] = {"np": np, **arrays(**RAGGED)}
+    *setup, of_a_split = code.split("; ", 1)
+    exec(setup[0], known)  # noqa: S102
+    for split in ("train", "test"):
+        exec(of_a_split.replace("train", split), known)  # noqa: S102
+    keys = [f"{what}_{split}" for what in ("x", "y", "lengths") for split in ("train", "test")]
+    np.savez(tmp_path / "good.npz", **{key: known[key] for key in keys})
+    data = load(str(tmp_path / "good.npz"))
+    assert (data.spec.timesteps, data.spec.longest) == (None, 24)
+    for x, length, original in zip(data.test.x, lengths_of(data), ragged(3)[:5], strict=True):
+        np.testing.assert_array_equal(x[:length], original.astype(np.float32))
+        assert not x[length:].any()
+
+
+def lengths_of(data: SequenceData) -> np.ndarray:
+    assert data.test.lengths is not None
+    return data.test.lengths
+
+
+# --- lengths, groups, gaps, windows ---
+def test_lengths(tmp_path: Path) -> None:
+    data = load(write(tmp_path, **WITH_LENGTHS))
+    assert (data.spec.timesteps, data.spec.longest, data.spec.features) == (None, 4, 3)
+    assert lengths_of(data).tolist() == [4, 3, 2, 1, 4]
+    assert lengths_of(data).dtype == np.int32
+    assert data.test.x.sum(axis=(1, 2)).tolist() == [12, 9, 6, 3, 12]
+    assert data.train.lengths is not None
+    first = (data.train.x[:, 0, 0] / 12).astype(int)
+    assert data.train.lengths.tolist() == LENGTHS_TRAIN[first].tolist()
+
+
+@pytest.mark.parametrize("padding", [np.nan, np.inf, 1e30])
+def test_what_the_padding_holds_never_matters(tmp_path: Path, padding: float) -> None:
+    x = arrays()["x_train"].copy()
+    x[np.arange(4) >= LENGTHS_TRAIN[:, np.newaxis]] = padding
+    data = load(write(tmp_path, x_train=x, **WITH_LENGTHS))
+    same = load(write(tmp_path, **WITH_LENGTHS))
+    np.testing.assert_array_equal(data.train.x, same.train.x)
+    np.testing.assert_array_equal(data.valid.x, same.valid.x)
+
+
+def test_lengths_that_are_all_alike_are_one_length(tmp_path: Path) -> None:
+    change = {"lengths_train": np.full(20, 3), "lengths_test": np.full(5, 3)}
+    data = load(write(tmp_path, **change))
+    assert (data.spec.timesteps, data.test.lengths) == (3, None)
+    assert data.test.x.shape == (5, 3, 3)
+
+
+def test_the_model_reads_as_much_as_the_arrays_hold(tmp_path: Path) -> None:
+    """Also where no sequence is so long, and where the arrays of the splits are not alike."""
+    change = {"lengths_train": LENGTHS_TRAIN, "lengths_test": np.array([2, 2, 1, 1, 2])}
+    data = load(write(tmp_path, x_test=np.ones((5, 6, 3), np.float32), **change))
+    assert data.spec.longest == 6
+    assert data.train.x.shape[1] == data.test.x.shape[1] == 6
+
+
+def test_uint8_stays_uint8_with_lengths(tmp_path: Path) -> None:
+    x = np.arange(240, dtype=np.uint8).reshape(20, 4, 3)
+    assert load(write(tmp_path, x_train=x, x_test=x[:5], **WITH_LENGTHS)).test.x.dtype == np.uint8
+
+
+def test_groups(tmp_path: Path) -> None:
+    who = np.array(["anna", "ben", "cleo", "dan"])[np.arange(20) % 4]
+    data = load(write(tmp_path, groups_train=who))
+    assert data.train.groups is not None
+    assert data.test.groups is None
+    assert data.train.groups.tolist() == who[(data.train.x[:, 0, 0] / 12).astype(int)].tolist()
+
+
+def test_gaps_can_be_filled(tmp_path: Path) -> None:
+    x = arrays()["x_train"].copy()
+    x[3, 1] = np.nan
+    path = write(tmp_path, x_train=x)
+    with pytest.raises(InputError, match=r"NaN or infinity in x_train; .* 1 of 20 examples \(3\)"):
+        load(path)
+    data, whole = load(path, missing="interpolate"), load(write(tmp_path))
+    np.testing.assert_array_equal(data.train.x, whole.train.x)  # which are on a line
+    x[3] = np.nan
+    message = (
+        r"mine\.npz, x_train\[3, 0, 0\]: all values of this feature are missing in the sequence, s"
+    )
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path, x_train=x), missing="interpolate")
+    zero = load(write(tmp_path, x_train=x), missing="zero")
+    assert sum(not each.any() for each in (*zero.train.x, *zero.valid.x)) == 1
+
+
+def test_windows(tmp_path: Path) -> None:
+    data = load(write(tmp_path), window=3, stride=1)
+    assert data.spec.timesteps == 3
+    assert len(data.test.y) == 10
+    assert len(data.train.y) + len(data.valid.y) == 40
 
 
 def test_ragged_sequences_of_one_number_a_step(tmp_path: Path) -> None:

@@ -266,11 +266,8 @@ def test_dropout_drops_features_for_all_time_steps_and_repeats(small: SequenceDa
 
 def test_one_time_step_is_a_sequence(small: SequenceData, tmp_path: Path) -> None:
     """No state is multiplied, and the state's weights only decay, whoever computes gradients."""
-    splits = {
-        name: Split(getattr(small, name).x[:, -1:], getattr(small, name).y)
-        for name in ("train", "valid", "test")
-    }
-    data = SequenceData(spec=dataclasses.replace(small.spec, timesteps=1, longest=1), **splits)
+    splits = [Split(each.x[:, -1:], each.y) for each in (small.train, small.valid, small.test)]
+    data = SequenceData(dataclasses.replace(small.spec, timesteps=1), *splits)
     config = dataclasses.replace(CONFIG, optimizer="adamw")
     written_out = fitted(config, data, tmp_path / "written out")
     autograd = fitted(dataclasses.replace(config, fused=False), data, tmp_path / "autograd")

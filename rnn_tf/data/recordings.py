@@ -1,0 +1,216 @@
+"""Recordings: sequences of any length, one after another, as a file has them.
+
+Every source that people bring reads its file into these; what happens then is the same for all:
+missing values, windows, classes, splits that are not there, padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rnn_tf.config import Missing, Source
+from rnn_tf.data.classes import Classes, in_order
+from rnn_tf.data.normalize import Normalize
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.data.splits import hold_out_test, hold_out_valid
+from rnn_tf.data.values import to_float32
+from rnn_tf.errors import InputError
+
+# Where the value of a row of `values` and of a feature is: "walk.csv, line 3, column 'x'".
+Where = Callable[[int, int], str]
+
+FILL = (
+    "Add --missing interpolate, which draws a line between the values before and after it, or "
+    "--missing zero."
+)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The sequences of one split."""
+
+    values: np.ndarray  # (time steps of all, features), numbers; NaN where one is missing
+    lengths: np.ndarray  # (n,), whole numbers >= 1, which add up to the time steps of all
+    y: np.ndarray  # (n,), the class of each: text, or its place among the classes
+    groups: np.ndarray | None = None  # (n,), whole numbers or text
+    names: np.ndarray | None = None  # (n,), what the source calls each; None: by their place
+
+    @classmethod
+    def of(cls, split: Split) -> Recordings:
+        """The sequences of padded arrays, without the padding."""
+        examples, steps, features = split.x.shape
+        if split.lengths is None:
+            lengths, values = np.full(examples, steps), split.x.reshape(-1, features)
+        else:
+            lengths, values = split.lengths.astype(np.int64), split.x[split.valid]
+        return cls(values, lengths, split.y, split.groups)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The row of `values` at which each sequence begins."""
+        starts: np.ndarray = np.cumsum(self.lengths) - self.lengths
+        return starts
+
+    def take(self, rows: np.ndarray) -> Recordings:
+        """The sequences at `rows`, indices or a mask."""
+        return self._pieces(np.arange(len(self))[rows])
+
+    def named(self, split: str) -> Recordings:
+        """The same with names, which no sequence of another split has."""
+        if self.names is not None:
+            return self
+        return dataclasses.replace(
+            self, names=np.char.add(f"{split} ", np.arange(len(self)).astype(str))
+        )
+
+    def windows(self, size: int, stride: int) -> Recordings:
+        """Every window of `size` steps, one each `stride` steps; a shorter sequence as it is.
+
+        Steps after the last whole window are left out. Windows of one sequence are of one group:
+        its own, or else the sequence itself.
+        """
+        counts = np.maximum((self.lengths - size) // stride, 0) + 1
+        rows = np.repeat(np.arange(len(self)), counts)
+        offsets = (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
+        groups = self.names if self.groups is None else self.groups
+        return dataclasses.replace(self, groups=groups)._pieces(
+            rows, offsets, np.minimum(self.lengths[rows], size)
+        )
+
+    def _pieces(
+        self, rows: np.ndarray, offsets: np.ndarray | int = 0, lengths: np.ndarray | None = None
+    ) -> Recordings:
+        """Of each sequence at `rows`, `lengths` steps from its `offsets` on."""
+        lengths = self.lengths[rows] if lengths is None else lengths
+        first = self.starts[rows] + offsets
+        steps = np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
+        steps += np.arange(len(steps))
+        groups, names = (None if each is None else each[rows] for each in (self.groups, self.names))
+        return Recordings(self.values[steps], lengths, self.y[rows], groups, names)
+
+    def padded(self, longest: int, *, varies: bool) -> Split:
+        """As arrays of `longest` steps, with zeros after the end of shorter sequences."""
+        shape = (len(self), longest, self.values.shape[1])
+        y = self.y.astype(np.int32)
+        if not varies:
+            return Split(self.values.reshape(shape), y, None, self.groups)
+        split = Split(np.zeros(shape, self.values.dtype), y, self.lengths, self.groups)
+        split.x[split.valid] = self.values
+        return split
+
+    def without_gaps(self, missing: Missing, where: Where) -> Recordings:
+        """The same without NaN. Raises `InputError` where a value is missing and may not be.
+
+        `interpolate` draws a line between the values of the same feature and sequence before and
+        after a gap, and holds the first and the last value at the ends.
+        """
+        gaps = np.isnan(self.values)
+        if not gaps.any():
+            return self
+        row, feature = (int(place) for place in np.argwhere(gaps)[0])
+        if missing == "refuse":
+            raise InputError(f"{where(row, feature)}: a value is missing", fix=FILL)
+        values = self.values.copy()
+        if missing == "zero":
+            values[gaps] = 0
+            return dataclasses.replace(self, values=values)
+        ends = np.cumsum(self.lengths)
+        sequences = np.searchsorted(ends, np.flatnonzero(gaps.any(axis=1)), side="right")
+        for sequence in np.unique(sequences):
+            begin, end = ends[sequence] - self.lengths[sequence], ends[sequence]
+            for place in np.flatnonzero(gaps[begin:end].any(axis=0)):
+                gap, column = gaps[begin:end, place], values[begin:end, place]
+                if gap.all():
+                    raise InputError(
+                        f"{where(int(begin), int(place))}: all values of this feature are "
+                        "missing in the sequence, so that there is no line to draw",
+                        fix="Add --missing zero, or leave the sequence out.",
+                    )
+                column[gap] = np.interp(np.flatnonzero(gap), np.flatnonzero(~gap), column[~gap])
+        return dataclasses.replace(self, values=values)
+
+
+def from_text(
+    splits: Mapping[str, Recordings],
+    where: Mapping[str, Where],
+    source: Source,
+    *,
+    labels: Sequence[str] | None = None,
+    feature_names: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> SequenceData:
+    """The data set of recordings whose values are float64 and whose classes are text.
+
+    The classes are `labels`, or else all that there are, in order. Raises `InputError` for missing
+    values that may not be, for infinite ones and those beyond float32, and for too few classes.
+    """
+    if labels is None:
+        labels = in_order({str(label) for each in splits.values() for label in each.y})
+    if len(labels) < 2:
+        raise InputError(
+            f"{source.dataset}: too few classes", expected="at least 2", got=", ".join(labels)
+        )
+    classes = Classes.of(splits["train"].y, np.array(labels), source.dataset)
+    read = {}
+    for name, recordings in splits.items():
+        whole = recordings.without_gaps(source.missing, where[name])
+        values = to_float32(whole.values, where[name])
+        y = classes.places(whole.y, f"y_{name}", source.dataset)
+        read[name] = dataclasses.replace(whole, values=values, y=y)
+    return sequence_data(read, classes.labels, source, feature_names=feature_names, notes=notes)
+
+
+def sequence_data(
+    splits: Mapping[str, Recordings],
+    labels: tuple[str, ...],
+    source: Source,
+    *,
+    normalize: Normalize | None = None,
+    feature_names: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    longest: int = 0,
+) -> SequenceData:
+    """The data set of recordings whose values are uint8 or float32, and `y` places in `labels`.
+
+    Cuts the splits that are not there, then windows, so that no recording is in two splits. All
+    sequences have one length where all are as long; `longest` is the least that the arrays hold
+    where not. Raises `InputError` when a split cannot be cut.
+    """
+    splits = _with_all_splits({name: each.named(name) for name, each in splits.items()})
+    if source.window is not None:
+        size, stride = source.window, source.stride or source.window
+        splits = {name: each.windows(size, stride) for name, each in splits.items()}
+        longest = 0
+    lengths = np.concatenate([each.lengths for each in splits.values()])
+    varies = bool((lengths != lengths[0]).any())
+    longest = max(longest, int(lengths.max())) if varies else int(lengths[0])
+    spec = SequenceSpec(
+        None if varies else longest,
+        splits["train"].values.shape[1],
+        labels,
+        normalize,
+        longest=longest,
+        feature_names=feature_names,
+    )
+    padded = {name: each.padded(longest, varies=varies) for name, each in splits.items()}
+    return SequenceData(spec, **padded, notes=notes)
+
+
+def _with_all_splits(splits: Mapping[str, Recordings]) -> dict[str, Recordings]:
+    """The same with the validation and test split that a source does not have, cut from train."""
+    train = splits["train"]
+    cut = dict(splits)
+    for name, hold_out in (("test", hold_out_test), ("valid", hold_out_valid)):
+        if name not in splits:
+            # By place: whole recordings move, not yet their windows.
+            stays, held = hold_out(Split(np.arange(len(train)), train.y, groups=train.groups))
+            cut[name], train = train.take(held.x), train.take(stays.x)
+    cut["train"] = train
+    return cut

@@ -1,0 +1,153 @@
+"""Long tables, `.csv`, `.tsv`, `.txt` and `.parquet`: a row for each time step of each sequence.
+
+    id,time,label,x,y
+    1,0.0,walk,0.13,9.81
+    1,0.1,walk,0.21,9.74
+    2,0.0,run,1.70,8.90
+
+`roles.py` says what each column is. A column `split` with train, valid and test says in which
+split each sequence is; the splits that it does not name are cut from train.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnn_tf.config import Source
+from rnn_tf.data.classes import in_order
+from rnn_tf.data.columns import ColumnFile, numbers, refuse_a_time_twice, texts, times
+from rnn_tf.data.delimited import DelimitedText
+from rnn_tf.data.parquet import SUFFIX as PARQUET
+from rnn_tf.data.parquet import Parquet
+from rnn_tf.data.recordings import Recordings, Where, from_text
+from rnn_tf.data.roles import SPLITS, of_table
+from rnn_tf.data.spec import SequenceData
+from rnn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+# How many cells a message shows.
+MOST_NAMED = 5
+
+
+def load(source: Source) -> SequenceData:
+    """The sequences of the table `source.dataset`, in the order of their ids.
+
+    Raises `InputError`, with line and column where it can, for a table that cannot be read, a
+    column that is not there, a step without id or class, a time twice in one sequence, and two
+    classes, splits or groups in one.
+    """
+    file = _open(Path(source.dataset))
+    roles = of_table(file.columns, source, file.path)
+    table, notes = file.read(roles.features, roles.others)
+    if not len(table):
+        raise InputError(f"{file.path}: no rows below the names of the columns")
+    sequences = _Sequences(file, table, roles.id, roles.time)
+    recordings = Recordings(
+        numbers(table, roles.features)[sequences.order],
+        sequences.lengths,
+        sequences.constant(roles.label, "classes"),
+        sequences.constant(roles.groups, "groups") if roles.groups else None,
+        sequences.names,
+    )
+    splits, where = {}, {}
+    for name, chosen in _splits(sequences, roles.split).items():
+        splits[name] = recordings.take(chosen)
+        where[name] = _where(file, roles.features, sequences.rows(chosen))
+    notes = (roles.describe(), *notes)
+    return from_text(splits, where, source, feature_names=roles.features, notes=notes)
+
+
+def _open(path: Path) -> ColumnFile:
+    if path.suffix.lower() == PARQUET:
+        return Parquet.open(path)
+    text = DelimitedText.open(path)
+    if not text.named:
+        raise InputError(
+            f"{path}, line 1: numbers where the names of the columns are expected",
+            expected="a line such as id,time,label,x",
+            got=", ".join(text.first[:MOST_NAMED]),
+        )
+    return text
+
+
+def _where(file: ColumnFile, features: Sequence[str], rows: np.ndarray) -> Where:
+    """Where the value of a step of some sequences, which are the `rows` of the table, is."""
+    return lambda step, feature: (
+        f"{file.path}, {file.place(int(rows[step]))}, column {features[feature]!r}"
+    )
+
+
+def _splits(sequences: _Sequences, column: str | None) -> dict[str, np.ndarray]:
+    """Which sequences are in which split, as masks; all in train where the table does not say."""
+    if column is None:
+        return {"train": np.ones(len(sequences.lengths), bool)}
+    said = sequences.constant(column, "splits")
+    unknown = next((name for name in np.unique(said) if name.lower() not in SPLITS), None)
+    if unknown is not None:
+        raise InputError(
+            f"{sequences.file.path}, column {column!r}: not a split",
+            expected="train, valid or test", got=repr(str(unknown)),
+        )  # fmt: skip
+    split = np.array([SPLITS[name.lower()] for name in said])
+    if "train" not in split:
+        raise InputError(
+            f"{sequences.file.path}, column {column!r}: no sequence to train on",
+            expected="train in some rows", got=", ".join(np.unique(said)),
+        )  # fmt: skip
+    return {name: split == name for name in ("train", "valid", "test") if name in split}
+
+
+class _Sequences:
+    """Which rows of a table are a sequence, and in which order."""
+
+    def __init__(self, file: ColumnFile, table: pa.Table, id: str, time: str | None) -> None:
+        self.file, self.table, self.id = file, table, id
+        ids, place = texts(table, id, file)
+        names = in_order(ids)
+        rank = {name: i for i, name in enumerate(names)}
+        sequence = np.array([rank[name] for name in ids])[place]
+        self.names = np.array(names)
+        self.lengths = np.bincount(sequence)
+        if time is None:
+            self.order = np.argsort(sequence, kind="stable")
+        else:
+            when = times(table, time, file)
+            self.order = np.lexsort((when, sequence))
+            again = (np.diff(when[self.order]) == 0) & (np.diff(sequence[self.order]) == 0)
+            refuse_a_time_twice(table, time, file, self.order, again, self._other_id)
+
+    def rows(self, chosen: np.ndarray) -> np.ndarray:
+        """The rows of some sequences, by step."""
+        rows: np.ndarray = self.order[np.repeat(chosen, self.lengths)]
+        return rows
+
+    def constant(self, column: str, what: str) -> np.ndarray:
+        """The text of `column` in each sequence, which must be one: `(n,)`."""
+        said, place = texts(self.table, column, self.file)
+        in_steps = place[self.order]
+        starts = np.cumsum(self.lengths) - self.lengths
+        first = in_steps[starts]
+        others = np.flatnonzero(in_steps != np.repeat(first, self.lengths))
+        if others.size:
+            step = others[0]
+            sequence = int(np.searchsorted(starts, step, side="right")) - 1
+            rows = self.order[[starts[sequence], step]]
+            got = [f"{said[place[row]]!r} in {self.file.place(int(row))}" for row in rows]
+            raise InputError(
+                f"{self.file.path}, column {column!r}: two {what} in the sequence "
+                f"{str(self.names[sequence])!r}",
+                expected="one in all of its rows", got=" and ".join(got), fix=self._other_id,
+            )  # fmt: skip
+        constant: np.ndarray = np.array(said)[first]
+        return constant
+
+    @property
+    def _other_id(self) -> str:
+        return f"Is {self.id!r} the column that tells sequences apart? If not, say --id COLUMN."
