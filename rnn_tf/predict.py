@@ -14,6 +14,7 @@ import tyro
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import SequenceSpec
 from rnn_tf.data.inputs import Block, Inputs
+from rnn_tf.data.novelty import at_one_length
 from rnn_tf.data.profile import DataProfile
 from rnn_tf.data.spec import Split, checked
 from rnn_tf.errors import InputError, one_line_errors
@@ -92,8 +93,10 @@ def answers(
     block: Block, classify: Classifier, spec: SequenceSpec, profile: DataProfile | None
 ) -> Iterator[Prediction]:
     """What the model says of each sequence of a block, and how unusual it is."""
-    unusual = profile.novelty.unusual(block.x).tolist() if profile else [None] * len(block.x)
-    rows = classify(block.x)
+    unusual = [None] * len(block.x)
+    if profile:
+        unusual = profile.novelty.unusual(at_one_length(block.x, block.lengths)).tolist()
+    rows = classify(block.x, block.lengths)
     best = rows.argmax(axis=1).tolist()
     for name, row, i, share in zip(block.names, rows.tolist(), best, unusual, strict=True):
         probabilities = dict(zip(spec.labels, row, strict=True))

@@ -36,7 +36,21 @@ class Block:
     """Some sequences, each with the name by which it is answered."""
 
     names: list[str]
-    x: np.ndarray  # (n, timesteps, features) float32, raw and finite
+    x: np.ndarray  # (n, longest, features) float32, raw and finite, right-padded with zeros
+    lengths: np.ndarray | None = None  # (n,) int32, for models of sequences of different lengths
+
+    def take(self, rows: np.ndarray) -> Block:
+        """The sequences where `rows`, bool `(n,)`, says so."""
+        names = list(itertools.compress(self.names, rows))
+        return Block(names, self.x[rows], None if self.lengths is None else self.lengths[rows])
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Every step that is no padding: `(steps, features)`."""
+        if self.lengths is None:
+            return self.x.reshape(-1, self.x.shape[2])
+        steps: np.ndarray = self.x[np.arange(self.x.shape[1]) < self.lengths[:, np.newaxis]]
+        return steps
 
 
 @dataclass
@@ -60,16 +74,14 @@ class Inputs:
         if not self.paths:
             raise InputError("no file to classify", expected=KINDS)
         most = _most_sequences(self.spec)
-        names: list[str] = []
-        rows: list[np.ndarray] = []
+        some: list[Block] = []
         for block in self._blocks(most):
-            if rows and len(names) + len(block.names) > most:
-                yield Block(names, np.concatenate(rows))
-                names, rows = [], []
-            names += block.names
-            rows.append(block.x)
-        if rows:
-            yield Block(names, np.concatenate(rows))
+            if some and sum(len(each.names) for each in some) + len(block.names) > most:
+                yield _joined(some)
+                some = []
+            some.append(block)
+        if some:
+            yield _joined(some)
 
     def _blocks(self, most: int) -> Iterator[Block]:
         for path in self.paths:
@@ -119,25 +131,24 @@ class Inputs:
 
     def _read_array(self, path: Path, most: int) -> Iterator[Block]:
         seen = _Seen()
-        with _open_array(path) as stored:
+        with _open_arrays(path) as (stored, stored_lengths):
             _check(path, stored, self.spec)
+            lengths = _lengths(path, stored, stored_lengths, self.spec)
             whole = len(stored.shape) == 2
             examples = 1 if whole else stored.shape[0]
             blocks = iter([stored.read()[np.newaxis]]) if whole else stored.blocks(most)
             start = 0
             for raw in blocks:
-                with np.errstate(over="ignore"):
-                    x = raw.astype(np.float32)
-                names = [_name(path, start + i, examples) for i in range(len(x))]
-                start += len(x)
-                finite = [True] * len(x)
-                if not np.isfinite(x).all():
-                    finite = [bool(np.isfinite(example).all()) for example in x]
-                seen.note_bad([name for name, good in zip(names, finite, strict=True) if not good])
-                if any(finite):
-                    x = x if all(finite) else x[finite]
-                    seen.note_range(x)
-                    yield Block(list(itertools.compress(names, finite)), x)
+                end = start + len(raw)
+                names = [_name(path, i, examples) for i in range(start, end)]
+                block = _block(names, raw, lengths[start:end], self.spec)
+                start = end
+                finite = np.isfinite(block.x).all(axis=(1, 2))
+                seen.note_bad(list(itertools.compress(names, ~finite)))
+                if finite.any():
+                    block = block if finite.all() else block.take(finite)
+                    seen.note_range(block.steps)
+                    yield block
         self._review(path, seen, examples)
 
     def _review(self, path: Path, seen: _Seen, examples: int) -> None:
@@ -177,17 +188,20 @@ class _Seen:
         self.bad += len(names)
         self.bad_names += names[: NAMED - len(self.bad_names)]
 
-    def note_range(self, x: np.ndarray) -> None:
-        low, high = x.min(axis=(0, 1)), x.max(axis=(0, 1))
+    def note_range(self, steps: np.ndarray) -> None:
+        low, high = steps.min(axis=0), steps.max(axis=0)
         self.low = low if self.low is None else np.minimum(self.low, low)
         self.high = high if self.high is None else np.maximum(self.high, high)
 
 
 @contextlib.contextmanager
-def _open_array(path: Path) -> Iterator[StoredArray]:
-    """The array of a `.npy`, or of an `.npz` its only one or the one called x: header only."""
+def _open_arrays(path: Path) -> Iterator[tuple[StoredArray, StoredArray | None]]:
+    """The array of a `.npy`, or of an `.npz` its only one or the one called x: header only.
+
+    Beside it, the array of an `.npz` that is called lengths, if there is one.
+    """
     if _kind(path) == ".npy":
-        yield open_npy(path)
+        yield open_npy(path), None
         return
     with open_npz(path) as arrays:
         names = list(arrays)
@@ -196,20 +210,65 @@ def _open_array(path: Path) -> Iterator[StoredArray]:
             raise InputError(
                 f"which array of {path}?", expected="one array, or one called x", got=names
             )
-        yield arrays[name]
+        yield arrays[name], arrays.get("lengths")
 
 
 def _check(path: Path, stored: StoredArray, spec: SequenceSpec) -> None:
     """Raise `InputError` unless a header says that its array holds sequences of `spec`."""
     if stored.dtype.kind not in "buif":
         raise InputError(f"{path} does not hold finite numbers", got=stored.dtype)
-    shape = (spec.longest, spec.features)
-    if stored.shape[-2:] != shape or len(stored.shape) not in (2, 3) or 0 in stored.shape:
+    fits = len(stored.shape) in (2, 3) and 0 not in stored.shape
+    if fits:
+        steps, features = stored.shape[-2:]
+        fits = features == spec.features
+        fits &= steps <= spec.longest if spec.varies else steps == spec.longest
+    if not fits:
+        numbers = f"{f'1 to {spec.longest}' if spec.varies else spec.longest}, {spec.features}"
         raise InputError(
             f"{path} does not fit the model",
-            expected=f"{shape} or (n, {shape[0]}, {shape[1]})",
+            expected=f"({numbers}) or (n, {numbers})",
             got=stored.shape,
         )
+
+
+def _lengths(
+    path: Path, stored: StoredArray, lengths: StoredArray | None, spec: SequenceSpec
+) -> np.ndarray:
+    """The length of each sequence of an array: int32 `(n,)`. All of it, unless a file says less."""
+    steps = stored.shape[-2]
+    examples = stored.shape[0] if len(stored.shape) == 3 else 1
+    if lengths is None or not spec.varies:
+        return np.full(examples, steps, np.int32)
+    expected = f"{examples} whole numbers from 1 to {steps}"
+    if lengths.shape != (examples,) or lengths.dtype.kind not in "iu":
+        got = f"{lengths.dtype} of shape {lengths.shape}"
+        raise InputError(f"bad lengths in {path}", expected=expected, got=got)
+    values = lengths.read()
+    wrong = values[(values < 1) | (values > steps)]
+    if wrong.size:
+        raise InputError(f"bad lengths in {path}", expected=expected, got=wrong[0])
+    return values.astype(np.int32)
+
+
+def _block(names: list[str], raw: np.ndarray, lengths: np.ndarray, spec: SequenceSpec) -> Block:
+    """Raw `(n, steps, features)` as the model takes it, zeros where no sequence reaches."""
+    with np.errstate(over="ignore"):
+        x = raw.astype(np.float32)
+    if not spec.varies:
+        return Block(names, x)
+    x = np.pad(x, ((0, 0), (0, spec.longest - x.shape[1]), (0, 0)))
+    x[np.arange(spec.longest) >= lengths[:, np.newaxis]] = 0
+    return Block(names, x, lengths)
+
+
+def _joined(blocks: list[Block]) -> Block:
+    """All sequences of some blocks."""
+    lengths = [block.lengths for block in blocks if block.lengths is not None]
+    return Block(
+        [name for block in blocks for name in block.names],
+        np.concatenate([block.x for block in blocks]),
+        np.concatenate(lengths) if lengths else None,
+    )
 
 
 def _name(path: Path, index: int, examples: int) -> str:

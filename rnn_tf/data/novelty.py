@@ -8,6 +8,9 @@ Two measurements of an example, whatever it is a sequence of:
 - its *spread* over time. Small for a blank page and for a sensor that is stuck, whose distance is
   small, as nothing is near the middle of everything.
 
+Where lengths vary, a sequence is first brought to one length (`at_one_length`): what is measured is
+its course, whatever time it takes.
+
 How unusual a measurement is follows from its rank among those of the validation split, so no
 threshold is chosen by hand (a conformal p-value: V. Vovk, A. Gammerman and G. Shafer, 2005,
 "Algorithmic Learning in a Random World"). Only NumPy is needed.
@@ -18,6 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from rnn_tf.data.spec import Split
 
 # Directions in which examples are taken to vary freely.
 DIRECTIONS = 16
@@ -77,8 +82,8 @@ class Novelty:
         return distance, standard.std(axis=1).mean(axis=1)
 
 
-def measure_novelty(train: np.ndarray, valid: np.ndarray, *, one_unit: bool) -> Novelty:
-    """Learn what is usual from raw `train`, and how usual from raw `valid`, both `(n, T, F)`.
+def measure_novelty(train: Split, valid: Split, *, one_unit: bool) -> Novelty:
+    """Learn what is usual from `train`, and how usual from `valid`.
 
     `one_unit`: all features are of one kind, as the pixels of a picture are, and are not scaled to
     the same deviation, which would make the most of those that hardly ever change.
@@ -151,10 +156,20 @@ def _principal(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return directions, np.maximum(variances, noise).astype(np.float32), np.array(noise, np.float32)
 
 
-def sample(x: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` examples, and `SAMPLE` numbers, taken evenly over all of `x`."""
-    most = min(most, max(1, SAMPLE // (x.shape[1] * x.shape[2])))
-    if len(x) <= most:
+def at_one_length(x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """Right-padded `x` `(n, T, F)` with each sequence drawn out over all T steps.
+
+    Steps are repeated, none is left out. `lengths` `(n,)`; None: all are T long already.
+    """
+    if lengths is None:
         return x
-    result: np.ndarray = x[np.linspace(0, len(x) - 1, most).astype(int)]
-    return result
+    places = np.arange(x.shape[1]) * lengths[:, np.newaxis] // x.shape[1]
+    return np.take_along_axis(x, places[..., np.newaxis], axis=1)
+
+
+def sample(split: Split, most: int) -> np.ndarray:
+    """At most `most` examples, and `SAMPLE` numbers, taken evenly over a split, at one length."""
+    most = min(most, max(1, SAMPLE // (split.x.shape[1] * split.x.shape[2])))
+    if len(split.x) > most:
+        split = split.take(np.linspace(0, len(split.x) - 1, most).astype(int))
+    return at_one_length(split.x, split.lengths)

@@ -106,14 +106,13 @@ class DataProfile:
 
 def measure(data: SequenceData) -> DataProfile:
     """The profile of a data set: learned on its training split, calibrated on validation."""
-    spec, train = data.spec, sample(data.train.x, MOST_EXAMPLES)
-    pictures = bool(spec.channels)
+    pictures = bool(data.spec.channels)
     style = None
-    if spec.channels == 1:
-        style = find_style(sample(train, STYLE_EXAMPLES))
+    if data.spec.channels == 1:
+        style = find_style(sample(data.train, STYLE_EXAMPLES))
     return DataProfile(
-        _value_range(train, one_unit=pictures),
-        measure_novelty(train, data.valid.x, one_unit=pictures),
+        _value_range(sample(data.train, MOST_EXAMPLES), one_unit=pictures),
+        measure_novelty(data.train, data.valid, one_unit=pictures),
         style,
     )
 

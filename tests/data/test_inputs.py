@@ -257,3 +257,73 @@ def test_what_is_damaged_at_its_end_is_read_up_to_there(
     # The checksum is that of the whole, and known at the end only.
     assert (len(names), failed) == (2048, 1)
     assert "cannot read x; got Bad CRC-32" in said[0]
+
+
+# --- sequences of different lengths ---
+VARYING = SequenceSpec(None, 2, ("no", "yes"), longest=5)
+
+
+def varying(path: Path) -> tuple[np.ndarray, list[int]]:
+    """What is read of a file, and the lengths; all in one block."""
+    (block,) = Inputs([path], VARYING, say=print)
+    assert block.lengths is not None
+    assert block.lengths.dtype == np.int32
+    return block.x, block.lengths.tolist()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_shorter_sequence_is_padded(steps: int, tmp_path: Path) -> None:
+    sequence = np.arange(1, 2 * steps + 1).reshape(steps, 2)
+    np.save(tmp_path / "a.npy", sequence)
+    x, lengths = varying(tmp_path / "a.npy")
+    assert lengths == [steps]
+    np.testing.assert_array_equal(x, [np.pad(sequence, ((0, 5 - steps), (0, 0)))])
+
+
+def test_files_of_different_lengths_share_a_block(tmp_path: Path) -> None:
+    for steps in (4, 2):
+        np.save(tmp_path / f"{steps}.npy", np.ones((3, steps, 2)))
+    x, lengths = varying(tmp_path)
+    assert lengths == [2, 2, 2, 4, 4, 4]
+    np.testing.assert_array_equal(x.sum(axis=(1, 2)), 2 * np.array(lengths))
+
+
+def test_an_npz_says_how_long_each_sequence_is(tmp_path: Path) -> None:
+    sequences = np.full((3, 4, 2), np.nan)
+    for row, length in zip(sequences, (4, 1, 2), strict=True):
+        row[:length] = 1
+    np.savez(tmp_path / "a.npz", x=sequences, lengths=[4, 1, 2])
+    x, lengths = varying(tmp_path / "a.npz")
+    assert lengths == [4, 1, 2]
+    np.testing.assert_array_equal(x.sum(axis=(1, 2)), 2 * np.array(lengths))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([4, 0, 2], r"bad lengths in .*a\.npz; expected 3 whole numbers from 1 to 4, got 0"),
+        ([4, 5, 2], r"bad lengths in .*; expected 3 whole numbers from 1 to 4, got 5"),
+        ([4, 2], r"bad lengths in .*; expected 3 whole numbers .*, got int64 of shape \(2,\)"),
+        ([4.0, 1.0, 2.0], r"bad lengths in .*; expected .*, got float64 of shape \(3,\)"),
+    ],
+)
+def test_bad_lengths_are_refused(lengths: list[float], message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 4, 2)), lengths=lengths)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "a.npz", VARYING)
+
+
+def test_a_sequence_that_is_too_long_or_wide_is_refused(tmp_path: Path) -> None:
+    for shape in ((6, 2), (3, 6, 2), (4, 3)):
+        np.save(tmp_path / "a.npy", np.ones(shape))
+        message = r"does not fit the model; expected \(1 to 5, 2\) or \(n, 1 to 5, 2\), got \("
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / "a.npy", VARYING)
+
+
+def test_what_is_not_finite_within_a_sequence_is_named(tmp_path: Path) -> None:
+    sequences = np.ones((3, 4, 2))
+    sequences[1, 2] = np.nan
+    np.savez(tmp_path / "a.npz", x=sequences, lengths=[2, 3, 4])
+    with pytest.raises(InputError, match=r"1 of 3 sequences .* not finite .* in .*a\.npz\[1\]"):
+        read(tmp_path / "a.npz", VARYING)

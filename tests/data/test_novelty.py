@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from rnn_tf.data import SequenceData
-from rnn_tf.data.novelty import MOST_NUMBERS, Novelty, measure_novelty
+from rnn_tf.data import SequenceData, Split
+from rnn_tf.data.novelty import MOST_NUMBERS, Novelty, at_one_length, measure_novelty
 
 RANDOM = np.random.default_rng(0)
 
 
+def split(x: np.ndarray, lengths: np.ndarray | None = None) -> Split:
+    return Split(x, np.zeros(len(x), np.int32), lengths)
+
+
 @pytest.fixture(scope="module")
 def of_mnist(mnist: SequenceData) -> Novelty:
-    return measure_novelty(mnist.train.x, mnist.valid.x, one_unit=True)
+    return measure_novelty(mnist.train, mnist.valid, one_unit=True)
 
 
 def separation(usual: np.ndarray, unusual: np.ndarray) -> float:
@@ -113,7 +117,9 @@ def waves(examples: int, timesteps: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("timesteps", [5, 50, 512, 513, 2000, 20_000])
 def test_sequences_of_any_length(timesteps: int) -> None:
     size = 300 if timesteps <= 2000 else 150
-    novelty = measure_novelty(waves(size, timesteps, 0), waves(size, timesteps, 1), one_unit=False)
+    novelty = measure_novelty(
+        split(waves(size, timesteps, 0)), split(waves(size, timesteps, 1)), one_unit=False
+    )
     usual = waves(100, timesteps, 2)
     false_alarms = (novelty.unusual(usual) > 0.9).mean()
     mean, deviation = usual.mean((0, 1)), usual.std((0, 1))
@@ -133,10 +139,38 @@ def test_sequences_of_any_length(timesteps: int) -> None:
             assert found > 0.9, kind
 
 
+def test_a_sequence_is_drawn_out_to_one_length() -> None:
+    x = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
+    assert at_one_length(x, np.array([4, 2]))[..., 0].tolist() == [[0, 1, 2, 3], [4, 4, 5, 5]]
+    assert at_one_length(x, np.array([3, 1]))[..., 0].tolist() == [[0, 0, 1, 2], [4, 4, 4, 4]]
+    assert at_one_length(x, None) is x
+
+
+def test_sequences_of_different_lengths_are_measured_by_their_course() -> None:
+    """Half as long is usual, the same wave upside down is not; padding is not looked at."""
+
+    def ramps(examples: int, seed: int, sign: int = 1) -> Split:
+        random = np.random.default_rng(seed)
+        lengths = random.integers(10, 41, examples)
+        x = np.full((examples, 40, 1), np.nan, np.float32)
+        for row, length in zip(x, lengths, strict=True):
+            row[:length, 0] = sign * np.linspace(-1, 1, length) + random.normal(0, 0.1, length)
+        return split(x, lengths)
+
+    novelty = measure_novelty(ramps(300, 0), ramps(300, 1), one_unit=False)
+
+    def alarms(some: Split) -> float:
+        share = novelty.unusual(at_one_length(some.x, some.lengths)) > 0.9
+        return float(share.mean())
+
+    assert alarms(ramps(200, 2)) < 0.2  # 10 % expected
+    assert alarms(ramps(200, 3, sign=-1)) > 0.9
+
+
 @pytest.mark.parametrize(("timesteps", "features"), [(28, 28), (10_000, 3), (3, 5000), (1, 1)])
 def test_it_is_small_whatever_the_sequences(timesteps: int, features: int) -> None:
     x = RANDOM.normal(size=(40, timesteps, features)).astype(np.float32)
-    novelty = measure_novelty(x[:30], x[30:], one_unit=False)
+    novelty = measure_novelty(split(x[:30]), split(x[30:]), one_unit=False)
     assert len(novelty.centre) <= MOST_NUMBERS
     of_features = novelty.mean.nbytes + novelty.deviation.nbytes
     assert sum(np.asarray(part).nbytes for part in vars(novelty).values()) - of_features < 50_000
@@ -146,20 +180,20 @@ def test_it_is_small_whatever_the_sequences(timesteps: int, features: int) -> No
 def test_few_validation_examples_cannot_prove_much() -> None:
     """Of 9 examples, none of which is as far, no more follows than 1 - 2 / 10."""
     x = RANDOM.normal(size=(60, 20, 2)).astype(np.float32)
-    novelty = measure_novelty(x[:51], x[51:], one_unit=False)
+    novelty = measure_novelty(split(x[:51]), split(x[51:]), one_unit=False)
     np.testing.assert_allclose(novelty.unusual(x[:1] + 100), 0.8)
 
 
 @pytest.mark.parametrize("examples", [1, 2, 3])
 def test_one_example_is_enough_not_to_fail(examples: int) -> None:
     x = RANDOM.normal(size=(examples, 4, 2)).astype(np.float32)
-    assert np.isfinite(measure_novelty(x, x[:1], one_unit=False).unusual(x)).all()
+    assert np.isfinite(measure_novelty(split(x), split(x[:1]), one_unit=False).unusual(x)).all()
 
 
 def test_a_feature_that_never_changes_counts_once_it_does() -> None:
     x = RANDOM.normal(size=(200, 20, 2)).astype(np.float32)
     x[..., 1] = 20
-    novelty = measure_novelty(x[:150], x[150:], one_unit=False)
+    novelty = measure_novelty(split(x[:150]), split(x[150:]), one_unit=False)
     other = x[150:].copy()
     other[..., 1] = 300
     assert (novelty.unusual(x[150:]) > 0.9).mean() < 0.2
@@ -167,6 +201,6 @@ def test_a_feature_that_never_changes_counts_once_it_does() -> None:
 
 
 def test_the_same_data_give_the_same_measure(mnist: SequenceData, of_mnist: Novelty) -> None:
-    again = measure_novelty(mnist.train.x, mnist.valid.x, one_unit=True)
+    again = measure_novelty(mnist.train, mnist.valid, one_unit=True)
     x = mnist.test.x[:500]
     np.testing.assert_allclose(again.unusual(x), of_mnist.unusual(x), atol=2e-3)
