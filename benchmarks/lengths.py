@@ -18,7 +18,7 @@ def write(path: Path, shortest: int = SHORTEST, longest: int = LONGEST) -> Path:
     Right-padded with zeros up to `longest`, with their lengths; without any where all are as long.
     """
     random = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for split, count in EXAMPLES.items():
         lengths = random.integers(shortest, longest + 1, count)
         y = random.integers(0, FEATURES, count)

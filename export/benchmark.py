@@ -177,12 +177,10 @@ def _measure_on_demand(
 ) -> None:
     began = time.perf_counter()
     runtime = _open(bundle, name, threads)
-    runtime.predict(test.x[:1])
+    runtime.predict(*_inputs(test.take(slice(1))))
     loaded = time.perf_counter() - began
-    right = [
-        (runtime.predict(test.x[i : i + 1000]).argmax(axis=1) == test.y[i : i + 1000]).sum()
-        for i in range(0, len(test.y), 1000)
-    ]
+    blocks = [test.take(slice(i, i + 1000)) for i in range(0, len(test.y), 1000)]
+    right = [(runtime.predict(*_inputs(block)).argmax(axis=1) == block.y).sum() for block in blocks]
     ours = name in bundle.formats
     pipe.send(
         {
@@ -192,7 +190,7 @@ def _measure_on_demand(
         }
     )
     while request := pipe.recv():
-        pipe.send(call_times(runtime, test.x, *request))
+        pipe.send(call_times(runtime, _inputs(test), *request))
     pipe.send(peak_bytes())
 
 
@@ -201,18 +199,29 @@ def _open(bundle: Bundle, name: str, threads: int) -> Runtime:
     return peer(bundle, threads) if peer else open_runtime(bundle, name, threads)
 
 
-def call_times(runtime: Runtime, x: np.ndarray, batch: int, seconds: float) -> list[float]:
-    """Seconds of each call with `batch` examples, as many as fit into `seconds`, after warm-up."""
+def _inputs(split: Split) -> tuple[np.ndarray, ...]:
+    """What `Runtime.predict` is given: the sequences, and their lengths where these vary."""
+    return (split.x,) if split.lengths is None else (split.x, split.lengths)
+
+
+def call_times(
+    runtime: Runtime, examples: tuple[np.ndarray, ...], batch: int, seconds: float
+) -> list[float]:
+    """Seconds of each call with `batch` examples, as many as fit into `seconds`, after warm-up.
+
+    `examples` are what `Runtime.predict` is given.
+    """
+    x, *lengths = examples
     rows = np.arange(INPUTS * batch).reshape(INPUTS, batch) % len(x)
-    inputs = [x[row].astype(np.float32) for row in rows]
+    inputs = [(x[row].astype(np.float32), *(each[row] for each in lengths)) for row in rows]
     for given in inputs[:3]:
-        runtime.predict(given)
+        runtime.predict(*given)
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or (times and time.perf_counter() < end):
         given = inputs[len(times) % INPUTS]
         began = time.perf_counter()
-        runtime.predict(given)
+        runtime.predict(*given)
         times.append(time.perf_counter() - began)
     return times
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from export.example import EXAMPLE
-from export.network import INPUT, OUTPUT
+from export.network import INPUT, LENGTHS, OUTPUT
 
 
 def code(language: str, *lines: str) -> str:
@@ -18,11 +18,28 @@ def load_example() -> list[str]:
     return [f'with open("{EXAMPLE}", encoding="utf-8") as file:', "    example = json.load(file)"]
 
 
-def example_input(manifest: dict[str, Any]) -> str:
-    """Python that makes the input `x` of the example."""
+def example_inputs(manifest: dict[str, Any]) -> list[str]:
+    """Python that makes the inputs of the example, `x` and, where they vary, `lengths`."""
     spec = manifest["spec"]
-    shape = f"(1, {spec['timesteps']}, {spec['features']})"
-    return f'x = np.array(example["{INPUT}"], np.float32)  # {shape}, raw values; any batch'
+    shape = f"(1, {spec['longest']}, {spec['features']})"
+    lines = [f'x = np.array(example["{INPUT}"], np.float32)  # {shape}, raw values; any batch']
+    if varies(manifest):
+        lines.append(
+            f'lengths = np.array(example["{LENGTHS}"], np.int32)  # (1,), the steps of each '
+            "sequence"
+        )
+    return lines
+
+
+def given(manifest: dict[str, Any], form: str) -> str:
+    """What a call is given: each input by `form`, which has its `name` and `value` in Python."""
+    inputs = {INPUT: "x", **({LENGTHS: "lengths"} if varies(manifest) else {})}
+    return ", ".join(form.format(name=name, value=value) for name, value in inputs.items())
+
+
+def varies(manifest: dict[str, Any]) -> bool:
+    """Whether sequences have different lengths, which then are an input."""
+    return manifest["spec"]["timesteps"] is None
 
 
 def check_probabilities() -> list[str]:

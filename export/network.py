@@ -22,8 +22,8 @@ from rnn_tf.model.cells import BY_KERAS_LAYER, CELLS, Cell
 if TYPE_CHECKING:
     import keras
 
-# What every export calls its input and output.
-INPUT, OUTPUT = "sequence", "probabilities"
+# What every export calls its inputs and its output. Where lengths vary, they are the second input.
+INPUT, LENGTHS, OUTPUT = "sequence", "lengths", "probabilities"
 
 # A runtime keeps about so much of a batch when it checks or converts a network, and a small
 # multiple of it in all.

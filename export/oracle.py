@@ -137,17 +137,35 @@ class Float64:
 FLOAT64 = Float64()
 
 
-def probabilities(network: Network, x: np.ndarray) -> np.ndarray:
+def probabilities(network: Network, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
     """What the model says of raw `x` `(n, timesteps, features)`: float64 `(n, classes)`.
 
-    y = softmax(h W_y + b_y), h the final states of the last layer.
+    y = softmax(h W_y + b_y), h the final states of the last layer. Of a sequence only the first
+    `lengths` steps exist, `(n,)`; all without it.
     """
-    bytes_each = 8 * x.shape[1] * max(network.spec.features, *_widths(network.layers))
-    examples = max(1, BLOCK_BYTES // bytes_each)
-    blocks = [x[start : start + examples] for start in range(0, len(x), examples)]
-    return np.concatenate(
-        [classified(network, network.layers, normalized(network, block)) for block in blocks]
-    )
+    found = np.empty((len(x), network.spec.classes))
+    for rows, steps in of_one_length(lengths, *x.shape[:2]):
+        bytes_each = 8 * steps * max(network.spec.features, *_widths(network.layers))
+        examples = max(1, BLOCK_BYTES // bytes_each)
+        for start in range(0, len(rows), examples):
+            block = rows[start : start + examples]
+            frames = normalized(network, x[block, :steps])
+            found[block] = classified(network, network.layers, frames)
+    return found
+
+
+def of_one_length(
+    lengths: np.ndarray | None, examples: int, longest: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The indices of the examples of each length, and that length; of all without `lengths`.
+
+    They can be computed together: no example is part of what another is.
+    """
+    if lengths is None:
+        yield np.arange(examples), longest
+        return
+    for steps in np.unique(lengths).tolist():
+        yield np.flatnonzero(lengths == steps), steps
 
 
 def classified(

@@ -16,39 +16,52 @@ from typing import Any
 import numpy as np
 
 from export.bundle import Bundle
-from export.formats.format import Runtime, as_input
+from export.formats.format import Runtime
 from export.formats.onnx import OnnxRuntime
 from export.network import read_model
-from export.runtimes import load_keras
+from export.runtimes import keras_inputs, load_keras, masked
+from rnn_tf.errors import InputError
 
 
 class KerasPredict:
-    """`model.predict`, as Keras's guides call it."""
+    """`model.predict`, as Keras's guides call it; with a mask where lengths vary."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        self.model = load_keras(bundle.artefact("keras"))
         self.spec = bundle.spec
+        self.model = _keras(bundle)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = self.spec.normalization(as_input(x, self.spec))
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        scaled = keras_inputs(x, lengths, self.spec)
         return np.asarray(self.model.predict(scaled, batch_size=len(x), verbose=0))
+
+
+def _keras(bundle: Bundle) -> Any:
+    """The trained model; where lengths vary, it takes them as a mask."""
+    model = load_keras(bundle.artefact("keras"))
+    return masked(model) if bundle.spec.varies else model
+
+
+def _refuse_lengths(bundle: Bundle, why: str) -> None:
+    """Raise `InputError` where lengths vary."""
+    if bundle.spec.varies:
+        raise InputError(f"it takes no lengths: {why}")
 
 
 class KerasFunction:
     """`model(x)` in a `tf.function` of any batch, traced once."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        model = load_keras(bundle.artefact("keras"))
+        model = _keras(bundle)
         import tensorflow as tf
 
         spec = bundle.spec
-        signature = [tf.TensorSpec((None, spec.longest, spec.features), tf.float32)]
-        self.call = tf.function(model, input_signature=signature)
+        sequence = tf.TensorSpec((None, spec.longest, spec.features), tf.float32)
+        inputs = (sequence, tf.TensorSpec((None,), tf.int32)) if spec.varies else sequence
+        self.call = tf.function(model, input_signature=[inputs])
         self.spec = spec
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = self.spec.normalization(as_input(x, self.spec))
-        result: np.ndarray = self.call(scaled).numpy()
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        result: np.ndarray = self.call(keras_inputs(x, lengths, self.spec)).numpy()
         return result
 
 
@@ -56,6 +69,7 @@ class KerasOnnx:
     """The ONNX file that `model.export(format="onnx")` writes, in onnxruntime."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
+        _refuse_lengths(bundle, "the mask is no input of the model that Keras exports")
         model = load_keras(bundle.artefact("keras"))
         spec = bundle.spec
         # A model just loaded cannot be exported before it was called.
@@ -67,8 +81,8 @@ class KerasOnnx:
         self.input = self.session.get_inputs()[0].name
         self.spec = spec
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = self.spec.normalization(as_input(x, self.spec))
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        scaled = keras_inputs(x, lengths, self.spec)
         result: np.ndarray = self.session.run(None, {self.input: scaled})[0]
         return result
 
@@ -88,12 +102,15 @@ class Tf2Onnx:
             onnx.save(by_tf2onnx(network), path)
             self.runtime = OnnxRuntime(path, bundle.spec, threads)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return self.runtime.predict(x)
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        return self.runtime.predict(x, lengths)
 
 
 class TorchEager:
-    """`torch.nn.RNN`, `LSTM` or `GRU` and `nn.Linear` with the same weights."""
+    """`torch.nn.RNN`, `LSTM` or `GRU` and `nn.Linear` with the same weights.
+
+    Where lengths vary, of packed sequences.
+    """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         model = load_keras(bundle.artefact("keras"))
@@ -103,12 +120,18 @@ class TorchEager:
 
         torch.set_num_threads(threads)
         self.torch, self.spec = torch, bundle.spec
-        self.classify: Any = torch.nn.Sequential(to_torch(model), torch.nn.Softmax(1)).eval()
+        self.module: Any = to_torch(model).eval()
+        self.classify: Any = torch.nn.Sequential(self.module, torch.nn.Softmax(1)).eval()
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = self.spec.normalization(as_input(x, self.spec))
-        with self.torch.inference_mode():
-            result: np.ndarray = self.classify(self.torch.from_numpy(scaled)).numpy()
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        torch, scaled = self.torch, keras_inputs(x, lengths, self.spec)
+        with torch.inference_mode():
+            if isinstance(scaled, tuple):
+                steps = torch.tensor(scaled[1], dtype=torch.int64)
+                answer = torch.softmax(self.module(torch.from_numpy(scaled[0]), steps), 1)
+            else:
+                answer = self.classify(torch.from_numpy(scaled))
+        result: np.ndarray = answer.numpy()
         return result
 
 
@@ -116,6 +139,7 @@ class TorchCompiled(TorchEager):
     """The same through `torch.compile`, which needs a C++ compiler."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
+        _refuse_lengths(bundle, "torch.compile does not compile packed sequences")
         super().__init__(bundle, threads)
         self.classify = self.torch.compile(self.classify)
 
@@ -124,6 +148,7 @@ class TorchOnnx(TorchEager):
     """The ONNX file that `torch.onnx.export` makes of it, in onnxruntime. Needs onnxscript."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
+        _refuse_lengths(bundle, "torch.onnx.export takes those of its example for all")
         super().__init__(bundle, threads)
         torch, spec = self.torch, self.spec
         example = (torch.zeros(2, spec.longest, spec.features),)
@@ -136,8 +161,8 @@ class TorchOnnx(TorchEager):
             self.session: Any = OnnxRuntime(path, spec, threads).session
         self.input = self.session.get_inputs()[0].name
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        scaled = self.spec.normalization(as_input(x, self.spec))
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        scaled = keras_inputs(x, lengths, self.spec)
         result: np.ndarray = self.session.run(None, {self.input: scaled})[0]
         return result
 

@@ -70,7 +70,7 @@ def _classifier(bundle: Bundle, name: str) -> Classifier:
         if not runtimes:
             runtimes.append(open_runtime(bundle, name))
         with naming(path):
-            return runtimes[0].predict(x)
+            return runtimes[0].predict(x, lengths)
 
     return classify
 

@@ -79,7 +79,7 @@ def _fill(
 ) -> None:
     """Write everything that a bundle holds, and verify it."""
     _write_reference(run, network, folder / REFERENCE)
-    details, options = {}, Options(data.train.x, opset)
+    details, options = {}, Options(data.train.x, data.train.lengths, opset)
     for name in names:
         say(f"writing {name}")
         details[name] = _write(name, network, folder / file_of(name), options)
@@ -96,7 +96,7 @@ def _fill(
     profile = run.profile_file.exists()
     if profile:
         shutil.copyfile(run.profile_file, folder / PROFILE)
-    example.write(network, data.test.x, report.rows[0].limit, folder)
+    example.write(network, data.test.x, report.rows[0].limit, folder, data.test.lengths)
     write_text(folder / README, readme.text(manifest, report, profile=profile))
     write_manifest(folder, manifest)
     Bundle.open(folder).write_verification(report.to_json())

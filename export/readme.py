@@ -8,7 +8,8 @@ from export.check import limits
 from export.check.compare import Report, Row
 from export.example import EXAMPLE, REQUEST
 from export.formats.registry import FORMATS, REFERENCE, file_of
-from export.network import INPUT, OUTPUT
+from export.markdown import varies
+from export.network import INPUT, LENGTHS, OUTPUT
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.run import PROFILE
 
@@ -50,10 +51,15 @@ def _head(manifest: dict[str, Any]) -> str:
     return (
         f"# {layers_of(model)} on {manifest['dataset']}\n\n"
         f"A recurrent classifier of {model['parameters']:,} parameters: it reads "
-        f"{spec['timesteps']} steps of {spec['features']} numbers and says which of "
+        f"{_steps(manifest)} of {spec['features']} numbers and says which of "
         f"{len(spec['labels'])} classes they are. Every format below computes the "
         "same function; quantized ones do to the rounding of their weights.\n"
     )
+
+
+def _steps(manifest: dict[str, Any]) -> str:
+    steps = f"{manifest['spec']['longest']} steps"
+    return f"1 to {steps}" if varies(manifest) else steps
 
 
 def layers_of(model: dict[str, Any]) -> str:
@@ -66,18 +72,25 @@ def layers_of(model: dict[str, Any]) -> str:
 def _contract(manifest: dict[str, Any]) -> str:
     spec = manifest["spec"]
     labels = ", ".join(spec["labels"])
+    lengths = (
+        f"- input `{LENGTHS}`: int32 `(batch,)`, how many steps each sequence has, 1 to "
+        f"{spec['longest']}. What stands after them never matters, NaN included, nor do the other "
+        "sequences of a batch.\n"
+    )
+    inputs = f"`{INPUT}` and `{LENGTHS}`" if varies(manifest) else f"`{INPUT}`"
     return (
         "## Input and output\n\n"
-        f"- input `{INPUT}`: float32 `(batch, {spec['timesteps']}, "
+        f"- input `{INPUT}`: float32 `(batch, {spec['longest']}, "
         f"{spec['features']})`, any batch. Raw values as the data has them: the model's own "
         f"input, {Normalize.from_dict(spec['normalize']).describe()}, is made inside.\n"
+        f"{lengths if varies(manifest) else ''}"
         f"- output `{OUTPUT}`: float32 `(batch, {len(spec['labels'])})`, the probability "
         f"of each class: {labels}.\n"
         f"- in memory, number `f` of step `t` of sequence `b` is "
-        f"`flat[(b * {spec['timesteps']} + t) * {spec['features']} + f]`: "
+        f"`flat[(b * {spec['longest']} + t) * {spec['features']} + f]`: "
         "`flat[(b*T + t)*F + f]` for T steps of F numbers.\n\n"
         "There is no state between calls.\n\n"
-        f"To check code of your own, give it `{INPUT}` of `{EXAMPLE}`: no probability may differ "
+        f"To check code of your own, give it {inputs} of `{EXAMPLE}`: no probability may differ "
         f"from `{OUTPUT}` there by more than `tolerance`, unless the weights are quantized. Each "
         "program below does so. `rnn-tf verify .` asks every format much more, and `rnn-tf predict "
         ". FILE` classifies a file.\n"

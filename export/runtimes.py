@@ -1,5 +1,7 @@
 """One way to run every format: `open_runtime(bundle, "onnx").predict(x)`.
 
+Where the lengths of sequences vary, `predict(x, lengths)`.
+
 Each runtime imports its library when it is made. TFLite, ONNX and PyTorch need no TensorFlow.
 """
 
@@ -12,9 +14,9 @@ import numpy as np
 
 from export import oracle
 from export.bundle import Bundle
-from export.formats.format import Runtime, as_input, missing_package_named, naming
+from export.formats.format import Runtime, as_inputs, missing_package_named, naming
 from export.formats.registry import FORMATS
-from export.network import Network
+from export.network import INPUT, LENGTHS, Network
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
 
@@ -49,20 +51,38 @@ class OracleRuntime:
     def __init__(self, network: Network) -> None:
         self.network = network
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return oracle.probabilities(self.network, as_input(x, self.network.spec))
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        return oracle.probabilities(
+            self.network, *as_inputs(x, lengths, self.network.spec).values()
+        )
 
 
 class KerasRuntime:
     """The trained model itself, in Keras."""
 
     def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
-        self.model = load_keras(path, threads)
-        self.spec = spec
+        self.model, self.spec = load_keras(path, threads), spec
+        if spec.varies:
+            self.model = masked(self.model)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        normalized = self.spec.normalization(as_input(x, self.spec))
-        return np.asarray(self.model.predict_on_batch(normalized))
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        return np.asarray(self.model.predict_on_batch(keras_inputs(x, lengths, self.spec)))
+
+
+def masked(model: Any) -> Any:
+    """The Keras model as one of sequences and lengths."""
+    from rnn_tf.model.classifier import MaskedSequential
+
+    return MaskedSequential(model.layers)
+
+
+def keras_inputs(
+    x: np.ndarray, lengths: np.ndarray | None, spec: SequenceSpec
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """What the trained model reads: normalized float32, and the lengths where they vary."""
+    inputs = as_inputs(x, lengths, spec)
+    normalized = spec.normalization(inputs[INPUT])
+    return (normalized, inputs[LENGTHS]) if spec.varies else normalized
 
 
 def load_keras(path: Path, threads: int | None = None) -> Any:

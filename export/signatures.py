@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from export.network import INPUT, OUTPUT
+from export.network import INPUT, LENGTHS, OUTPUT
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
@@ -44,17 +44,21 @@ class Signature:
 
 
 def classify(spec: SequenceSpec) -> Signature:
-    """Whole sequences in, the probability of each class out."""
-    return Signature(
-        "classify",
-        (
-            Tensor(
-                INPUT, "float32", ("batch", spec.longest, spec.features),
-                "raw values, as the data has them; normalization is inside",
-            ),
+    """Whole sequences in, and their lengths where these vary; the probability of each class out."""
+    inputs = [
+        Tensor(
+            INPUT, "float32", ("batch", spec.longest, spec.features),
+            "raw values, as the data has them; normalization is inside",
         ),
-        (Tensor(OUTPUT, "float32", ("batch", spec.classes), "of each label, in their order"),),
-    )  # fmt: skip
+    ]  # fmt: skip
+    if spec.varies:
+        about = (
+            f"how many steps each sequence has, 1 to {spec.longest}; what stands after them never "
+            "matters"
+        )
+        inputs.append(Tensor(LENGTHS, "int32", ("batch",), about))
+    outputs = (Tensor(OUTPUT, "float32", ("batch", spec.classes), "of each label, in their order"),)
+    return Signature("classify", tuple(inputs), outputs)
 
 
 # Every signature that this version knows, by name.

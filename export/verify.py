@@ -92,8 +92,8 @@ def _known(asked: Sequence[Family], keras: Runtime, network: Network) -> list[Kn
         if family.asked_before is not None:
             exact, limit = known[0].exact[family.asked_before], known[0].limit
         else:
-            exact = oracle.probabilities(network, family.x)
-            limit = rounding.limit(network, family.x, exact, reference)
+            exact = oracle.probabilities(network, *family.inputs)
+            limit = rounding.limit(network, family.x, exact, reference, family.lengths)
         known.append(Known(family, exact, reference, limit))
     return known
 

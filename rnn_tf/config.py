@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from dataclasses import KW_ONLY, dataclass
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -29,10 +30,18 @@ Strategy = Literal["auto", "none", "mirrored"]
 Backend = Literal["keras", "torch"]
 NormalizeChoice = Literal["auto", "none", "standard", "minmax"]
 Missing = Literal["refuse", "interpolate", "zero"]
+Objective = Literal["accuracy", "balanced_accuracy", "loss"]
+ClassWeights = Literal["none", "balanced"]
 
 # `--learning-rate auto` for sequences of up to SHORT time steps. MNIST has 28.
 LEARNING_RATE = 5e-3
 SHORT = 32
+
+# `--epochs auto`: as many as make this number of weight updates, within these bounds.
+UPDATES = 2_000
+LEAST_EPOCHS, MOST_EPOCHS = 10, 400
+# `--batch-size auto`: the largest of these that makes so many updates in an epoch.
+BATCH_SIZES, UPDATES_AN_EPOCH = (64, 32, 16), 16
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,12 @@ class Source:
     is never in two splits."""
     stride: int | None = None
     """Time steps from the start of one window to that of the next. None: as many as --window."""
+    test_share: float = 0.0
+    """Share of the training examples that becomes the test split, 0 to below 1, for data that has
+    none: of each class its share, whole groups where there are groups. 0.2 is usual."""
+    fold: str = ""
+    """Train one fold of a cross-validation: 2/5 holds the second of five parts of the training and
+    validation examples out as the test split. For all of them see --folds."""
 
     def __post_init__(self) -> None:
         types = get_type_hints(type(self))
@@ -80,6 +95,9 @@ class Source:
             _check(name, value is None or value >= 1, "a whole number >= 1", self)
         if self.stride is not None and self.window is None:
             raise InputError("--stride means nothing without windows", fix="Add --window.")
+        _check("test_share", 0 <= self.test_share < 1, "0 <= value < 1", self)
+        if self.fold:
+            parse_fold(self.fold)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -128,10 +146,21 @@ class TrainConfig(Source):
     """Share of the inputs of each layer dropped while training, 0 to below 1."""
     recurrent_dropout: float = 0.0
     """Share of the hidden state dropped between time steps while training, 0 to below 1."""
-    epochs: int = 10
-    """Passes over the training split."""
-    batch_size: int = 64
-    """Examples per weight update."""
+    epochs: int | Literal["auto"] = "auto"
+    """Passes over the training split. auto: as many as make 2,000 weight updates, but at least 10
+    and at most 400 (mnist: 10). A small set needs many: 243 examples are 16 updates an epoch."""
+    patience: int = 0
+    """End training when the objective has not improved for so many epochs; the best epoch is kept
+    in any case. The schedule still falls as if all epochs were to come. 0: never."""
+    objective: Objective = "accuracy"
+    """What on the validation split says which epoch is the best. balanced_accuracy is the mean of
+    the classes' recalls: where one class is frequent, the others count as much."""
+    class_weights: ClassWeights = "none"
+    """What an example counts in the loss. balanced: n / (classes * examples of its class), so that
+    rare classes count as much as frequent ones; none: each the same."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Examples per weight update. auto: 64; 32 below 1,024 training examples and 16 below 512, so
+    that a small set has some updates in an epoch."""
     optimizer: Optimizer = "soap"
     """How gradients become updates."""
     learning_rate: float | Literal["auto"] = "auto"
@@ -164,9 +193,12 @@ class TrainConfig(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least = {"units": 1, "layers": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+        at_least = {"units": 1, "layers": 1, "patience": 0, "seed": 0}
         for name, least in at_least.items():
             _check(name, getattr(self, name) >= least, f"a whole number >= {least}", self)
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            _check(name, value == "auto" or value >= 1, "a whole number >= 1 or auto", self)
         _check("seed", self.seed < 2**32, "a whole number below 2**32", self)
         for name in ("dropout", "recurrent_dropout", "warmup"):
             _check(name, 0 <= getattr(self, name) < 1, "0 <= value < 1", self)
@@ -228,6 +260,31 @@ class TrainConfig(Source):
             learning_rate=rate,
         )
 
+    def epochs_for(self, examples: int) -> int:
+        """The epochs for a training split of so many examples, with what `auto` stands for.
+
+        What a training needs is updates, and their number in an epoch follows the examples.
+        """
+        if self.epochs != "auto":
+            return self.epochs
+        return min(max(-(-UPDATES // self.updates_an_epoch(examples)), LEAST_EPOCHS), MOST_EPOCHS)
+
+    def batch_size_for(self, examples: int) -> int:
+        """The examples of a batch out of so many, with what `auto` stands for."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        enough = (size for size in BATCH_SIZES if size * UPDATES_AN_EPOCH <= examples)
+        return next(enough, BATCH_SIZES[-1])
+
+    @property
+    def largest_batch(self) -> int:
+        """The examples of a batch, however many there are: what a process must be ready for."""
+        return BATCH_SIZES[0] if self.batch_size == "auto" else self.batch_size
+
+    def updates_an_epoch(self, examples: int) -> int:
+        """Weight updates in an epoch of so many examples."""
+        return -(-examples // self.batch_size_for(examples))
+
     def share_of_a_step(self, spec: SequenceSpec) -> float:
         """How much less a time step counts than in a short sequence: above 0, at most 1.
 
@@ -288,6 +345,8 @@ PRESETS: dict[str, TrainConfig] = {
     # python -m rnn_tf.train --preset tutorial
     # 93.26 % (91.88-94.11), 0.4 s an epoch, 12 s in all.
     "tutorial": TrainConfig(
+        epochs=10,
+        batch_size=64,
         activation="tanh",
         recurrent_initializer="orthogonal",
         optimizer="adam",
@@ -298,6 +357,15 @@ PRESETS: dict[str, TrainConfig] = {
         weight_decay=0.0,
     ),
 }
+
+
+def parse_fold(fold: str) -> tuple[int, int]:
+    """`"2/5"` as (2, 5). Raises `InputError` for what is no fold."""
+    match = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", fold)
+    number, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= count or count < 2:
+        raise InputError("bad fold", expected="one of two or more, as in 2/5", got=repr(fold))
+    return number, count
 
 
 def preset(name: str) -> TrainConfig:

@@ -136,6 +136,10 @@ def as_tables(scores: Scores, spec: SequenceSpec, width: int | None = None) -> s
     return "\n".join(
         (
             f"accuracy  {scores.accuracy:.2%} of {scores.examples:,} examples",
+            f"balanced  {scores.balanced_accuracy:.2%}, the mean recall of the classes",
+            f"macro F1  {scores.macro_f1:.2%}",
+            f"majority  {scores.most_frequent_share:.2%} by always answering "
+            f"{spec.labels[scores.most_frequent]!r}",
             f"loss      {scores.loss:.4f}",
             "",
             *_class_by_class(scores, spec),

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import font_manager, ft2font
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
 
 from rnn_tf.files.writing import writing
@@ -49,9 +50,7 @@ def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> N
     save_figure(figure, path)
 
 
-def plot_confusion(
-    confusion: np.ndarray, labels: tuple[str, ...], accuracy: float, path: Path
-) -> None:
+def plot_confusion(confusion: np.ndarray, labels: tuple[str, ...], title: str, path: Path) -> None:
     """The confusion matrix `(classes, classes)` as a PNG: row = true class, colour = its share."""
     classes = len(labels)
     side = min(12.0, 3.0 + 0.4 * classes)
@@ -69,11 +68,7 @@ def plot_confusion(
         axes.set_xticks(range(classes), names.ticks, rotation=names.turn, **names.style)
         axes.set_yticks(range(classes), names.ticks, **names.style)
         _add_key(figure, names)
-    axes.set(
-        xlabel="predicted",
-        ylabel="true",
-        title=f"Test split: {accuracy:.2%} of {confusion.sum():,} right",
-    )
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     ticks = np.array([0, 0.01, 0.1, 0.5, 1])
     bar.set_ticks(np.sqrt(ticks).tolist(), labels=[f"{tick:.0%}" for tick in ticks])
@@ -89,9 +84,9 @@ def plot_reading(
 ) -> None:
     """A sequence as the model reads it, time from top to bottom, as a PNG.
 
-    Left the input `(timesteps, features)`, then the hidden state `(timesteps, units)`, of two
-    directions the one that reads forwards first, then what
-    the model would answer if the sequence ended there, `(timesteps, classes)`.
+    Left the normalized input `(timesteps, features)`, then the hidden state `(timesteps, units)`,
+    of two directions the one that reads forwards first, then what the model would answer if the
+    sequence ended there, `(timesteps, classes)`.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -103,6 +98,8 @@ def plot_reading(
     ):
         image = panel.imshow(values, aspect="auto", cmap=colours, vmin=low, vmax=high)
         figure.colorbar(image, ax=panel, shrink=0.8)
+        for axis in (panel.xaxis, panel.yaxis):  # steps, features and units are whole numbers
+            axis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set(title="Input, a row a time step", xlabel="feature", ylabel="time step")
     axes[1].set(title="Hidden state after the step", xlabel="unit")
     names = _names(labels)

@@ -85,7 +85,9 @@ def draw_reading(run: Run, x: np.ndarray, path: Path) -> None:
     from rnn_tf.model.classifier import read_along
     from rnn_tf.plots import plot_reading
 
-    states, probabilities = read_along(run.load_model(), run.spec.normalization(x))
+    # Normalized, so that features of different units can be seen side by side.
+    x = run.spec.normalization(x)
+    states, probabilities = read_along(run.load_model(), x)
     plot_reading(x, states, probabilities, run.spec.labels, path)
 
 

@@ -1,4 +1,4 @@
-"""How good predicted probabilities are: accuracy, loss, and the same class by class."""
+"""How good predicted probabilities are: accuracy, plain and balanced, loss, and class by class."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ class Scores:
         return float(np.trace(self.confusion) / self.examples)
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have examples, 0 to 1: each counts as much."""
+        return float(self.recall[self.confusion.sum(axis=1) > 0].mean())
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean F1 of the classes that have examples or are predicted, 0 to 1."""
+        occurs = (self.confusion.sum(axis=1) > 0) | (self.confusion.sum(axis=0) > 0)
+        return float(self.f1[occurs].mean())
+
+    @property
     def most_frequent(self) -> int:
         """The class that most examples are of. To answer it for all takes no model."""
         return int(self.confusion.sum(axis=1).argmax())
@@ -47,15 +58,21 @@ class Scores:
         """`(classes,)`: the harmonic mean of precision and recall."""
         return _share(2 * self.precision * self.recall, self.precision + self.recall)
 
+    @property
+    def most_frequent_share(self) -> float:
+        """The accuracy of answering the most frequent class for all, 0 to 1."""
+        return int(self.confusion[self.most_frequent].sum()) / self.examples
+
     def summary(self) -> dict[str, Any]:
         """What `metrics.json` says of a split."""
-        frequent = self.most_frequent
         return {
             "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
             "loss": self.loss,
             "examples": self.examples,
-            "most_frequent_class": frequent,
-            "most_frequent_share": int(self.confusion[frequent].sum()) / self.examples,
+            "most_frequent_class": self.most_frequent,
+            "most_frequent_share": self.most_frequent_share,
         }
 
 

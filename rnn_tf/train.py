@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -35,6 +37,10 @@ class Command:
     one if there is none."""
     overwrite: bool = False
     """Replace the run in --run-dir."""
+    folds: int | None = None
+    """Cross-validation: train so many models, each tested on another part of the training and
+    validation examples, in --run-dir/fold_1 and so on; says their mean and spread. The test split
+    is left alone. Parts are stratified by class; groups stay together."""
     verbose: bool = False
     """Let TensorFlow's own messages through."""
     settings: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -45,6 +51,8 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train") -> int:
     argv = arguments(argv)
     command = parse(Command, argv, prog, default=_defaults(argv))
+    if command.folds is not None:
+        return _train_folds(command, command.folds, prog)
     try:
         run = train(
             command.settings,
@@ -71,10 +79,37 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train"
     return 0
 
 
-def summary(run: Run) -> str:
-    """Five lines: how good, how sure, how large, how long, where.
+def _train_folds(command: Command, count: int, prog: str) -> int:
+    from rnn_tf.training.folds import train_folds
 
-    Without test scores where the run has none: it was trained and not evaluated.
+    try:
+        folds = train_folds(
+            count,
+            command.settings,
+            command.run_dir,
+            resume=command.resume,
+            overwrite=command.overwrite,
+            verbose=command.verbose,
+        )
+    except KeyboardInterrupt as stop:
+        folder = stop.path.parent if isinstance(stop, Interrupted) else command.run_dir
+        go_on = f"{prog} --folds {count} --run-dir {folder} --resume"
+        print(f"\nstopped; go on with: {go_on}" if folder else "\nstopped", file=sys.stderr)
+        return 130
+    print(folds.as_text())
+    for run in folds.runs:
+        if run.metrics["stopped"]:
+            raise CheckFailed(
+                f"{run.metrics['stopped']} in {run.path}; its best epoch before that was kept"
+            )
+    return 0
+
+
+def summary(run: Run) -> str:
+    """A line each: how good, also if classes count alike, how sure, how large, how long, where.
+
+    Without test scores where the run has none: it was trained and not evaluated. Without balanced
+    scores where an older version has trained it.
     """
     metrics = run.metrics
     splits = {"test": "test", "valid": "validation"}
@@ -82,14 +117,30 @@ def summary(run: Run) -> str:
     return "\n".join(
         (
             "accuracy    " + ", ".join(f"{of['accuracy']:.2%} {said}" for said, of in scored),
+            *_balanced(metrics.get("test", {})),
             # z: a loss of -0.0, or one that rounding makes so, is zero.
             "loss        " + ", ".join(f"{of['loss']:z.4f} {said}" for said, of in scored),
             f"parameters  {metrics['parameters']:,}",
             f"time        {metrics['seconds']:.1f} s, best epoch "
-            f"{metrics['best_epoch']} of {len(run.history)}",
+            f"{metrics['best_epoch']} of {len(run.history)}{_ended_early(run)}",
             f"run         {run.path}",
         )
     )
+
+
+def _balanced(test: dict[str, Any]) -> list[str]:
+    """How good it is where a frequent class counts no more than others, beside knowing nothing."""
+    if "balanced_accuracy" not in test:
+        return []
+    return [
+        f"balanced    {test['balanced_accuracy']:.2%} test, macro F1 {test['macro_f1']:.2%}; "
+        f"the most frequent class alone {test['most_frequent_share']:.2%}"
+    ]
+
+
+def _ended_early(run: Run) -> str:
+    patience = run.config.patience
+    return f", ended by --patience {patience}" if run.metrics.get("ended_early") else ""
 
 
 def no_better_than_guessing(run: Run) -> str | None:
@@ -110,8 +161,13 @@ def _defaults(argv: Sequence[str]) -> Command:
     """What the options left out mean: a preset's values, or those of the run to resume."""
     name = option(argv, "--preset") or "best"
     run_dir = option(argv, "--run-dir")
-    if "--resume" in argv and run_dir is not None and holds_run(Path(run_dir)):
-        return Command(preset=name, settings=Run.open(run_dir).config)
+    if "--resume" in argv and run_dir is not None:
+        if holds_run(Path(run_dir)):
+            return Command(preset=name, settings=Run.open(run_dir).config)
+        first = Path(run_dir) / "fold_1"
+        if option(argv, "--folds") is not None and holds_run(first):
+            settings = dataclasses.replace(Run.open(first).config, fold="")
+            return Command(preset=name, settings=settings)
     return Command(preset=name, settings=preset(name))
 
 

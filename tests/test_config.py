@@ -213,8 +213,10 @@ def test_the_defaults_are_the_best_preset() -> None:
 
 def test_presets_train_the_same_architecture() -> None:
     best, tutorial = preset("best"), preset("tutorial")
-    for name in ("dataset", "cell", "units", "epochs", "batch_size"):
+    for name in ("dataset", "cell", "units"):
         assert getattr(best, name) == getattr(tutorial, name)
+    assert best.batch_size_for(55_000) == tutorial.batch_size_for(55_000) == 64
+    assert best.epochs_for(55_000) == tutorial.epochs_for(55_000) == 10
 
 
 def test_the_tutorial_preset_is_plain_keras() -> None:

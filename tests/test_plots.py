@@ -65,7 +65,7 @@ def test_curves_bear_a_loss_of_zero(tmp_path: Path) -> None:
 def test_a_confusion_matrix_is_dark_where_the_examples_are(classes: int, tmp_path: Path) -> None:
     labels = tuple(f"{i}" for i in range(classes))
     path = tmp_path / "confusion.png"
-    plot_confusion(np.eye(classes, dtype=np.int64) * 1234, labels, 1.0, path)
+    plot_confusion(np.eye(classes, dtype=np.int64) * 1234, labels, "all right", path)
     picture = pixels(path)
     side = min(12.0, 3 + 0.4 * classes)
     assert picture.shape[:2] == (int(side * 110), int((side + 1) * 110))
@@ -77,8 +77,8 @@ def test_a_confusion_matrix_is_dark_where_the_examples_are(classes: int, tmp_pat
 def test_a_mistake_is_drawn_where_it_was_made(tmp_path: Path) -> None:
     right = np.array([[50, 0], [0, 50]])
     wrong = np.array([[50, 0], [10, 40]])
-    plot_confusion(right, ("a", "b"), 1.0, tmp_path / "right.png")
-    plot_confusion(wrong, ("a", "b"), 1.0, tmp_path / "wrong.png")
+    plot_confusion(right, ("a", "b"), "title", tmp_path / "right.png")
+    plot_confusion(wrong, ("a", "b"), "title", tmp_path / "wrong.png")
     change = (pixels(tmp_path / "right.png") != pixels(tmp_path / "wrong.png")).any(axis=-1)
     height, width = change.shape
     # The true class is the row: the mistake is at the lower left, and nothing changes above it.
@@ -90,7 +90,7 @@ def test_a_mistake_is_drawn_where_it_was_made(tmp_path: Path) -> None:
 def test_long_labels_leave_room_for_the_matrix(classes: int, tmp_path: Path) -> None:
     labels = tuple(f"a rather long name of class {i}" for i in range(classes))
     path = tmp_path / "confusion.png"
-    plot_confusion(np.ones((classes, classes), np.int64), labels, 1 / classes, path)
+    plot_confusion(np.ones((classes, classes), np.int64), labels, "by chance", path)
     # All cells hold the same share, so all of the matrix has one colour.
     rows, columns = np.nonzero((pixels(path) == pixels(path)[tuple(centre(path))]).all(axis=-1))
     assert np.ptp(rows) > 80
@@ -105,13 +105,13 @@ def centre(path: Path) -> tuple[int, int]:
 
 def test_classes_without_examples_are_drawn_empty(tmp_path: Path) -> None:
     path = tmp_path / "confusion.png"
-    plot_confusion(np.array([[5, 0], [0, 0]]), ("seen", "unseen"), 1.0, path)
+    plot_confusion(np.array([[5, 0], [0, 0]]), ("seen", "unseen"), "title", path)
     assert count(pixels(path), (8, 48, 107)) > 1000
 
 
 def test_labels_are_text_not_formulas(tmp_path: Path) -> None:
     labels = ("costs $5", "$5 to $6", r"$\frac$", "_x^", "100%")
-    plot_confusion(np.eye(5, dtype=np.int64), labels, 1.0, tmp_path / "confusion.png")
+    plot_confusion(np.eye(5, dtype=np.int64), labels, "title", tmp_path / "confusion.png")
     assert count(pixels(tmp_path / "confusion.png"), (8, 48, 107)) > 1000
 
 
@@ -132,10 +132,10 @@ SIXTY = tuple(f"{i}, a label of about sixty characters that says what it means" 
 def test_any_label_leaves_the_picture_whole(labels: tuple[str, ...], tmp_path: Path) -> None:
     """Warnings are errors in tests: a missing glyph, and axes that have no room, would be one."""
     classes = len(labels)
-    plot_confusion(np.eye(classes, dtype=np.int64), labels, 1.0, tmp_path / "confusion.png")
+    plot_confusion(np.eye(classes, dtype=np.int64), labels, "title", tmp_path / "confusion.png")
     # As large as with short labels: the matrix is not squeezed.
     short = tuple(map(str, range(classes)))
-    plot_confusion(np.eye(classes, dtype=np.int64), short, 1.0, tmp_path / "short.png")
+    plot_confusion(np.eye(classes, dtype=np.int64), short, "title", tmp_path / "short.png")
     full = (8, 48, 107)
     ink, of_short = (
         count(pixels(tmp_path / f"{name}.png"), full) for name in ("confusion", "short")

@@ -44,12 +44,13 @@ def test_predictions_are_those_of_the_model(
 def test_a_sequence_is_read_to_its_own_end_whatever_follows(
     varying: SequenceData, varying_run: Run
 ) -> None:
-    x, _, lengths, _ = varying.test
+    x, lengths, valid = varying.test.x, varying.test.lengths, varying.test.valid
     assert lengths is not None
+    assert valid is not None
     expected = predict(varying_run, x, lengths)
     noise = np.random.default_rng(0).normal(0, 100, x.shape).astype(np.float32)
     for padding in (noise, np.inf, np.nan):
-        given = np.where(varying.test.valid[..., None], x, padding)
+        given = np.where(valid[..., None], x, padding)
         np.testing.assert_array_equal(predict(varying_run, given, lengths), expected)
     for i in range(5):
         # float32 rounding in another company: 1e-7 seen.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn import metrics
 
 from rnn_tf.scores import score
 
@@ -50,6 +52,28 @@ def test_scores_agree_with_counting_one_by_one(drawn: tuple[np.ndarray, np.ndarr
         assert scores.f1[i] == pytest.approx(f1, rel=1e-15)
 
 
+@given(predictions())
+def test_classes_that_count_alike_are_those_of_scikit_learn(
+    drawn: tuple[np.ndarray, np.ndarray],
+) -> None:
+    probabilities, y = drawn
+    called = probabilities.argmax(axis=1)
+    scores = score(probabilities, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes called that do not occur
+        balanced = metrics.balanced_accuracy_score(y, called)
+    # Both add up a few float64 numbers.
+    assert scores.balanced_accuracy == pytest.approx(balanced, abs=1e-12)
+    macro = metrics.f1_score(y, called, average="macro", zero_division=0)
+    assert scores.macro_f1 == pytest.approx(macro, abs=1e-12)
+
+
+def test_a_rare_class_counts_as_much_in_balanced_accuracy() -> None:
+    scores = score(np.eye(2)[[0] * 10], np.array([0] * 9 + [1]))
+    assert (scores.accuracy, scores.balanced_accuracy) == (0.9, 0.5)
+    assert scores.macro_f1 == pytest.approx(2 * 0.9 / 1.9 / 2)
+
+
 def test_a_small_example_by_hand() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.6, 0.4, 0]])
     scores = score(probabilities, np.array([0, 1, 1, 0]))
@@ -78,12 +102,16 @@ def test_the_summary_is_plain_numbers() -> None:
     summary = score(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32)).summary()
     assert summary == {
         "accuracy": 1.0,
+        "balanced_accuracy": 1.0,
+        "macro_f1": 1.0,
         "loss": 0.0,
         "examples": 3,
         "most_frequent_class": 0,
         "most_frequent_share": 1 / 3,
     }
-    assert [type(value) for value in summary.values()] == [float, float, int, int, float]
+    assert [type(value) for value in summary.values()] == [
+        float, float, float, float, int, int, float
+    ]  # fmt: skip
 
 
 def test_the_most_frequent_class_is_that_of_the_truth() -> None:

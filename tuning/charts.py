@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from rnn_tf.config import Objective
 from rnn_tf.plots import TRAIN, VALID, save_figure
 
 
@@ -18,21 +19,25 @@ def plot_search(
     log_scaled: Collection[str],
     front: list[dict[str, Any]],
     path: Path,
+    objective: Objective = "accuracy",
 ) -> None:
     """Scores of a search, as a PNG: over the trials, against size, and against each setting.
 
-    `trials` are rows with `score` (0 to 1), `parameters` and the settings `names`, in the order
-    in which they ended; `front` those that no smaller one beats; `log_scaled` some of `names`.
+    `trials` are rows with `score` (0 to 1, or a loss), `parameters` and the settings `names`, in
+    the order in which they ended; `front` those that no smaller one beats; `log_scaled` some
+    of `names`.
     """
     columns = 4
     rows = -(-(len(names) + 2) // columns)
     figure = Figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    scores = 100 * np.array([trial["score"] for trial in trials])
+    loss = objective == "loss"
+    factor, unit = (1, "") if loss else (100, " (%)")
+    scores = factor * np.array([trial["score"] for trial in trials])
     over, size, *each = panels
     numbers = np.arange(1, len(scores) + 1)
     over.plot(numbers, scores, "o", color=TRAIN, markersize=4, label="trial")
-    best = np.maximum.accumulate(scores)
+    best = (np.minimum if loss else np.maximum).accumulate(scores)
     over.plot(numbers, best, color=VALID, drawstyle="steps-post", label="best so far")
     over.set(title="Over the trials", xlabel="trials ended")
     over.xaxis.get_major_locator().set_params(integer=True)
@@ -40,7 +45,7 @@ def plot_search(
     size.plot([trial["parameters"] for trial in trials], scores, "o", color=TRAIN, markersize=4)
     size.plot(
         [trial["parameters"] for trial in front],
-        [100 * trial["score"] for trial in front],
+        [factor * trial["score"] for trial in front],
         "o-", color=VALID, label="no smaller one is better",
     )  # fmt: skip
     size.set(title="Against size", xlabel="parameters")
@@ -52,7 +57,7 @@ def plot_search(
     for axes in panels:
         axes.grid(alpha=0.3)
     for first in panels[::columns]:
-        first.set_ylabel("validation accuracy (%)")
+        first.set_ylabel(f"validation {objective.replace('_', ' ')}{unit}")
     save_figure(figure, path)
 
 

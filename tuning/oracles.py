@@ -20,6 +20,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine import trial as trials
 
+from rnn_tf.config import Objective
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.files.writing import write_text
@@ -28,7 +29,6 @@ from rnn_tf.startup import xla_flags
 Tuner = Literal["bayesian", "hyperband", "random", "grid"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-OBJECTIVE = "val_accuracy"
 # The value of a trial in which a worker says why it failed: KerasTuner's messages to the chief have
 # no place for a reason, and it passes notes of its own in such values.
 REASON = "tuner/reason"
@@ -41,12 +41,19 @@ SETTINGS, ALIVE, WHOLE_LOOPS = "settings", "alive", "whole loops"
 _synchronized: Callable[[F], F] = keras_tuner.synchronized
 
 
+def objective_of(name: Objective) -> keras_tuner.Objective:
+    """What KerasTuner compares trials by: a score on the validation split, and its direction."""
+    return keras_tuner.Objective(f"val_{name}", "min" if name == "loss" else "max")
+
+
 class Durable(keras_tuner.Oracle):
     """What the four oracles have in common: one state file, a time limit, news of each trial."""
 
-    def __init__(self, *, file: Path, spec: SequenceSpec, **options: Any) -> None:
+    def __init__(
+        self, *, file: Path, spec: SequenceSpec, objective: Objective, **options: Any
+    ) -> None:
         super().__init__(
-            objective=keras_tuner.Objective(OBJECTIVE, "max"),
+            objective=objective_of(objective),
             allow_new_entries=False,
             tune_new_entries=False,
             # However many fail in a row, the search goes on.
@@ -232,11 +239,15 @@ def build_oracle(
     epochs: int,
     seed: int,
     file: Path,
+    objective: Objective = "accuracy",
 ) -> Durable:
     """The oracle of that name, which keeps its state in `file`. Raises `InputError` if unknown."""
     # KerasTuner takes 0 for no seed, and neighbouring seeds give it overlapping draws.
     spread = int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1
-    options: dict[str, Any] = {"hyperparameters": space, "seed": spread, "file": file, "spec": spec}
+    options: dict[str, Any] = {
+        "hyperparameters": space, "seed": spread, "file": file, "spec": spec,
+        "objective": objective,
+    }  # fmt: skip
     if tuner == "hyperband":
         # It goes on with new brackets until there are enough trials.
         oracle: Durable = Hyperband(max_epochs=epochs, hyperband_iterations=trials, **options)

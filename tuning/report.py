@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnn_tf.config import TrainConfig
+from rnn_tf.config import Objective, TrainConfig
 from rnn_tf.files.writing import write_text
 from rnn_tf.run import Run
 from tuning.space import FOR, configure, parameters
@@ -24,8 +24,9 @@ Row = dict[str, Any]
 def leaderboard(oracle: Durable, base: TrainConfig) -> list[Row]:
     """A row a trial, the best first; of equals the smaller model, then the earlier trial.
 
-    `trial`, every setting that the search varies, `score` (validation accuracy of the best epoch,
-    0 to 1), `parameters`, `seconds`, and `status`: completed, running, or failed and why.
+    `trial`, every setting that the search varies, `score` (the objective of the best epoch on the
+    validation split: accuracy 0 to 1, or loss), `parameters`, `seconds`, and `status`: completed,
+    running, or failed and why.
     """
     names = varied(oracle)
     rows = []
@@ -42,13 +43,24 @@ def leaderboard(oracle: Durable, base: TrainConfig) -> list[Row]:
         elif trial.status == "FAILED":
             row["status"] = f"failed: {trial.message}"
         rows.append(row)
-    return sorted(rows, key=_rank)
+    return sorted(rows, key=lambda row: _rank(row, base.objective))
 
 
-def _rank(row: Row) -> tuple[Any, ...]:
+def _rank(row: Row, objective: Objective) -> tuple[Any, ...]:
     if row["score"] is None:
         return (1, row["status"] != "running", row["trial"])
-    return (0, -row["score"], row["parameters"], row["trial"])
+    return (0, -_goodness(row, objective), row["parameters"], row["trial"])
+
+
+def _goodness(row: Row, objective: Objective) -> float:
+    """The score of a row, turned so that more is better."""
+    score = float(row["score"])
+    return -score if objective == "loss" else score
+
+
+def said(score: float, objective: Objective) -> str:
+    """A score for a person."""
+    return f"{score:.4f}" if objective == "loss" else f"{score:.2%}"
 
 
 def varied(oracle: Durable) -> list[str]:
@@ -74,14 +86,19 @@ def write_leaderboard(rows: list[Row], directory: Path) -> None:
     write_text(directory / "leaderboard.json", json.dumps(rows, indent=2) + "\n")
 
 
-def write_report(rows: list[Row], oracle: Durable, directory: Path) -> None:
+def write_report(
+    rows: list[Row], oracle: Durable, directory: Path, objective: Objective = "accuracy"
+) -> None:
     """`report.png` and the TensorBoard logs of a search with at least one scored trial."""
     from tuning.charts import plot_search
 
     scored = [row for row in rows if row["score"] is not None]
     order = sorted(scored, key=lambda row: oracle.end_order.index(row["trial"]))
-    plot_search(order, varied(oracle), log_scaled(oracle), pareto(scored), directory / "report.png")
-    write_hparams(scored, varied(oracle), directory / "hparams")
+    front = pareto(scored, objective)
+    plot_search(
+        order, varied(oracle), log_scaled(oracle), front, directory / "report.png", objective
+    )
+    write_hparams(scored, varied(oracle), directory / "hparams", objective)
 
 
 def log_scaled(oracle: Durable) -> set[str]:
@@ -93,16 +110,22 @@ def log_scaled(oracle: Durable) -> set[str]:
     }
 
 
-def pareto(rows: list[Row]) -> list[Row]:
+def pareto(rows: list[Row], objective: Objective = "accuracy") -> list[Row]:
     """The rows that no other beats in score without more parameters, by parameters."""
+
+    def goodness(row: Row) -> float:
+        return _goodness(row, objective)
+
     front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row["parameters"], -row["score"])):
-        if not front or row["score"] > front[-1]["score"]:
+    for row in sorted(rows, key=lambda row: (row["parameters"], -goodness(row))):
+        if not front or goodness(row) > goodness(front[-1]):
             front.append(row)
     return front
 
 
-def write_hparams(rows: list[Row], names: list[str], directory: Path) -> None:
+def write_hparams(
+    rows: list[Row], names: list[str], directory: Path, objective: Objective = "accuracy"
+) -> None:
     """The trials for TensorBoard's HParams page, in place of those of an earlier report."""
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
@@ -110,7 +133,7 @@ def write_hparams(rows: list[Row], names: list[str], directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     with tf.summary.create_file_writer(str(directory)).as_default():
         metrics = [
-            api.Metric("score", display_name="validation accuracy"),
+            api.Metric("score", display_name=f"validation {objective.replace('_', ' ')}"),
             api.Metric("parameters"),
         ]
         api.hparams_config(hparams=[api.HParam(name) for name in names], metrics=metrics)

@@ -219,7 +219,8 @@ def build(settings: Settings, space: Space, data: SequenceData, directory: Path)
         hyperparameters(space, settings.base(), data.spec, settings.max_parameters),
         data.spec,
         trials=settings.trials,
-        epochs=settings.epochs,
+        epochs=settings.base().epochs_for(len(data.train.y)),
+        objective=settings.objective,
         seed=settings.seed,
         file=file,
     )
@@ -253,10 +254,11 @@ class Progress:
 
     def line(self, last: dict[str, Any], best: dict[str, Any]) -> str:
         """`3 of 20 trials, the last (02) 97.20%, best (00) 98.44%, about 4 min left`."""
-        score = last["status"] if last["score"] is None else f"{last['score']:.2%}"
+        objective = self.settings.objective
+        score = last["status"] if last["score"] is None else report.said(last["score"], objective)
         line = f"{self.ended} of {self.expected} trials, the last ({last['trial']}) {score}"
         if best["score"] is not None:
-            line += f", best ({best['trial']}) {best['score']:.2%}"
+            line += f", best ({best['trial']}) {report.said(best['score'], objective)}"
         each = (time.monotonic() - self.began) / (self.ended - self.before)
         left = each * (self.expected - self.ended)
         left = min(left, max(0.0, self.oracle.until - time.monotonic()))
@@ -279,7 +281,7 @@ def finish(
         reasons = sorted({row["status"] for row in rows})
         raise CheckFailed(f"no trial gave a model: {'; '.join(reasons) or 'none was begun'}")
     compile_cache.record()
-    report.write_report(rows, oracle, directory)
+    report.write_report(rows, oracle, directory, settings.objective)
     config = report.config_of(oracle, rows[0]["trial"], settings.base())
     path = directory / "best"
     same = holds_run(path) and Run.open(path).config == config
@@ -294,7 +296,7 @@ def _stem(settings: Settings) -> Path:
 
 @dataclass(frozen=True)
 class Command:
-    """Search for better settings of the classifier by validation accuracy; keep every trial.
+    """Search for better settings of the classifier by its validation scores; keep every trial.
 
     The test split is read once, when the winner has been trained.
     """

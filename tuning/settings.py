@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from rnn_tf.config import Precision, Source, TrainConfig, preset
+from rnn_tf.config import ClassWeights, Objective, Precision, Source, TrainConfig, preset
 from rnn_tf.errors import InputError
 
 
@@ -24,8 +24,13 @@ class Settings(Source):
     units too), or your own .yaml or .json file."""
     trials: int = 20
     """Models to train, at most."""
-    epochs: int = 10
-    """Passes over the training split of each trial; hyperband: of the longest."""
+    epochs: int | Literal["auto"] = "auto"
+    """Passes over the training split of each trial; hyperband: of the longest. auto: as many as
+    the training command takes (mnist: 10)."""
+    objective: Objective = "accuracy"
+    """What on the validation split says which trial is the best, and which epoch of each."""
+    class_weights: ClassWeights = "none"
+    """What an example counts in the loss: none, each the same; balanced, each class the same."""
     max_parameters: int | None = None
     """No model larger than this is trained."""
     preset: str = "best"
@@ -37,11 +42,11 @@ class Settings(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("trials", "epochs", "max_parameters"):
+        for name in ("trials", "max_parameters"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"bad {name}", expected="a whole number >= 1", got=value)
-        self.base()  # refuses a bad preset, precision or seed
+        self.base()  # refuses what a training refuses
 
     def base(self) -> TrainConfig:
         """What a trial is where the space does not say otherwise."""
@@ -49,6 +54,8 @@ class Settings(Source):
             preset(self.preset),
             **self.source(),
             epochs=self.epochs,
+            objective=self.objective,
+            class_weights=self.class_weights,
             precision=self.precision,
             seed=self.seed,
         )

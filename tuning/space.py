@@ -239,7 +239,7 @@ def largest(
     units = [space.get("units", Choice((base.units,)))]
     if limit is not None:
         units = list(within(space, base, spec, limit).values())
-    batches = space.get("batch_size", Choice((base.batch_size,)))
+    batches = space.get("batch_size", Choice((base.largest_batch,)))
     return dataclasses.replace(base, units=max(map(_most, units)), batch_size=_most(batches))
 
 
@@ -264,7 +264,8 @@ def hyperparameters(
     """
     import keras_tuner
 
-    base = base.resolved(spec)
+    # Where a range or a choice starts, `auto` is what it is for many examples.
+    base = dataclasses.replace(base.resolved(spec), batch_size=base.largest_batch)
     result = keras_tuner.HyperParameters()
     if max_parameters is not None:
         _declare_shapes(result, space, base, within(space, base, spec, max_parameters))

@@ -32,7 +32,8 @@ def train_trial(
 ) -> dict[str, Any]:
     """Train a trial in the folder `path` and say how good it is; a finished one is not run again.
 
-    Returns `val_accuracy`, of its best epoch, `parameters`, `seconds` and `best_epoch`. A trial
+    Returns `val_accuracy`, or what else the objective is, of its best epoch, `parameters`,
+    `seconds` and `best_epoch`. A trial
     that was interrupted goes on from its last epoch. Raises `CheckFailed` when the loss becomes
     NaN, and whatever else may go wrong with a configuration.
     """
@@ -53,7 +54,7 @@ def train_trial(
     if run.metrics["stopped"]:
         raise CheckFailed(run.metrics["stopped"])
     names = ("parameters", "seconds", "best_epoch")
-    return {"val_accuracy": score_of(run), **{name: run.metrics[name] for name in names}}
+    return {f"val_{config.objective}": score_of(run), **{name: run.metrics[name] for name in names}}
 
 
 def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
@@ -65,8 +66,9 @@ def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
 
 
 def score_of(run: Run) -> float:
-    """The validation accuracy of the best epoch of a finished run, 0 to 1, as training saw it."""
-    return float(run.history[run.metrics["best_epoch"] - 1]["val_accuracy"])
+    """The objective of the best epoch of a finished run, on validation, as training saw it."""
+    best = run.history[run.metrics["best_epoch"] - 1]
+    return float(best[f"val_{run.config.objective}"])
 
 
 def _forget_graphs() -> None:
@@ -88,7 +90,9 @@ def drop_models(folder: Path) -> None:
         with contextlib.suppress(InputError, KeyError, IndexError):
             run = Run.open(model.parent)
             if "test" not in run.metrics:
-                rank = (-score_of(run), run.metrics["parameters"], str(model))
+                score = score_of(run)
+                worse = score if run.config.objective == "loss" else -score
+                rank = (worse, run.metrics["parameters"], str(model))
                 found.append((bool(run.metrics["stopped"]), rank, model))
     for _, _, model in sorted(found)[KEEP:]:
         model.unlink(missing_ok=True)

@@ -14,13 +14,13 @@ from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trials
 from keras_tuner.src import config as keras_tuner_config
 
-from rnn_tf.config import TrainConfig
+from rnn_tf.config import Objective, TrainConfig
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import InputError
 from rnn_tf.startup import compile_cache
 from rnn_tf.training.backend import Backend, choose_backend
 from rnn_tf.training.divergence import DivergenceWarning
-from tuning.oracles import ALIVE, OBJECTIVE, REASON
+from tuning.oracles import ALIVE, REASON, objective_of
 from tuning.space import configure
 from tuning.trial import train_trial, without_test
 
@@ -91,7 +91,7 @@ class RemoteTuner(TrialTuner):
     """A worker whose oracle is in another process."""
 
     def __init__(self, base: TrainConfig, data: SequenceData, directory: Path) -> None:
-        super().__init__(no_oracle(), base, data, directory)
+        super().__init__(no_oracle(base.objective), base, data, directory)
 
     smallest: int | None = None  # bytes resident after the first trial
 
@@ -123,6 +123,6 @@ class RemoteTuner(TrialTuner):
         os._exit(0)
 
 
-def no_oracle() -> keras_tuner.Oracle:
+def no_oracle(objective: Objective = "accuracy") -> keras_tuner.Oracle:
     """Make what KerasTuner builds its client for the chief from; the chief has the real oracle."""
-    return keras_tuner.Oracle(objective=keras_tuner.Objective(OBJECTIVE, "max"))
+    return keras_tuner.Oracle(objective=objective_of(objective))

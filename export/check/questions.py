@@ -1,7 +1,12 @@
-"""What every format is asked: families of inputs, in batches of several sizes."""
+"""What every format is asked: families of inputs, in batches of several sizes.
+
+Where lengths vary, each sequence is also asked alone and in random company, with all kinds of
+padding after it: neither may matter.
+"""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +17,7 @@ from export.formats.format import Runtime
 from export.network import Network
 from rnn_tf.data import Split
 from rnn_tf.data.normalize import Normalize
+from rnn_tf.data.spec import SequenceSpec
 
 TEST_SPLIT = "test split"
 # Sizes of batches, and how many of each are asked.
@@ -27,6 +33,10 @@ TEST_STEPS = 2**21
 CALL_STEPS, LEAST_CALLS = 28_000, 2
 
 
+# What the padding is filled with, where lengths vary; None: with noise like the data.
+PADDING = {"zeros": 0.0, "noise": None, "infinity": np.inf, "NaN": np.nan}
+
+
 @dataclass(frozen=True)
 class Family:
     """Inputs of one kind, and the batches in which they are asked."""
@@ -36,6 +46,12 @@ class Family:
     batches: tuple[int, ...]  # sizes, n in all
     y: np.ndarray | None = None  # (n,) class indices, where they are known
     asked_before: np.ndarray | None = None  # (n,) where the same examples are in TEST_SPLIT
+    lengths: np.ndarray | None = None  # (n,), int32; None where all are as long
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """What `Runtime.predict` is given."""
+        return (self.x,) if self.lengths is None else (self.x, self.lengths)
 
 
 def families(test: Split, network: Network) -> list[Family]:
@@ -45,19 +61,24 @@ def families(test: Split, network: Network) -> list[Family]:
     taken at even distances.
     """
     test = _sample(test, TEST_STEPS // network.spec.longest)
-    x, shape = test.x, test.x.shape[1:]
-    low, high = _ranges(x, network.spec.normalization)
+    shape, spec = test.x.shape[1:], network.spec
+    low, high = _ranges(test, spec.normalization)
     most = min(max(BATCHES), network.most_at_once)
     noise = np.random.default_rng(0).uniform(low, high, (min(NOISE_EXAMPLES, most), *shape))
-    calls = max(LEAST_CALLS, CALL_STEPS // network.spec.longest)
+    noise = noise.astype(np.float32)
+    calls = max(LEAST_CALLS, CALL_STEPS // spec.longest)
 
     def again(name: str, rows: np.ndarray, batches: tuple[int, ...]) -> Family:
-        rows = rows % len(x)  # a small split is gone through more than once
-        return Family(name, x[rows], batches, asked_before=rows)
+        rows = rows % len(test.y)  # a small split is gone through more than once
+        same = test.take(rows)
+        return Family(name, same.x, batches, asked_before=rows, lengths=same.lengths)
 
     def in_batches(name: str, sizes: tuple[int, ...]) -> Family:
         sizes = tuple(min(size, most) for size in sizes)
         return again(name, np.arange(sum(sizes)), sizes)
+
+    def new(name: str, x: np.ndarray, batches: tuple[int, ...]) -> Family:
+        return Family(name, x, batches, lengths=_lengths(spec, len(x)))
 
     sizes: dict[int, int] = {}
     for size, often in BATCHES.items():
@@ -65,23 +86,76 @@ def families(test: Split, network: Network) -> list[Family]:
     repeats = min(4, calls)
     seven = min(7, most)
     return [
-        Family(TEST_SPLIT, x, _even(len(x), most), test.y),
-        Family("uniform noise", noise.astype(np.float32), _even(len(noise), min(64, most))),
-        Family("all zero", np.zeros((1, *shape), np.float32), (1,)),
-        Family("all max", np.broadcast_to(high, (1, *shape)).astype(np.float32), (1,)),
+        Family(TEST_SPLIT, test.x, _even(len(test.y), most), test.y, lengths=test.lengths),
+        new("uniform noise", noise, _even(len(noise), min(64, most))),
+        new("all zero", np.zeros((1, *shape), np.float32), (1,)),
+        new("all max", np.broadcast_to(high, (1, *shape)).astype(np.float32), (1,)),
         _large(network, max(abs(low.min()), abs(high.max())), len(noise), min(64, most)),
         *(in_batches(f"batches of {size}", (size,) * often) for size, often in sizes.items()),
         again("repeated calls", np.tile(np.arange(seven), repeats), (seven,) * repeats),
         in_batches("mixed batches", MIXED[: 2 * calls]),
+        *(_of_lengths(test, noise, most, calls) if spec.varies else []),
     ]
 
 
-def _ranges(x: np.ndarray, normalize: Normalize) -> tuple[np.ndarray, np.ndarray]:
+def _lengths(spec: SequenceSpec, examples: int) -> np.ndarray | None:
+    """Lengths for so many sequences, the longest and the shortest first; None where none vary."""
+    if not spec.varies:
+        return None
+    drawn = np.random.default_rng(2).integers(1, spec.longest, examples, np.int32, endpoint=True)
+    drawn[:2] = (spec.longest, 1)[:examples]
+    return drawn
+
+
+def _of_lengths(test: Split, noise: np.ndarray, most: int, calls: int) -> list[Family]:
+    """Each sequence alone, then in random company before every padding; lengths 1 and longest.
+
+    `noise`, `(n, timesteps, features)`, is like the data. Of the sequences of `test`, `calls` are
+    asked alone.
+    """
+    alone = np.linspace(0, len(test.y) - 1, min(calls, len(test.y))).astype(int)
+    by_itself = test.take(alone)
+    found = [
+        Family(
+            "each alone", by_itself.x, (1,) * len(alone),
+            asked_before=alone, lengths=by_itself.lengths,
+        )
+    ]  # fmt: skip
+    random = np.random.default_rng(3)
+    for name, value in PADDING.items():
+        rows = random.permutation(len(test.y))
+        company = test.take(rows)
+        padding = noise[rows % len(noise)] if value is None else np.float32(value)
+        x = np.where(np.asarray(company.valid)[:, :, None], company.x, padding)
+        found.append(
+            Family(
+                f"padding of {name}", x.astype(np.float32), _mixed(len(rows), most),
+                asked_before=rows, lengths=company.lengths,
+            )
+        )  # fmt: skip
+    ends = np.where(np.arange(len(noise)) % 2, 1, noise.shape[1]).astype(np.int32)
+    found.append(Family("lengths 1 and longest", noise, _mixed(len(noise), most), lengths=ends))
+    return found
+
+
+def _mixed(examples: int, most: int) -> tuple[int, ...]:
+    """Batches of the sizes of `MIXED`, over and over."""
+    sizes: list[int] = []
+    for size in itertools.cycle(MIXED):
+        if not examples:
+            return tuple(sizes)
+        sizes.append(min(size, most, examples))
+        examples -= sizes[-1]
+    raise AssertionError("a cycle does not end")
+
+
+def _ranges(test: Split, normalize: Normalize) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest value of each feature; of one that never changes, up to 1 more.
 
     That is 1 for the model, which must be asked about every weight.
     """
-    low, high = (np.asarray(of(x, axis=(0, 1)), np.float64) for of in (np.min, np.max))
+    steps = test.x.reshape(-1, test.x.shape[2]) if test.valid is None else test.x[test.valid]
+    low, high = (np.asarray(of(steps, axis=0), np.float64) for of in (np.min, np.max))
     return low, np.where(high > low, high, low + 1 / np.asarray(normalize.scale))
 
 
@@ -108,9 +182,12 @@ def _large(network: Network, most: float, examples: int, batch: int) -> Family:
     for magnitude in MAGNITUDES:
         x = np.zeros((examples, spec.longest, spec.features), np.float32)
         np.put_along_axis(x, place, (sign * magnitude * most).astype(np.float32), 2)
-        family = Family(f"{magnitude:.0f} times max", x, _even(examples, batch))
-        few = x[: rounding.most_tried(network)]
-        promised = rounding.limit(network, few, oracle.probabilities(network, few))
+        lengths = _lengths(spec, examples)
+        family = Family(f"{magnitude:.0f} times max", x, _even(examples, batch), lengths=lengths)
+        first = slice(rounding.most_tried(network))
+        few, lengths = x[first], None if lengths is None else lengths[first]
+        exact = oracle.probabilities(network, few, lengths)
+        promised = rounding.limit(network, few, exact, lengths=lengths)
         if promised <= limits.FAR_ROUNDING:
             break
     return family
@@ -118,9 +195,9 @@ def _large(network: Network, most: float, examples: int, batch: int) -> Family:
 
 def answer(runtime: Runtime, family: Family) -> np.ndarray:
     """What a runtime says of a family: `(n, classes)`."""
-    ends = np.cumsum(family.batches)
-    parts = [runtime.predict(part) for part in np.split(family.x, ends[:-1])]
-    return np.concatenate(parts)
+    ends = np.cumsum(family.batches)[:-1]
+    parts = zip(*(np.split(each, ends) for each in family.inputs), strict=True)
+    return np.concatenate([runtime.predict(*part) for part in parts])
 
 
 def _even(examples: int, size: int) -> tuple[int, ...]:

@@ -35,21 +35,31 @@ HARDEST, HARDEST_STEPS, LEAST_HARDEST = 64, 64_000, 4
 
 
 def limit(
-    network: Network, x: np.ndarray, exact: np.ndarray, found: np.ndarray | None = None
+    network: Network,
+    x: np.ndarray,
+    exact: np.ndarray,
+    found: np.ndarray | None = None,
+    lengths: np.ndarray | None = None,
 ) -> float:
     """How far float32 may be from `exact`, the formulas' answers `(n, classes)` to raw `x`.
 
     The hardest examples are tried: those where `found`, what some runtime answered, is furthest
-    from `exact`; the first ones without it. Infinite where float32 overflows.
+    from `exact`; the first ones without it. `lengths`, `(n,)`, are of sequences that vary in it.
+    Infinite where float32 overflows.
     """
-    most = most_tried(network)
+    hardest = np.arange(len(x))
     if found is not None:
         with np.errstate(invalid="ignore"):
             off = np.nan_to_num(np.abs(found - exact).max(axis=1), nan=np.inf)
-        rows = np.argsort(-off, kind="stable")[:most]
-        x, exact = x[rows], exact[rows]
-    spread = _spread(network, x[:most], exact[:most])
-    return max(LEAST, MULTIPLE * spread)
+        hardest = np.argsort(-off, kind="stable")
+    hardest = hardest[: most_tried(network)]
+    x, exact = x[hardest], exact[hardest]
+    lengths = None if lengths is None else lengths[hardest]
+    spreads = [
+        _spread(network, x[rows, :steps], exact[rows])
+        for rows, steps in oracle.of_one_length(lengths, *x.shape[:2])
+    ]
+    return max(LEAST, MULTIPLE * max(spreads))
 
 
 def most_tried(network: Network) -> int:

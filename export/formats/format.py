@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from export.network import Network
+from export.network import INPUT, LENGTHS, Network
 from export.signatures import classify
-from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.data.spec import SequenceSpec, valid_steps
 from rnn_tf.errors import CheckFailed, InputError
 
 # ONNX's default operator set, and the ends of the range that can be chosen. The default is low, so
@@ -30,11 +30,13 @@ AGAIN = "Make it again with: rnn-tf export RUN."
 class Runtime(Protocol):
     """Something that runs one format."""
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         """The probabilities `(batch, classes)` of raw `x` `(batch, timesteps, features)`.
 
-        Any number type that float32 holds; the batch may change from call to call. Raises
-        `InputError` for another shape or type, and for values that are not finite.
+        Any number type that float32 holds; the batch may change from call to call. A model whose
+        sequences vary in length takes their `lengths` `(batch,)`, whole numbers, and does not care
+        what stands after them. Raises `InputError` for another shape or type, for lengths that are
+        missing or do not fit, and for values that are not finite.
         """
 
 
@@ -50,6 +52,7 @@ class Options:
     """What a writer may need beside the network."""
 
     calibration: np.ndarray  # raw training examples (n, timesteps, features)
+    lengths: np.ndarray | None = None  # of these examples, (n,) where they vary
     opset: int = OPSET
 
 
@@ -85,8 +88,27 @@ def file_metadata(network: Network) -> dict[str, str]:
     return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
-def as_input(x: npt.ArrayLike, spec: SequenceSpec) -> np.ndarray:
-    """`x` as float32 `(batch, timesteps, features)`, without a copy if it is that already."""
+def as_inputs(
+    x: npt.ArrayLike, lengths: npt.ArrayLike | None, spec: SequenceSpec
+) -> dict[str, np.ndarray]:
+    """What a file is given, by name: float32 `(batch, timesteps, features)`, int32 `(batch,)`.
+
+    The second only where lengths vary. Nothing is copied that is of this type already.
+    """
+    x = _as_float32(x, spec)
+    inputs = {INPUT: x}
+    if lengths is not None or spec.varies:
+        inputs[LENGTHS] = _as_lengths(lengths, len(x), spec)
+    # The sum of squares is finite unless something is not, or is beyond 1e19: a microsecond for
+    # what looking at every value takes three.
+    if not math.isfinite(np.vdot(x, x)):
+        steps = x[valid_steps(inputs[LENGTHS], spec.longest)] if spec.varies else x
+        if not np.isfinite(steps).all():
+            raise InputError("the input is not finite", got="NaN or infinity")
+    return inputs
+
+
+def _as_float32(x: npt.ArrayLike, spec: SequenceSpec) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim != 3 or x.shape[1:] != (spec.longest, spec.features) or not len(x):
         raise InputError(
@@ -97,12 +119,35 @@ def as_input(x: npt.ArrayLike, spec: SequenceSpec) -> np.ndarray:
     if x.dtype.kind not in "buif":
         raise InputError("the input is not numbers", expected="float32", got=x.dtype)
     with np.errstate(over="ignore"):
-        x = np.ascontiguousarray(x, np.float32)
-    # The sum of squares is finite unless something is not, or is beyond 1e19: a microsecond for
-    # what looking at every value takes three.
-    if not math.isfinite(np.vdot(x, x)) and not np.isfinite(x).all():
-        raise InputError("the input is not finite", got="NaN or infinity")
-    return x
+        return np.ascontiguousarray(x, np.float32)
+
+
+def _as_lengths(lengths: npt.ArrayLike | None, batch: int, spec: SequenceSpec) -> np.ndarray:
+    if not spec.varies:
+        raise InputError(
+            "the model takes no lengths",
+            expected=f"none: every sequence has {spec.longest} steps",
+            got=np.shape(lengths),  # type: ignore[arg-type]
+        )
+    if lengths is None:
+        raise InputError(
+            "the model needs lengths", expected=f"the length of each of {batch:,} sequences",
+            got="none",
+        )  # fmt: skip
+    lengths = np.asarray(lengths)
+    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+        raise InputError(
+            "the lengths do not fit the input",
+            expected=f"whole numbers of shape ({batch},)",
+            got=f"{lengths.dtype} of shape {lengths.shape}",
+        )
+    wrong = np.flatnonzero((lengths < 1) | (lengths > spec.longest))
+    if wrong.size:
+        raise InputError(
+            "the lengths do not fit the model", expected=f"1 to {spec.longest}",
+            got=f"{lengths[wrong[0]]} for sequence {wrong[0]}",
+        )  # fmt: skip
+    return np.ascontiguousarray(lengths, np.int32)
 
 
 @contextlib.contextmanager

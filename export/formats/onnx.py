@@ -15,10 +15,10 @@ from export.formats.format import (
     NEWEST_OPSET,
     OLDEST_OPSET,
     OPSET,
-    as_input,
+    as_inputs,
     file_metadata,
 )
-from export.network import INPUT, OUTPUT, Network
+from export.network import INPUT, LENGTHS, OUTPUT, Network
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 
@@ -36,12 +36,19 @@ def check_opset(opset: int) -> None:
         raise InputError("unknown opset", expected=f"{OLDEST_OPSET} to {NEWEST_OPSET}", got=opset)
 
 
-def write(network: Network, path: Path, x: np.ndarray, opset: int = OPSET) -> dict[str, Any]:
+def write(
+    network: Network,
+    path: Path,
+    x: np.ndarray,
+    opset: int = OPSET,
+    lengths: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Write the network as ONNX; give what the manifest says about it.
 
     Two graphs are made, by `onnx_graph` from the weights and by tf2onnx from the TensorFlow
-    function, and both answer the first of raw `x` `(n, timesteps, features)`. The first graph,
-    which is faster, is shipped. Raises `CheckFailed` when they differ by more than rounding.
+    function, and both answer the first of raw `x` `(n, timesteps, features)`, whose lengths, where
+    they vary, are `lengths` `(n,)`. The first graph, which is faster, is shipped. Raises
+    `CheckFailed` when they differ by more than rounding.
     """
     import onnx
 
@@ -51,9 +58,13 @@ def write(network: Network, path: Path, x: np.ndarray, opset: int = OPSET) -> di
 
     model = with_metadata(onnx_graph.build(network, opset), network)
     onnx.checker.check_model(model, full_check=True)
-    x = x[: min(EXAMPLES, network.most_at_once)]
-    ours, theirs = _run(model, x), _run(by_tf2onnx(network), x)
-    limit = rounding.limit(network, x, oracle.probabilities(network, x), ours)
+    few = slice(min(EXAMPLES, network.most_at_once))
+    x, lengths = x[few], None if lengths is None else lengths[few]
+    inputs = {INPUT: x.astype(np.float32)}
+    if lengths is not None:
+        inputs[LENGTHS] = lengths
+    ours, theirs = _run(model, inputs), _run(by_tf2onnx(network), inputs)
+    limit = rounding.limit(network, x, oracle.probabilities(network, x, lengths), ours, lengths)
     difference = float(np.abs(ours - theirs).max())
     if not difference <= limit:
         raise CheckFailed(
@@ -78,7 +89,10 @@ def with_metadata(model: onnx.ModelProto, network: Network) -> onnx.ModelProto:
 
 
 def by_tf2onnx(network: Network) -> onnx.ModelProto:
-    """The same function, converted from TensorFlow, of opset 17: tf2onnx ends at 18."""
+    """The same function, converted from TensorFlow, of opset 17: tf2onnx ends at 18.
+
+    Where lengths vary, only of padding that is finite: tf2onnx selects by products with 0 and 1.
+    """
     import tf2onnx
 
     from export.formats.tf_function import inference_function
@@ -92,13 +106,13 @@ def by_tf2onnx(network: Network) -> onnx.ModelProto:
     return model
 
 
-def _run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+def _run(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    result: np.ndarray = session.run([OUTPUT], {INPUT: x.astype(np.float32)})[0]
+    result: np.ndarray = session.run([OUTPUT], inputs)[0]
     return result
 
 
@@ -155,6 +169,7 @@ class OnnxRuntime:
         found: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         return found
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        result: np.ndarray = self.session.run([OUTPUT], {INPUT: as_input(x, self.spec)})[0]
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        inputs = as_inputs(x, lengths, self.spec)
+        result: np.ndarray = self.session.run([OUTPUT], inputs)[0]
         return result

@@ -4,6 +4,12 @@ No form of a recurrence is the fastest at every batch. There are three: ONNX's r
 the time steps written out, and a Scan. `build` chooses by the number of time steps; if two forms
 are left, the graph holds both, and an If chooses by the batch when it runs.
 
+Where lengths vary, a batch is read up to the end of its longest sequence, so that a call takes as
+long as that; no steps are written out. The operator computes batches in which all sequences are as
+long: for others it has an input, `sequence_lens`, that some engines ignore. The Scan computes any:
+at each step a sequence that has ended keeps its state, by a selection, since NaN in its padding
+would come through any product. A sequence is reversed from its own end.
+
 All operators are of the standard domain. The recurrent ones have their default activations only:
 some engines do not load an RNN operator with another activation, and one computes tanh instead and
 says nothing (see docs/engines.md).
@@ -12,6 +18,7 @@ says nothing (see docs/engines.md).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -19,7 +26,8 @@ from onnx import TensorProto, helper
 
 from export.formats.onnx_nodes import ACTIVATIONS, SINGLE, Graph
 from export.formats.tf_function import MOST_UNROLLED
-from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
+from export.network import INPUT, LENGTHS, OUTPUT, Layer, Network, Recurrence
+from export.signatures import Tensor, classify
 from rnn_tf.model.cells import CELLS, Cell
 
 # That of opset 17, which runtimes of 2024 load: see docs/engines.md.
@@ -44,13 +52,24 @@ FUSED = ("leaky_relu", "linear", "relu", "sigmoid", "softsign", "tanh")
 
 # (gate, name of its activation) -> the name of its value
 Gate = Callable[[str, str], str]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The names of what a graph knows of the lengths in a batch, int64."""
+
+    each: str  # (batch,), from 1 on
+    longest: str  # (1,); of an empty batch it is 1
+    shortest: str  # (1,)
+
+
 # Adds the layers to a graph and gives the name of the final states, (batch, width).
-Form = Callable[[Graph, Network], str]
+Form = Callable[[Graph, Network, Lengths | None], str]
 
 
 def build(network: Network, opset: int) -> onnx.ModelProto:
-    """The model, stateless: raw `sequence` in, `probabilities` out, any batch."""
-    graph, spec = Graph(ACTIVATIONS), network.spec
+    """The model, stateless, with the inputs and outputs of `signatures.classify`; any batch."""
+    graph, signature = Graph(ACTIVATIONS), classify(network.spec)
     state = recurrence(graph, network)
     dense = graph.constant("dense_kernel", network.dense_kernel)
     logits = graph.add("Gemm", state, dense, graph.constant("dense_bias", network.dense_bias))
@@ -58,8 +77,8 @@ def build(network: Network, opset: int) -> onnx.ModelProto:
     whole = helper.make_graph(
         graph.nodes,
         network.cell,
-        [_value(INPUT, spec.longest, spec.features)],
-        [_value(OUTPUT, spec.classes)],
+        list(map(_end, signature.inputs)),
+        list(map(_end, signature.outputs)),
         graph.initializers(),
     )
     opsets = [helper.make_opsetid("", opset)]
@@ -68,7 +87,8 @@ def build(network: Network, opset: int) -> onnx.ModelProto:
 
 def recurrence(graph: Graph, network: Network) -> str:
     """The final states of the last layer, `(batch, width)`, in the form that is fastest."""
-    many = unrolled if network.spec.longest <= MOST_UNROLLED else scan
+    lengths = _lengths(graph, network.spec.longest) if network.spec.varies else None
+    many = unrolled if lengths is None and network.spec.longest <= MOST_UNROLLED else scan
     if _has_operator(network) and not (_is_fused(network) and many is unrolled):
         few, activations = operator, ACTIVATIONS
         most = MOST_IN_OPERATOR[network.cell]
@@ -76,21 +96,54 @@ def recurrence(graph: Graph, network: Network) -> str:
         few, activations = many, {**ACTIVATIONS, **SINGLE}
         most = MOST_IN_SINGLE // network.units
     else:
-        return many(graph, network)
+        return many(graph, network, lengths)
     batch = graph.add("Shape", INPUT, start=0, end=1)
     low, high = graph.constant("one", [1]), graph.constant("few", [most])
     # From 1 to few. Not an empty batch: onnxruntime's LSTM and GRU end the process with it.
     is_few = graph.add("Equal", batch, graph.add("Clip", batch, low, high))
+    if lengths is not None and few is operator:
+        as_long = graph.add("Equal", lengths.shortest, lengths.longest)
+        is_few = graph.add("And", is_few, as_long)
     branches = {
-        "then_branch": _branch(graph.inner("then", activations), few, network),
-        "else_branch": _branch(graph.inner("else"), many, network),
+        "then_branch": _branch(graph.inner("then", activations), few, network, lengths),
+        "else_branch": _branch(graph.inner("else"), many, network, lengths),
     }
     return graph.add("If", is_few, **branches)
 
 
-def _branch(graph: Graph, form: Form, network: Network) -> onnx.GraphProto:
-    state = _inner_value(form(graph, network), network.layers[-1].width)
+def _branch(graph: Graph, form: Form, network: Network, lengths: Lengths | None) -> onnx.GraphProto:
+    state = _inner_value(form(graph, network, lengths), network.layers[-1].width)
     return helper.make_graph(graph.nodes, graph.prefix, [], [state], graph.initializers())
+
+
+def _lengths(graph: Graph, longest: int) -> Lengths:
+    """The input `lengths`, brought to 1 and up to `longest` whatever it holds."""
+    ends = graph.constant("least", 1), graph.constant("most", longest)
+    each = graph.add("Clip", graph.add("Cast", LENGTHS, to=TensorProto.INT64), *ends)
+    # An empty batch has no largest length: an end is added to those that there are.
+    with_least, with_most = (
+        graph.add("Concat", each, graph.constant(f"{name}_too", [value]), axis=0)
+        for name, value in (("least", 1), ("most", longest))
+    )
+    return Lengths(each, graph.add("ReduceMax", with_least), graph.add("ReduceMin", with_most))
+
+
+def _by_time(graph: Graph, lengths: Lengths | None) -> str:
+    """The input as `(timesteps, batch, features)`, up to the end of the longest sequence."""
+    frames = INPUT
+    if lengths is not None:
+        begin, time = graph.constant("begin", [0]), graph.constant("time_of_input", [1])
+        frames = graph.add("Slice", frames, begin, lengths.longest, time)
+    return graph.add("Transpose", frames, perm=[1, 0, 2])
+
+
+def _valid(graph: Graph, lengths: Lengths) -> str:
+    """Which steps belong to a sequence, and are no padding: bool `(timesteps, batch, 1)`."""
+    end = graph.add("Squeeze", lengths.longest)
+    steps = graph.add("Range", graph.constant("from_0", 0), end, graph.constant("by_1", 1))
+    by_time = graph.add("Reshape", steps, graph.constant("as_time", [-1, 1, 1]))
+    each = graph.add("Reshape", lengths.each, graph.constant("as_batch", [1, -1, 1]))
+    return graph.add("Less", by_time, each)
 
 
 def _activations(network: Network) -> set[str]:
@@ -114,9 +167,9 @@ def _is_fused(network: Network) -> bool:
     return simple and not others and first.backward is None
 
 
-def operator(graph: Graph, network: Network) -> str:
-    """Each layer as one RNN, LSTM or GRU node."""
-    frames = graph.add("Transpose", INPUT, perm=[1, 0, 2])
+def operator(graph: Graph, network: Network, lengths: Lengths | None) -> str:
+    """Each layer as one RNN, LSTM or GRU node; of a batch in which all sequences are as long."""
+    frames = _by_time(graph, lengths)
     for i, layer in enumerate(network.raw_layers):
         kind = CELLS[layer.forward.cell]
         weights = [_operator_weights(each) for each in layer.directions]
@@ -156,8 +209,8 @@ def _operator_weights(weights: Recurrence) -> tuple[np.ndarray, np.ndarray, np.n
     return weights.kernel[:, columns].T, weights.recurrent_kernel[:, columns].T, bias
 
 
-def unrolled(graph: Graph, network: Network) -> str:
-    """Every step as nodes of its own."""
+def unrolled(graph: Graph, network: Network, lengths: Lengths | None) -> str:
+    """Every step as nodes of its own; not where lengths vary."""
     frames = _split_steps(graph, network)
     for i, layer in enumerate(network.raw_layers):
         # The first simple layer reads what is projected already.
@@ -194,18 +247,18 @@ def _split_steps(graph: Graph, network: Network) -> list[str]:
     return graph.add_several("Split", flat, widths, outputs=spec.longest, axis=1)
 
 
-def scan(graph: Graph, network: Network) -> str:
+def scan(graph: Graph, network: Network, lengths: Lengths | None) -> str:
     """The steps as the body of a Scan: as small for 1,000 time steps as for 10."""
-    frames = graph.add("Transpose", INPUT, perm=[1, 0, 2])
+    frames = _by_time(graph, lengths)
+    valid = None if lengths is None else _valid(graph, lengths)
     for i, layer in enumerate(network.raw_layers):
-        last = i + 1 == len(network.layers)
-        found = [
-            _scan_direction(
-                graph, network, name, direction, frames,
-                backward=direction is layer.backward, every=not last,
-            )
-            for name, direction in _named(i, layer)
-        ]  # fmt: skip
+        every = i + 1 < len(network.layers)
+        found = []
+        for name, direction in _named(i, layer):
+            backward = direction is layer.backward
+            read = _reversed(graph, frames, lengths) if backward else frames
+            states = _scan_direction(graph, network, name, direction, read, valid, every=every)
+            found.append(_reversed(graph, states, lengths) if backward and every else states)
         frames = _joined(graph, found)
     return frames
 
@@ -216,24 +269,35 @@ def _scan_direction(
     name: str,
     weights: Recurrence,
     frames: str,
+    valid: str | None,
     *,
-    backward: bool,
     every: bool,
 ) -> str:
-    """The final state `(batch, units)`, or with `every` all states `(timesteps, batch, units)`."""
-    spec, units, width = network.spec, weights.units, weights.inputs
+    """The final state `(batch, units)`, or with `every` all states `(timesteps, batch, units)`.
+
+    After a step that is not `valid`, a sequence has the state that it had before.
+    """
+    units, width = weights.units, weights.inputs
     projected = weights.cell == "simple_rnn"
-    if backward:
-        frames = _reversed(graph, frames)
-    if projected:
+    if projected and valid is None:
         rows = graph.add("Reshape", frames, graph.constant(f"{name}_rows", [-1, width]))
-        shape = graph.constant(f"{name}_by_time", [spec.longest, -1, units])
+        shape = graph.constant(f"{name}_by_time", [network.spec.longest, -1, units])
         sums = _project(graph, name, weights, rows, "content")
         frames, width = graph.add("Reshape", sums, shape), units
+    elif projected:  # the number of time steps is known when it runs
+        kernel = graph.constant(f"{name}_kernel", weights.kernel)
+        sums = graph.add("MatMul", frames, kernel)
+        frames = graph.add("Add", sums, _bias(graph, name, weights, "content"))
+        width = units
     body = graph.inner(f"{name}_step")
     before = [f"{body.prefix}before_{state}" for state in CELLS[weights.cell].states]
     frame = f"{body.prefix}frame"
     after = step(body, name, weights, frame, before, projected=projected)
+    scanned = {frames: _inner_value(frame, width)}
+    if valid is not None:
+        is_valid = f"{body.prefix}valid"
+        scanned[valid] = _inner_value(is_valid, 1, kind=TensorProto.BOOL)
+        after = [body.add("Where", is_valid, *each) for each in zip(after, before, strict=True)]
     outputs = [_inner_value(state, units) for state in after]
     if every:
         # A value leaves a body once: as a state, and as a copy of it.
@@ -241,24 +305,24 @@ def _scan_direction(
     one_step = helper.make_graph(
         body.nodes,
         f"{body.prefix}graph",
-        [*(_inner_value(state, units) for state in before), _inner_value(frame, width)],
+        [*(_inner_value(state, units) for state in before), *scanned.values()],
         outputs,
         body.initializers(),
     )
     found = graph.add_several(
-        "Scan", *[_zeros(graph, units)] * len(before), frames,
-        outputs=len(outputs), body=one_step, num_scan_inputs=1,
+        "Scan", *[_zeros(graph, units)] * len(before), *scanned,
+        outputs=len(outputs), body=one_step, num_scan_inputs=len(scanned),
     )  # fmt: skip
-    if not every:
-        return found[0]
-    return _reversed(graph, found[-1]) if backward else found[-1]
+    return found[-1] if every else found[0]
 
 
-def _reversed(graph: Graph, frames: str) -> str:
-    """The frames, time first, from the last to the first.
+def _reversed(graph: Graph, frames: str, lengths: Lengths | None) -> str:
+    """The frames, time first, from the last to the first; where lengths vary, of each sequence.
 
     Scan has an attribute for this, which ONNX's own reference evaluator does not take.
     """
+    if lengths is not None:
+        return graph.add("ReverseSequence", frames, lengths.each, time_axis=0, batch_axis=1)
     last, begin = graph.constant("last", [-1]), graph.constant("before_first", [-(2**31)])
     return graph.add("Slice", frames, last, begin, graph.constant("time", [0]), last)
 
@@ -363,13 +427,15 @@ def _bias(graph: Graph, name: str, weights: Recurrence, gate: str) -> str:
     return graph.constant(f"{name}_bias_{gate}", bias[weights.columns(gate)])
 
 
-def _value(name: str, *shape: int, batch: str | None = "batch") -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
+def _end(tensor: Tensor) -> onnx.ValueInfoProto:
+    """An input or output of the whole graph."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    return helper.make_tensor_value_info(tensor.name, kind, tensor.axes)
 
 
-def _inner_value(name: str, *shape: int) -> onnx.ValueInfoProto:
-    """The same inside of a node, of whatever batch it is given.
+def _inner_value(name: str, *shape: int, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    """A value inside of a node, of whatever batch it is given.
 
     Called `batch` there too, it would be at odds with an input that an engine fixes to a number.
     """
-    return _value(name, *shape, batch=None)
+    return helper.make_tensor_value_info(name, kind, [None, *shape])

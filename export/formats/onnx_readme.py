@@ -6,8 +6,15 @@ from typing import Any
 
 from export.example import EXAMPLE
 from export.formats.registry import file_of
-from export.markdown import check_probabilities, code, example_input, load_example
-from export.network import INPUT, OUTPUT
+from export.markdown import (
+    check_probabilities,
+    code,
+    example_inputs,
+    given,
+    load_example,
+    varies,
+)
+from export.network import INPUT, LENGTHS, OUTPUT
 
 
 def sections(manifest: dict[str, Any]) -> list[str]:
@@ -16,6 +23,7 @@ def sections(manifest: dict[str, Any]) -> list[str]:
 
 
 def _python(manifest: dict[str, Any]) -> str:
+    inputs = given(manifest, '"{name}": {value}')
     return "## ONNX from Python\n\n`pip install onnxruntime numpy`\n\n" + code(
         "python",
         "import json",
@@ -24,9 +32,9 @@ def _python(manifest: dict[str, Any]) -> str:
         "import onnxruntime",
         "",
         *load_example(),
-        example_input(manifest),
+        *example_inputs(manifest),
         f'session = onnxruntime.InferenceSession("{file_of("onnx")}")',
-        f'probabilities = session.run(["{OUTPUT}"], {{"{INPUT}": x}})[0]',
+        f'probabilities = session.run(["{OUTPUT}"], {{{inputs}}})[0]',
         *check_probabilities(),
         'labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])',
         "print(labels[probabilities[0].argmax()], probabilities[0].max())",
@@ -35,7 +43,7 @@ def _python(manifest: dict[str, Any]) -> str:
 
 def _cpp(manifest: dict[str, Any]) -> str:
     spec = manifest["spec"]
-    timesteps, features = spec["timesteps"], spec["features"]
+    timesteps, features = spec["longest"], spec["features"]
     return "## ONNX from C++\n\nWith the C++ API of ONNX Runtime:\n\n" + code(
         "cpp",
         "#include <onnxruntime_cxx_api.h>",
@@ -75,11 +83,7 @@ def _cpp(manifest: dict[str, Any]) -> str:
         "",
         f"  std::vector<int64_t> shape = {{1, {timesteps}, {features}}};",
         "  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);",
-        "  auto input = Ort::Value::CreateTensor<float>(",
-        "      memory, x.data(), x.size(), shape.data(), shape.size());",
-        f'  const char* inputs[] = {{"{INPUT}"}};',
-        f'  const char* outputs[] = {{"{OUTPUT}"}};',
-        "  auto answer = session.Run(Ort::RunOptions{}, inputs, &input, 1, outputs, 1);",
+        *(_CPP_TWO_INPUTS if varies(manifest) else _CPP_ONE_INPUT),
         "  const float* probabilities = answer[0].GetTensorData<float>();",
         f"  for (int i = 0; i < {len(spec['labels'])}; ++i) {{",
         '    std::printf("%d %.4f\\n", i, probabilities[i]);',
@@ -89,9 +93,31 @@ def _cpp(manifest: dict[str, Any]) -> str:
     )
 
 
+_CPP_ONE_INPUT = (
+    "  auto input = Ort::Value::CreateTensor<float>(",
+    "      memory, x.data(), x.size(), shape.data(), shape.size());",
+    f'  const char* inputs[] = {{"{INPUT}"}};',
+    f'  const char* outputs[] = {{"{OUTPUT}"}};',
+    "  auto answer = session.Run(Ort::RunOptions{}, inputs, &input, 1, outputs, 1);",
+)
+_CPP_TWO_INPUTS = (
+    f'  const std::vector<float> read = numbers(json, "{LENGTHS}");  // the steps of each sequence',
+    "  std::vector<int32_t> lengths(read.begin(), read.end());",
+    "  std::vector<Ort::Value> given;",
+    "  given.push_back(Ort::Value::CreateTensor<float>(",
+    "      memory, x.data(), x.size(), shape.data(), shape.size()));",
+    "  given.push_back(Ort::Value::CreateTensor<int32_t>(",
+    "      memory, lengths.data(), lengths.size(), shape.data(), 1));",
+    f'  const char* inputs[] = {{"{INPUT}", "{LENGTHS}"}};',
+    f'  const char* outputs[] = {{"{OUTPUT}"}};',
+    "  auto answer = session.Run(Ort::RunOptions{}, inputs, given.data(), 2, outputs, 1);",
+)
+
+
 def _javascript(manifest: dict[str, Any]) -> str:
     spec = manifest["spec"]
-    timesteps, features = spec["timesteps"], spec["features"]
+    timesteps, features = spec["longest"], spec["features"]
+    lengths = [f'  {LENGTHS}: new ort.Tensor("int32", Int32Array.from(example.{LENGTHS}), [1]),']
     return (
         "## ONNX from JavaScript\n\n`npm install onnxruntime-web` (or `onnxruntime-node`, where "
         "files are read with `fs`, not fetched)\n\n"
@@ -105,6 +131,7 @@ def _javascript(manifest: dict[str, Any]) -> str:
             f"// x[(b * {timesteps} + t) * {features} + f]",
             f"const {{ {OUTPUT} }} = await session.run({{",
             f'  {INPUT}: new ort.Tensor("float32", x, [1, {timesteps}, {features}]),',
+            *(lengths if varies(manifest) else []),
             "});",
             f"const differences = example.{OUTPUT}[0].map((p, i) => "
             f"Math.abs(p - {OUTPUT}.data[i]));",

@@ -19,9 +19,9 @@ from safetensors.numpy import save
 from torch import nn
 
 from export.formats import pytorch_readme
-from export.formats.format import as_input, file_metadata
+from export.formats.format import as_inputs, file_metadata
 from export.markdown import code
-from export.network import Network
+from export.network import INPUT, LENGTHS, Network
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.model.cells import Cell
 from rnn_tf.training.torch.module import (
@@ -101,7 +101,8 @@ def load(path: Path) -> nn.Module:
 def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
     """What maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to probabilities.
 
-    Those are float32 `(batch, classes)`. `weights` and `about` are as `tensors` and
+    Those are float32 `(batch, classes)`. Where lengths vary, it is given `lengths`, too, int64
+    `(batch,)` on the CPU. `weights` and `about` are as `tensors` and
     `written_metadata` give them. PyTorch's own layer is used where it computes with these
     activations.
     """
@@ -126,8 +127,8 @@ def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
 class Probabilities(SequenceClassifier):
     """The classifier of training, and a softmax."""
 
-    def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(super().forward(sequence), 1)
+    def forward(self, sequence: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.softmax(super().forward(sequence, lengths), 1)
 
 
 class TorchRuntime:
@@ -141,12 +142,15 @@ class TorchRuntime:
         with safe_open(self.path, framework="pt") as file:
             return file.metadata() or {}
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        x = as_input(x, self.spec)
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        inputs = as_inputs(x, lengths, self.spec)
+        x = inputs[INPUT]
         # PyTorch has no tensors that must not be written to, and warns of such arrays.
-        x = x if x.flags.writeable else x.copy()
+        tensors = [torch.from_numpy(x if x.flags.writeable else x.copy())]
+        if self.spec.varies:
+            tensors.append(torch.tensor(inputs[LENGTHS], dtype=torch.int64))
         with torch.inference_mode():
-            result: np.ndarray = self.module(torch.from_numpy(x)).numpy()
+            result: np.ndarray = self.module(*tensors).numpy()
         return result
 
 

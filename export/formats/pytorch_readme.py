@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from export.formats.registry import file_of
-from export.markdown import load_example
-from export.network import INPUT, OUTPUT
+from export.markdown import given, load_example, varies
+from export.network import INPUT, LENGTHS, OUTPUT
 
 # Expressions of `x`, where the name is not that of a function in torch.nn.functional.
 ACTIVATIONS = {
@@ -26,21 +26,21 @@ ACTIVATIONS = {
     "tanh": "torch.tanh(x)",
     "tanh_shrink": "functional.tanhshrink(x)",
 }
-# The time steps of `sequence`, where PyTorch has no layer with this activation.
+# Where PyTorch has no layer with this activation: what steps read of `sequence`, and what they do.
+# A GRU resets the bias `c` with the state.
+FRAMES = {
+    "simple_rnn": "functional.linear(sequence, w, b + c).unbind(1)",
+    "lstm": "functional.linear(sequence, w, b + c).unbind(1)",
+    "gru": "functional.linear(sequence, w, b).unbind(1)",
+}
 STEPS = {
-    "simple_rnn": (
-        "        for step in functional.linear(sequence, w, b + c).unbind(1):",
-        "            h = activation(torch.addmm(step, h, u))",
-    ),
+    "simple_rnn": ("            h = activation(torch.addmm(step, h, u))",),
     "lstm": (
-        "        memory = torch.zeros_like(h)",
-        "        for step in functional.linear(sequence, w, b + c).unbind(1):",
         "            i, f, g, o = torch.addmm(step, h, u).chunk(4, 1)",
         "            memory = gate(f) * memory + gate(i) * activation(g)",
         "            h = gate(o) * activation(memory)",
     ),
     "gru": (
-        "        for step in functional.linear(sequence, w, b).unbind(1):",
         "            r, z, g = step.chunk(3, 1)",
         "            hr, hz, hg = torch.addmm(c, h, u).chunk(3, 1)",
         "            z = gate(z + hz)",
@@ -54,7 +54,8 @@ def code(manifest: dict[str, Any]) -> list[str]:
     own_layer = manifest["formats"]["torch"]["layer"] is not None
     spec, file = manifest["spec"], file_of("torch")
     module = _with_layer(manifest) if own_layer else _written_out(manifest)
-    shape = f"1, {spec['timesteps']}, {spec['features']}"
+    shape = f"1, {spec['longest']}, {spec['features']}"
+    lengths = f'lengths = torch.tensor(example["{LENGTHS}"])  # (1,), the steps of each sequence'
     return [
         "import json",
         "",
@@ -62,6 +63,11 @@ def code(manifest: dict[str, Any]) -> list[str]:
         "from safetensors import safe_open",
         "from torch import nn",
         *([] if own_layer else ["from torch.nn import functional"]),
+        *(
+            ["from torch.nn.utils.rnn import pack_padded_sequence"]
+            if own_layer and varies(manifest)
+            else []
+        ),
         "",
         "",
         *module,
@@ -70,12 +76,13 @@ def code(manifest: dict[str, Any]) -> list[str]:
         *load_example(),
         f'x = torch.tensor(example["{INPUT}"], dtype=torch.float32)  # ({shape}), raw values; '
         "any batch",
+        *([lengths] if varies(manifest) else []),
         "model = Classifier().eval()",
         f'with safe_open("{file}", framework="pt") as file:',
         "    model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})",
         '    labels = json.loads(file.metadata()["labels"])',
         "with torch.inference_mode():",
-        "    probabilities = model(x)",
+        f"    probabilities = model({given(manifest, '{value}')})",
         f'difference = (probabilities - torch.tensor(example["{OUTPUT}"])).abs().max()',
         'assert difference <= example["tolerance"], difference',
         "print(labels[int(probabilities[0].argmax())], float(probabilities[0].max()))",
@@ -101,10 +108,28 @@ def _with_layer(manifest: dict[str, Any]) -> list[str]:
         "        )",
         f"        self.dense = nn.Linear({_width(model)}, {len(spec['labels'])})",
         "",
+        *(_read_packed(model) if varies(manifest) else _read_whole(model)),
+        "        return torch.softmax(self.dense(final), 1)",
+    ]
+
+
+def _read_whole(model: dict[str, Any]) -> list[str]:
+    return [
         "    def forward(self, sequence):",
         "        states, _ = self.recurrent(sequence)",
         *_final(model),
-        "        return torch.softmax(self.dense(final), 1)",
+    ]
+
+
+def _read_packed(model: dict[str, Any]) -> list[str]:
+    """PyTorch's own way to leave out the padding; `last` are the states at the ends."""
+    last = "(last, _)" if model["cell"] == "lstm" else "last"
+    final = "torch.cat([last[-2], last[-1]], 1)" if model["bidirectional"] else "last[-1]"
+    return [
+        "    def forward(self, sequence, lengths):",
+        "        packed = pack_padded_sequence(sequence, lengths, True, enforce_sorted=False)",
+        f"        _, {last} = self.recurrent(packed)",
+        f"        final = {final}",
     ]
 
 
@@ -125,7 +150,7 @@ def _final(model: dict[str, Any]) -> list[str]:
 
 def _written_out(manifest: dict[str, Any]) -> list[str]:
     """A module whose recurrent weights are named as PyTorch's layers name theirs."""
-    model = manifest["model"]
+    model, masked = manifest["model"], varies(manifest)
     functions = {"activation": model["activation"]}
     if model["cell"] != "simple_rnn":
         functions["gate"] = manifest["formats"]["torch"]["recurrent_activation"]
@@ -148,21 +173,23 @@ def _written_out(manifest: dict[str, Any]) -> list[str]:
         "        self.recurrent = nn.ParameterDict(empty)",
         f"        self.dense = nn.Linear({_width(model)}, {len(manifest['spec']['labels'])})",
         "",
-        "    def read(self, sequence, end):",
+        f"    def read(self, sequence, {'valid, ' * masked}end):",
         '        w, b = self.recurrent["weight_ih" + end], self.recurrent["bias_ih" + end]',
         '        u, c = self.recurrent["weight_hh" + end].t(), self.recurrent["bias_hh" + end]',
         f"        h = sequence.new_zeros(len(sequence), {model['units']})",
         "        states = []",
-        *STEPS[model["cell"]],
+        *_loop(model["cell"], masked=masked),
         "            states.append(h)",
         "        return torch.stack(states, 1)",
         "",
-        "    def forward(self, states):",
+        f"    def forward(self, states{', lengths' * masked}):",
+        *(_MASK if masked else []),
         f"        for layer in range({model['layers']}):",
-        '            directions = [self.read(states, f"_l{layer}")]',
+        f'            directions = [self.read(states, {"valid, " * masked}f"_l{{layer}}")]',
         *(
             [
-                '            backward = self.read(states.flip(1), f"_l{layer}_reverse")',
+                f"            backward = self.read(states.flip(1), {'valid.flip(1), ' * masked}"
+                'f"_l{layer}_reverse")',
                 "            directions.append(backward.flip(1))",
             ]
             if model["bidirectional"]
@@ -171,6 +198,30 @@ def _written_out(manifest: dict[str, Any]) -> list[str]:
         "            states = torch.cat(directions, 2)",
         *_final(model),
         "        return torch.softmax(self.dense(final), 1)",
+    ]
+
+
+_MASK = [
+    "        steps = torch.arange(states.shape[1])",
+    "        valid = (steps < lengths[:, None])[:, :, None]",
+]
+
+
+def _loop(cell: str, *, masked: bool) -> list[str]:
+    """The time steps; `masked`, a sequence that has ended keeps its state."""
+    states = ["h", "memory"] if cell == "lstm" else ["h"]
+    begin = ["        memory = torch.zeros_like(h)"] if cell == "lstm" else []
+    if not masked:
+        return [*begin, f"        for step in {FRAMES[cell]}:", *STEPS[cell]]
+    return [
+        *begin,
+        f"        for step, there in zip({FRAMES[cell]}, valid.unbind(1)):",
+        f"            before = {', '.join(states)}{',' * (len(states) == 1)}",
+        *STEPS[cell],
+        *(
+            f"            {state} = torch.where(there, {state}, before[{i}])"
+            for i, state in enumerate(states)
+        ),
     ]
 
 

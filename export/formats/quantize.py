@@ -35,40 +35,63 @@ class Rounded:
         return result
 
 
-def round_to_int8(network: Network, x: np.ndarray) -> tuple[Network, list[Rounded]]:
+# Sequences of one length, `(n, timesteps, ...)`.
+Block = np.ndarray
+
+
+def round_to_int8(
+    network: Network, x: np.ndarray, lengths: np.ndarray | None = None
+) -> tuple[Network, list[Rounded]]:
     """Round every matrix of a network, calibrated on raw `x` `(n, timesteps, features)`.
 
-    Returns a network that computes with the rounded matrices, of normalized input as before, and
-    the matrices themselves, each kernel before its recurrent kernel, the dense kernel last.
+    Where they vary, `lengths` `(n,)` says how many steps of each are read. Returns a network that
+    computes with the rounded matrices, of normalized input as before, and the matrices themselves,
+    each kernel before its recurrent kernel, the dense kernel last.
     """
-    frames = oracle.normalized(network, x[: -(-CALIBRATION_STEPS // network.spec.longest)])
+    blocks = _calibration(network, x, lengths)
     matrices, layers = [], []
     for layer in network.layers:
-        final = oracle.final_states(layer, frames)
-        states = oracle.layer_states(layer, frames)
+        final = [oracle.final_states(layer, frames) for frames in blocks]
+        states = [oracle.layer_states(layer, frames) for frames in blocks]
         directions = []
-        for direction, after, order in zip(layer.directions, states, oracle.ORDERS, strict=False):
+        for direction, after, order in zip(
+            layer.directions, zip(*states, strict=True), oracle.ORDERS, strict=False
+        ):
             rounded, of_direction = _round_recurrence(
-                direction, frames[:, ::order], after[:, ::order]
+                direction,
+                [frames[:, ::order] for frames in blocks],
+                [states[:, ::order] for states in after],
             )
             directions.append(rounded)
             matrices += of_direction
         layers.append(Layer(*directions))
-        frames = np.concatenate(states, axis=2)
-    (dense,), dense_bias = _round([network.dense_kernel], [final], network.dense_bias)
+        blocks = [np.concatenate(each, axis=2) for each in states]
+    (dense,), dense_bias = _round(
+        [network.dense_kernel], [np.concatenate(final)], network.dense_bias
+    )
     rounded_network = replace(
         network, layers=tuple(layers), dense_kernel=dense.matrix, dense_bias=dense_bias
     )
     return rounded_network, [*matrices, dense]
 
 
+def _calibration(network: Network, x: np.ndarray, lengths: np.ndarray | None) -> list[Block]:
+    """As many examples as have `CALIBRATION_STEPS`, normalized, those of each length together."""
+    steps = np.full(len(x), network.spec.longest) if lengths is None else lengths
+    enough = int(np.searchsorted(np.cumsum(steps), CALIBRATION_STEPS)) + 1
+    x, lengths = x[:enough], None if lengths is None else lengths[:enough]
+    return [
+        oracle.normalized(network, x[rows, :length])
+        for rows, length in oracle.of_one_length(lengths, *x.shape[:2])
+    ]
+
+
 def _round_recurrence(
-    weights: Recurrence, frames: np.ndarray, after: np.ndarray
+    weights: Recurrence, frames: list[Block], after: list[Block]
 ) -> tuple[Recurrence, list[Rounded]]:
     """Round one direction that reads `frames` in their order, in the state `after` each of them."""
-    inputs = frames.reshape(-1, weights.inputs)
-    before = np.concatenate([np.zeros_like(after[:, :1]), after[:, :-1]], axis=1)
-    before = before.reshape(-1, weights.units)
+    inputs = np.concatenate([block.reshape(-1, weights.inputs) for block in frames])
+    before = np.concatenate([_before(block).reshape(-1, weights.units) for block in after])
     if CELLS[weights.cell].biases == 2:
         # Its reset gate stands between the two products, so that neither can mend the other.
         (kernel,), input_bias = _round([weights.kernel], [inputs], weights.input_bias)
@@ -79,6 +102,11 @@ def _round_recurrence(
         (kernel, recurrent), bias = _round(both, [inputs, before], weights.bias)
     rounded = replace(weights, kernel=kernel.matrix, recurrent_kernel=recurrent.matrix, bias=bias)
     return rounded, [kernel, recurrent]
+
+
+def _before(after: Block) -> Block:
+    """The state before each step, from that after it: zeros before the first."""
+    return np.concatenate([np.zeros_like(after[:, :1]), after[:, :-1]], axis=1)
 
 
 def _round(

@@ -33,7 +33,9 @@ def _open_tflite(path: Path, spec: SequenceSpec, threads: int | None) -> FileRun
 
 
 def _write_int8(network: Network, path: Path, options: Options) -> dict[str, Any]:
-    details: dict[str, Any] = _tflite.write_int8(network, path, options.calibration)
+    details: dict[str, Any] = _tflite.write_int8(
+        network, path, options.calibration, options.lengths
+    )
     return details
 
 
@@ -86,7 +88,7 @@ FORMATS: dict[str, Format] = {
             about="ONNX, standard operators only",
             packages=("onnx", "tf2onnx", "onnxruntime"),
             write=lambda network, path, options: _onnx.write(
-                network, path, options.calibration, options.opset
+                network, path, options.calibration, options.opset, options.lengths
             ),
             open=lambda path, spec, threads: _onnx.OnnxRuntime(path, spec, threads),
             readme=lambda manifest: _onnx.readme(manifest),

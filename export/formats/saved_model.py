@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Mapping
@@ -12,11 +11,18 @@ from typing import Any
 import numpy as np
 
 from export.example import EXAMPLE, REQUEST
-from export.formats.format import AGAIN, as_input, file_metadata
+from export.formats.format import AGAIN, as_inputs, file_metadata
 from export.formats.registry import file_of
 from export.formats.tf_function import inference_function
-from export.markdown import check_probabilities, code, example_input, load_example
-from export.network import INPUT, OUTPUT, Network
+from export.markdown import (
+    check_probabilities,
+    code,
+    example_inputs,
+    given,
+    load_example,
+    varies,
+)
+from export.network import INPUT, LENGTHS, OUTPUT, Network
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
@@ -38,9 +44,10 @@ SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
 def write(network: Network, folder: Path) -> dict[str, Any]:
     """Write the network as a SavedModel into `folder`; give what the manifest says about it.
 
-    `serving_default` maps float32 `sequence` `(batch, timesteps, features)` to float32
-    `probabilities` `(batch, classes)`; `metadata` takes nothing and gives the `labels`
-    `(classes,)`, and the `spec` and `signatures` as JSON, all strings. There is no variable in it.
+    `serving_default` maps float32 `sequence` `(batch, timesteps, features)`, and int32 `lengths`
+    `(batch,)` where they vary, to float32 `probabilities` `(batch, classes)`; `metadata` takes
+    nothing and gives the `labels` `(classes,)`, and the `spec` and `signatures` as JSON, all
+    strings. There is no variable in it.
     """
     import tensorflow as tf
 
@@ -80,6 +87,9 @@ def _write_warmup(network: Network, file: Path) -> None:
             request.model_spec.name = SERVING_NAME
             request.model_spec.signature_name = "serving_default"
             request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(x))
+            if network.spec.varies:
+                lengths = np.full(batch, network.spec.longest, np.int32)
+                request.inputs[LENGTHS].CopyFrom(tf.make_tensor_proto(lengths))
             log = PredictionLog(predict_log=PredictLog(request=request))
             records.write(log.SerializeToString())
 
@@ -112,7 +122,7 @@ class SavedModelRuntime:
         # The signature lives only as long as what was loaded.
         self.loaded = tf.saved_model.load(str(path / SERVING_VERSION))
         self.call = self.loaded.signatures["serving_default"]
-        self.tensor = functools.partial(tf.constant, dtype=tf.float32)
+        self.tensor = tf.constant
         self.spec = spec
 
     def metadata(self) -> Mapping[str, str]:
@@ -122,8 +132,9 @@ class SavedModelRuntime:
         labels = json.dumps([label.decode() for label in found.pop("labels")], ensure_ascii=False)
         return {"labels": labels, **{name: text.decode() for name, text in found.items()}}
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        answer = self.call(**{INPUT: self.tensor(as_input(x, self.spec))})
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        inputs = as_inputs(x, lengths, self.spec)
+        answer = self.call(**{name: self.tensor(value) for name, value in inputs.items()})
         result: np.ndarray = answer[OUTPUT].numpy()
         return result
 
@@ -142,9 +153,9 @@ def _python(manifest: dict[str, Any]) -> str:
         "import tensorflow as tf",
         "",
         *load_example(),
-        example_input(manifest),
+        *example_inputs(manifest),
         f'model = tf.saved_model.load("{file_of("saved_model")}/{SERVING_VERSION}")',
-        f'answer = model.signatures["serving_default"]({INPUT}=tf.constant(x))',
+        f'answer = model.signatures["serving_default"]({_given(manifest)})',
         f'probabilities = answer["{OUTPUT}"].numpy()',
         *check_probabilities(),
         'labels = model.signatures["metadata"]()["labels"].numpy()',
@@ -152,8 +163,16 @@ def _python(manifest: dict[str, Any]) -> str:
     )
 
 
+def _given(manifest: dict[str, Any]) -> str:
+    return given(manifest, "{name}=tf.constant({value})")
+
+
 def _serving(manifest: dict[str, Any]) -> str:
     spec = manifest["spec"]
+    sequence = f"{spec['longest']} lists of {spec['features']} numbers"
+    instances = f"# instances: a list of sequences, each {sequence}"
+    if varies(manifest):
+        instances = f'# instances: a list of {{"{INPUT}": {sequence}, "{LENGTHS}": a number}}'
     return (
         "## TensorFlow Serving\n\nIt warms up with the requests in "
         "`assets.extra/tf_serving_warmup_requests`.\n\n"
@@ -161,8 +180,7 @@ def _serving(manifest: dict[str, Any]) -> str:
             "sh",
             "docker run -p 8501:8501 -e MODEL_NAME=classifier \\",
             f'  -v "$PWD/{file_of("saved_model")}:/models/classifier" tensorflow/serving',
-            "# instances: a list of sequences, each "
-            f"{spec['timesteps']} lists of {spec['features']} numbers",
+            instances,
             f"curl -d @{REQUEST} localhost:8501/v1/models/classifier:predict",
         )
         + f"\nIt answers with `predictions`: the `{OUTPUT}` of `{EXAMPLE}`.\n"

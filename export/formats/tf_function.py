@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.network import INPUT, OUTPUT, Layer, Network, Recurrence
+from export.network import OUTPUT, Layer, Network, Recurrence
+from export.signatures import classify
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.model.cells import Cell
 
@@ -25,15 +28,28 @@ STEPS_A_TURN = 32
 State = tuple["tf.Tensor", ...]
 # (x W + b of the step (batch, g*u), state, None for zeros) -> next state, (batch, u) each
 Step = Callable[["tf.Tensor", State | None], State]
+# What there is of a time step: x W + b, and where lengths vary, whether it is in the sequence.
+Frame = tuple["tf.Tensor", ...]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the sequences of a batch are, where that varies."""
+
+    each: tf.Tensor  # int32 (batch,), from 1 on
+    longest: tf.Tensor  # int32 ()
+    valid: tf.Tensor  # bool (batch, timesteps, 1): the step is in the sequence, and no padding
 
 
 def inference_function(network: Network, *, unroll: bool | None = None, fold: bool = True) -> Any:
     """The network as a `tf.function`, weights as constants, for SavedModel and the converters.
 
     It maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to a dictionary with
-    float32 `probabilities` `(batch, classes)`. `unroll` writes the time steps out, by default as
-    many as are worth it. `fold` puts the normalization into the weights of the first layer. Weights
-    that are to be rounded are better off without it: features may be of very different size.
+    float32 `probabilities` `(batch, classes)`. Where lengths vary, its second input is int32
+    `lengths` `(batch,)`; loops then end with the longest sequence. `unroll` writes the time steps
+    out, by default as many as are worth it. `fold` puts the normalization into the weights of the
+    first layer. Weights that are to be rounded are better off without it: features may be of very
+    different size.
     """
     import tensorflow as tf
 
@@ -41,20 +57,38 @@ def inference_function(network: Network, *, unroll: bool | None = None, fold: bo
     unroll = spec.longest <= MOST_UNROLLED if unroll is None else unroll
 
     @tf.function(  # type: ignore[untyped-decorator]
-        input_signature=[tf.TensorSpec((None, spec.longest, spec.features), tf.float32, INPUT)],
+        input_signature=[
+            tf.TensorSpec(
+                [axis if isinstance(axis, int) else None for axis in each.axes],
+                each.dtype,
+                each.name,
+            )
+            for each in classify(spec).inputs
+        ],
         autograph=False,
     )
-    def function(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
+    def function(sequence: tf.Tensor, lengths: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         *before, last = network.raw_layers if fold else network.layers
+        known = None if lengths is None else _known(lengths, spec.longest)
         frames = sequence if fold else _normalized(sequence, spec.normalization)
+        read = functools.partial(_read_layer, lengths=known, unroll=unroll)
         for layer in before:
-            frames = tf.concat(_read_layer(layer, frames, unroll=unroll, every=True), axis=2)
-        state = tf.concat(_read_layer(last, frames, unroll=unroll, every=False), axis=1)
+            frames = tf.concat(read(layer, frames, every=True), axis=2)
+        state = tf.concat(read(last, frames, every=False), axis=1)
         # Here, so that weights are constants of the graph; outside they would be further inputs.
         dense_kernel, dense_bias = map(tf.constant, (network.dense_kernel, network.dense_bias))
         return {OUTPUT: tf.nn.softmax(state @ dense_kernel + dense_bias, name=OUTPUT)}
 
     return function
+
+
+def _known(lengths: tf.Tensor, longest: int) -> Lengths:
+    """What follows from the input `lengths`, brought to 1 and up to `longest` whatever it holds."""
+    import tensorflow as tf
+
+    each = tf.clip_by_value(lengths, 1, longest)
+    steps = tf.constant(np.arange(longest, dtype=np.int32)[None, :, None])
+    return Lengths(each, tf.reduce_max(each), steps < tf.reshape(each, (-1, 1, 1)))
 
 
 def _normalized(sequence: tf.Tensor, normalize: Normalize) -> tf.Tensor:
@@ -63,21 +97,30 @@ def _normalized(sequence: tf.Tensor, normalize: Normalize) -> tf.Tensor:
     return scaled if shift is None else scaled + shift
 
 
-def _read_layer(layer: Layer, frames: tf.Tensor, *, unroll: bool, every: bool) -> list[tf.Tensor]:
+def _read_layer(
+    layer: Layer, frames: tf.Tensor, lengths: Lengths | None, *, unroll: bool, every: bool
+) -> list[tf.Tensor]:
     """What each direction has read of `frames` `(batch, timesteps, inputs)`.
 
     With `every` its states after every step, `(batch, timesteps, units)`, else the final one,
     `(batch, units)`.
     """
     read = _unrolled if unroll else _looped
-    found = [read(layer.forward, _projected(layer.forward, frames), every)]
+    found = [read(layer.forward, _projected(layer.forward, frames), lengths, every)]
     if layer.backward is not None:
-        import tensorflow as tf
-
-        turned = tf.reverse(_projected(layer.backward, frames), axis=[1])
-        states = read(layer.backward, turned, every)
-        found.append(tf.reverse(states, axis=[1]) if every else states)
+        turned = _reversed(_projected(layer.backward, frames), lengths)
+        states = read(layer.backward, turned, lengths, every)
+        found.append(_reversed(states, lengths) if every else states)
     return found
+
+
+def _reversed(frames: tf.Tensor, lengths: Lengths | None) -> tf.Tensor:
+    """`(batch, timesteps, ...)` from the last step to the first; the padding stays where it is."""
+    import tensorflow as tf
+
+    if lengths is None:
+        return tf.reverse(frames, axis=[1])
+    return tf.reverse_sequence(frames, lengths.each, seq_axis=1, batch_axis=0)
 
 
 def _projected(weights: Recurrence, frames: tf.Tensor) -> tf.Tensor:
@@ -94,55 +137,84 @@ def step(weights: Recurrence) -> Step:
     return _STEPS[weights.cell](weights)
 
 
-def _unrolled(weights: Recurrence, inputs: tf.Tensor, every: bool) -> tf.Tensor:
+def _read(step: Step, frame: Frame, state: State | None) -> State:
+    """The state after a frame: of a sequence that has ended, the one before it.
+
+    By a selection: padding may be NaN, which would come through any product.
+    """
+    import tensorflow as tf
+
+    new = step(frame[0], state)
+    if state is None or len(frame) == 1:  # every sequence has a first step
+        return new
+    return tuple(tf.where(frame[1], *each) for each in zip(new, state, strict=True))
+
+
+def _unrolled(
+    weights: Recurrence, inputs: tf.Tensor, lengths: Lengths | None, every: bool
+) -> tf.Tensor:
     """Every step of `inputs` `(batch, timesteps, g*u)` written out."""
     import tensorflow as tf
 
     # Unstacked at once: a slice for every step would triple the time in TFLite.
-    states = _written_out(step(weights), tf.unstack(inputs, axis=1), None)
+    parts = (inputs,) if lengths is None else (inputs, lengths.valid)
+    frames = list(zip(*(tf.unstack(part, axis=1) for part in parts), strict=True))
+    states = _written_out(step(weights), frames, None)
     return tf.stack([state[0] for state in states], axis=1) if every else states[-1][0]
 
 
-def _written_out(step: Step, frames: list[tf.Tensor], state: State | None) -> list[State]:
+def _written_out(step: Step, frames: list[Frame], state: State | None) -> list[State]:
     """The states after each of `frames`, the first read in `state`."""
     states = []
     for frame in frames:
-        state = step(frame, state)
+        state = _read(step, frame, state)
         states.append(state)
     return states
 
 
-def _looped(weights: Recurrence, inputs: tf.Tensor, every: bool) -> tf.Tensor:
+def _looped(
+    weights: Recurrence, inputs: tf.Tensor, lengths: Lengths | None, every: bool
+) -> tf.Tensor:
     """The same as a loop that needs no list of tensors, which TFLite does not have."""
     import tensorflow as tf
 
     one_step, timesteps = step(weights), inputs.shape[1]
-    by_time = tf.transpose(inputs, (1, 0, 2))
+    parts = (inputs,) if lengths is None else (inputs, lengths.valid)
+    by_time = [tf.transpose(part, (1, 0, 2)) for part in parts]
+    end = timesteps if lengths is None else lengths.longest
+
+    def at(t: tf.Tensor | int) -> Frame:
+        return tuple(tf.gather(part, t) for part in by_time)
+
     if not every:
         _, state = tf.while_loop(
-            lambda t, state: t < timesteps,
-            lambda t, state: (t + 1, one_step(tf.gather(by_time, t), state)),
-            (tf.constant(1), one_step(by_time[0], None)),
+            lambda t, state: t < end,
+            lambda t, state: (t + 1, _read(one_step, at(t), state)),
+            (tf.constant(1), one_step(by_time[0][0], None)),
         )
         return state[0]
     # The first turn, outside the loop, also takes the steps that do not fill one.
     steps = min(STEPS_A_TURN, timesteps)
     first = timesteps % steps + steps
-    states = _written_out(one_step, tf.unstack(by_time[:first]), None)
+    frames = list(zip(*(tf.unstack(part[:first]) for part in by_time), strict=True))
+    states = _written_out(one_step, frames, None)
     begun = tf.stack([state[0] for state in states])
     if first == timesteps:
         return tf.transpose(begun, (1, 0, 2))
     turns = (timesteps - first) // steps
-    later = tf.reshape(by_time[first:], (turns, steps, -1, by_time.shape[2]))
+    # Rounded up: what is read of the last turn may be padding.
+    last = turns if lengths is None else (end - first + steps - 1) // steps
+    later = [tf.reshape(part[first:], (turns, steps, -1, part.shape[2])) for part in by_time]
 
     def turn(t: tf.Tensor, state: State, found: tf.Tensor) -> tuple[tf.Tensor, State, tf.Tensor]:
-        states = _written_out(one_step, tf.unstack(tf.gather(later, t)), state)
+        frames = list(zip(*(tf.unstack(tf.gather(part, t)) for part in later), strict=True))
+        states = _written_out(one_step, frames, state)
         made = tf.stack([state[0] for state in states])
         found = tf.tensor_scatter_nd_update(found, tf.reshape(t, (1, 1)), made[None])
         return t + 1, states[-1], found
 
     empty = tf.zeros_like(tf.tile(begun[None, :steps], (turns, 1, 1, 1)))
-    _, _, found = tf.while_loop(lambda t, *_: t < turns, turn, (tf.constant(0), states[-1], empty))
+    _, _, found = tf.while_loop(lambda t, *_: t < last, turn, (tf.constant(0), states[-1], empty))
     rest = tf.reshape(found, (turns * steps, -1, weights.units))
     return tf.transpose(tf.concat([begun, rest], axis=0), (1, 0, 2))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.formats.format import as_input, file_metadata
+from export.formats.format import as_inputs, file_metadata
 from export.formats.quantize import round_to_int8
 from export.formats.registry import file_of
 from export.formats.tf_function import MOST_UNROLLED, inference_function
@@ -22,7 +22,7 @@ from export.formats.tflite_file import (
     variables,
     with_metadata,
 )  # fmt: skip
-from export.markdown import check_probabilities, code, example_input, load_example
+from export.markdown import check_probabilities, code, example_inputs, given, load_example
 from export.network import INPUT, OUTPUT, Network
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed
@@ -43,13 +43,16 @@ def write(network: Network, path: Path) -> dict[str, Any]:
     return _save(_convert(function), network, path)
 
 
-def write_int8(network: Network, path: Path, x: np.ndarray) -> dict[str, Any]:
+def write_int8(
+    network: Network, path: Path, x: np.ndarray, lengths: np.ndarray | None = None
+) -> dict[str, Any]:
     """Write the network with int8 weights, calibrated on raw `x` `(n, timesteps, features)`.
 
-    A scale for each row; arithmetic stays float32, so that only the weights are rounded. The time
-    steps are a loop, which is smaller than writing them out, and slower at batch 1.
+    Where they vary, `lengths` `(n,)` are those of the examples. A scale for each row; arithmetic
+    stays float32, so that only the weights are rounded. The time steps are a loop, which is smaller
+    than writing them out, and slower at batch 1.
     """
-    rounded, matrices = round_to_int8(network, x)
+    rounded, matrices = round_to_int8(network, x, lengths)
     stored = {
         each.matrix.T.tobytes(): Stored(each.values.T.copy(), each.scale) for each in matrices
     }
@@ -107,7 +110,8 @@ class LiteRuntime:
         with stderr.muted(in_any_process=True):
             self.interpreter = Interpreter(model_path=str(path), num_threads=threads or 1)
             self.interpreter.allocate_tensors()
-        self.input = self.interpreter.get_input_details()[0]["index"]
+        inputs = self.interpreter.get_input_details()
+        self.inputs = {each["name"]: each["index"] for each in inputs}
         self.output = self.interpreter.get_output_details()[0]["index"]
         self.spec, self.path = spec, path
         self.batch = 1
@@ -117,14 +121,17 @@ class LiteRuntime:
         found = metadata(self.path.read_bytes())
         return {name: text.decode() for name, text in found.items()}
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        x = as_input(x, self.spec)
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        inputs = as_inputs(x, lengths, self.spec)
+        batch = len(inputs[INPUT])
         with self.turn:
-            if len(x) != self.batch:
-                self.interpreter.resize_tensor_input(self.input, x.shape)
+            if batch != self.batch:
+                for name, value in inputs.items():
+                    self.interpreter.resize_tensor_input(self.inputs[name], value.shape)
                 self.interpreter.allocate_tensors()
-                self.batch = len(x)
-            self.interpreter.set_tensor(self.input, x)
+                self.batch = batch
+            for name, value in inputs.items():
+                self.interpreter.set_tensor(self.inputs[name], value)
             self.interpreter.invoke()
             result: np.ndarray = self.interpreter.get_tensor(self.output)
         return result
@@ -145,10 +152,10 @@ def readme(manifest: dict[str, Any]) -> list[str]:
             "from ai_edge_litert.interpreter import Interpreter",
             "",
             *load_example(),
-            example_input(manifest),
+            *example_inputs(manifest),
             f'interpreter = Interpreter("{file_of("tflite")}")',
             'classify = interpreter.get_signature_runner("serving_default")',
-            f'probabilities = classify({INPUT}=x)["{OUTPUT}"]',
+            f'probabilities = classify({given(manifest, "{name}={value}")})["{OUTPUT}"]',
             *check_probabilities(),
             "print(probabilities[0].argmax(), probabilities[0].max())",
         )

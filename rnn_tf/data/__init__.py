@@ -11,11 +11,12 @@ from rnn_tf.config import Source
 from rnn_tf.data.describe import describe
 from rnn_tf.data.likely_mistakes import likely_mistakes
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.data.splits import fold_of, refuse_test_share
 from rnn_tf.errors import InputError
 
 __all__ = [
     "SequenceData", "SequenceSpec", "Source", "Split", "describe", "elsewhere", "load",
-    "needs_tensorflow",
+    "load_to_fold", "needs_tensorflow",
 ]  # fmt: skip
 
 TFDS = "tfds:"
@@ -23,10 +24,10 @@ TFDS = "tfds:"
 MNIST = "mnist"
 
 # The settings of `Source`, beside the name of the data, that have a meaning in each kind of source.
-RECORDINGS = ("missing", "window", "stride")
+RECORDINGS = ("missing", "window", "stride", "test_share")
 SETTINGS = {
-    "mnist": (),
-    "tfds": (),
+    "mnist": ("test_share",),  # refused by what it would do
+    "tfds": ("test_share",),
     "npz": RECORDINGS,
     "ts": RECORDINGS,
     "folders": ("time", "features", *RECORDINGS),
@@ -42,12 +43,24 @@ def load(source: str | Source, *, to_train: bool = False) -> SequenceData:
     """Load a data set, given by name or with how it is to be read.
 
     `mnist` is the embedded default and `tfds:<name>` a set of TensorFlow Datasets; files are told
-    apart by their suffix, and a folder holds `.ts` files or a sub-folder for each class. With
+    apart by their suffix, and a folder holds `.ts` files or a sub-folder for each class. Where
+    `fold` says so, the test split is that fold of the training and validation examples. With
     `to_train`, warns (`UserWarning`) of what is probably a mistake in data to train on. Raises
     `InputError` for any other name, for a setting that means nothing in this kind of source, and
     for a source that cannot be read.
     """
     source = Source(source) if isinstance(source, str) else source
+    data = _read(source, to_train)
+    return fold_of(data, source.fold) if source.fold else data
+
+
+def load_to_fold(source: Source, *, to_train: bool = False) -> SequenceData:
+    """Load what `fold_of` makes folds of, as `load` does. It may have no test example."""
+    return _read(dataclasses.replace(source, fold=source.fold or "1/2"), to_train)
+
+
+def _read(source: Source, to_train: bool) -> SequenceData:
+    """The whole data set. Where a fold is wanted of it, there may be no test example."""
     kind = _kind(source.dataset)
     for name, value in _meaningless(source, kind).items():
         raise InputError(
@@ -55,6 +68,8 @@ def load(source: str | Source, *, to_train: bool = False) -> SequenceData:
         )
     module = importlib.import_module(f"rnn_tf.data.{kind}")
     data: SequenceData
+    if source.test_share and kind in ("mnist", "tfds"):
+        refuse_test_share(source.dataset, source.test_share)
     if kind == "mnist":
         data = module.load()
     elif kind == "tfds":
@@ -63,7 +78,7 @@ def load(source: str | Source, *, to_train: bool = False) -> SequenceData:
         data = module.load(source)
     if to_train and source.dataset != MNIST:
         for line in likely_mistakes(data):
-            warnings.warn(f"{source.dataset}: {line}", stacklevel=2)
+            warnings.warn(f"{source.dataset}: {line}", stacklevel=3)
     return data
 
 
@@ -72,7 +87,7 @@ def elsewhere(source: Source, dataset: str) -> Source:
 
     Raises `InputError` for a data set of no known kind.
     """
-    there = Source(**{**source.source(), "dataset": dataset})
+    there = Source(**{**source.source(), "dataset": dataset, "fold": "", "test_share": 0.0})
     default = Source()
     without = {name: getattr(default, name) for name in _meaningless(there, _kind(dataset))}
     return dataclasses.replace(there, **without)
@@ -111,5 +126,5 @@ def _meaningless(source: Source, kind: str) -> dict[str, object]:
     return {
         name: value
         for name, value in source.source().items()
-        if name not in ("dataset", *SETTINGS[kind]) and value != getattr(default, name)
+        if name not in ("dataset", "fold", *SETTINGS[kind]) and value != getattr(default, name)
     }

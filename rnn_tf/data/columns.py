@@ -49,7 +49,14 @@ def texts(table: pa.Table, name: str, file: ColumnFile) -> tuple[list[str], np.n
     """
     import pyarrow as pa
 
-    encoded = table.column(name).cast(pa.string()).combine_chunks().dictionary_encode()
+    try:
+        column = table.column(name).cast(pa.string()).combine_chunks()
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{file.path}, column {name!r}: not texts", expected="texts or numbers",
+            got=table.column(name).type,
+        ) from error  # fmt: skip
+    encoded = column.dictionary_encode()
     stripped = [text.strip() for text in encoded.dictionary.to_pylist()]
     different = list(dict.fromkeys(stripped))
     places = {text: i for i, text in enumerate(different)}
@@ -74,6 +81,11 @@ def times(table: pa.Table, name: str, file: ColumnFile) -> np.ndarray:
     if pa.types.is_temporal(column.type):
         # As whole numbers of its unit; those of dates are 32 bits wide.
         column = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise InputError(
+            f"{file.path}, column {name!r}: not times", expected="numbers, dates or texts",
+            got=column.type,
+        )  # fmt: skip
     found: np.ndarray = column.to_numpy(zero_copy_only=False)
     if found.dtype.kind == "f":
         _refuse_empty(np.isnan(found), name, file)

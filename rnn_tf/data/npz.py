@@ -7,9 +7,10 @@
 
 | key | shape | dtype |
 |---|---|---|
-| `x_train`, `x_test` | (n, timesteps, features) | whole numbers, bool or floats |
-| `y_train`, `y_test` | (n,) | the class of each example: text or whole numbers |
-| `x_valid`, `y_valid` | optional, both or neither | like the others |
+| `x_train` | (n, timesteps, features) | whole numbers, bool or floats |
+| `y_train` | (n,) | the class of each example: text or whole numbers |
+| `x_test`, `y_test` | like the others; optional with `--test-share` | |
+| `x_valid`, `y_valid` | like the others; optional | |
 | `lengths_train`, ... | (n,), optional, for all splits or none | whole numbers, 1 to timesteps |
 | `groups_train`, ... | (n,), optional | what belongs together: text or whole numbers |
 | `labels` | (classes,), optional | strings, the name of each class, in their order |
@@ -38,10 +39,10 @@ from rnn_tf.data.values import raw_values
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import ObjectArray, read_arrays
 
-REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+REQUIRED = ("x_train", "y_train")
 OF_A_SPLIT = ("x", "y", "lengths", "groups")
 KNOWN = (
-    *REQUIRED, "x_valid", "y_valid",
+    *REQUIRED, "x_valid", "y_valid", "x_test", "y_test",
     *(f"{what}_{name}" for what in ("lengths", "groups") for name in SPLITS),
     "labels", "scale",
 )  # fmt: skip
@@ -58,7 +59,8 @@ AS_TEXT = "Give {name}.astype(str)."
 
 LEAVE_OUT = (
     "Leave these examples out (keep = np.isfinite({name}).all(axis=(1, 2)), then give {name}[keep] "
-    "and its y[keep]), or put 0 there: np.nan_to_num({name}, posinf=0, neginf=0)."
+    "and its y[keep]), or put 0 there: np.nan_to_num({name}, posinf=0, neginf=0). "
+    "For a line between the values around a NaN, add --missing interpolate."
 )
 
 
@@ -68,8 +70,9 @@ def load(source: Source) -> SequenceData:
     `x` stays uint8 where all splits have that, and becomes float32 otherwise, with a
     `UserWarning` if that rounds; `y` becomes int32, places in the specification's labels.
     Without `x_valid` and `y_valid`, a tenth of train, of every class its share and at most 5,000
-    examples, becomes the validation split. Without `scale` the source says nothing of
-    normalization.
+    examples, becomes the validation split. Without `x_test` and `y_test`, `source.test_share` of
+    train becomes the test split.
+    Without `scale` the source says nothing of normalization.
 
     Raises `InputError` for anything that is missing, unknown, unreadable or does not fit.
     """
@@ -129,12 +132,13 @@ def _check_keys(arrays: dict[str, np.ndarray], path: str) -> None:
     unknown = [key for key in arrays if key not in KNOWN]
     if unknown:
         raise InputError(f"{path}: unknown {', '.join(unknown)}", expected=known, got=found)
-    if ("x_valid" in arrays) != ("y_valid" in arrays):
-        raise InputError(
-            f"{path}: half a validation split",
-            expected="x_valid and y_valid, or neither",
-            got=found,
-        )
+    for name, said in (("valid", "validation"), ("test", "test")):
+        if (f"x_{name}" in arrays) != (f"y_{name}" in arrays):
+            raise InputError(
+                f"{path}: half a {said} split",
+                expected=f"x_{name} and y_{name}, or neither",
+                got=found,
+            )
     splits = [name for name in SPLITS if f"x_{name}" in arrays]
     for key in arrays:
         what, _, name = key.partition("_")

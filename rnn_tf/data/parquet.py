@@ -42,6 +42,9 @@ class Parquet:
                 expected=f"at most the {free / 2**30:.3g} GiB of memory that are free",
                 got=f"{header.num_rows:,} rows of {header.num_columns} columns",
             )
+        twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{path}: two columns have one name", got=repr(twice))
         return cls(path, schema)
 
     @property
@@ -71,6 +74,7 @@ class Parquet:
                 )  # fmt: skip
         with _readable(self.path):
             table = pq.read_table(self.path, columns=[*numbers, *others], partitioning=None)
+            table.validate(full=True)  # that texts are UTF-8
             for place, name in enumerate(numbers):
                 column = table.column(name)
                 if pa.types.is_boolean(column.type):
@@ -89,5 +93,5 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError, MemoryError) as error:
         raise InputError(f"{path}: not a whole .parquet file", got=str(error)[:300]) from error

@@ -16,7 +16,7 @@ from rnn_tf.config import Missing, Source
 from rnn_tf.data.classes import Classes, in_order
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
-from rnn_tf.data.splits import hold_out_test, hold_out_valid
+from rnn_tf.data.splits import with_missing_splits
 from rnn_tf.data.values import to_float32
 from rnn_tf.errors import InputError
 
@@ -183,7 +183,7 @@ def sequence_data(
     sequences have one length where all are as long; `longest` is the least that the arrays hold
     where not. Raises `InputError` when a split cannot be cut.
     """
-    splits = _with_all_splits({name: each.named(name) for name, each in splits.items()})
+    splits = _with_all_splits({name: each.named(name) for name, each in splits.items()}, source)
     if source.window is not None:
         size, stride = source.window, source.stride or source.window
         splits = {name: each.windows(size, stride) for name, each in splits.items()}
@@ -203,14 +203,16 @@ def sequence_data(
     return SequenceData(spec, **padded, notes=notes)
 
 
-def _with_all_splits(splits: Mapping[str, Recordings]) -> dict[str, Recordings]:
+def _with_all_splits(splits: Mapping[str, Recordings], source: Source) -> dict[str, Recordings]:
     """The same with the validation and test split that a source does not have, cut from train."""
-    train = splits["train"]
-    cut = dict(splits)
-    for name, hold_out in (("test", hold_out_test), ("valid", hold_out_valid)):
-        if name not in splits:
-            # By place: whole recordings move, not yet their windows.
-            stays, held = hold_out(Split(np.arange(len(train)), train.y, groups=train.groups))
-            cut[name], train = train.take(held.x), train.take(stays.x)
-    cut["train"] = train
-    return cut
+    # By place: whole recordings move, not yet their windows.
+    places = {
+        name: Split(np.arange(len(each)), each.y, None, each.groups)
+        for name, each in splits.items()
+    }
+    train, valid, test = with_missing_splits(
+        source.dataset, places["train"], places.get("valid"), places.get("test"),
+        source.test_share, to_fold=bool(source.fold),
+    )  # fmt: skip
+    cut = {"train": train, "valid": valid, "test": test}
+    return {name: splits.get(name, splits["train"]).take(each.x) for name, each in cut.items()}

@@ -183,8 +183,13 @@ class Split(NamedTuple):
         """Which steps belong to a sequence, and are no padding: bool `(n, longest)`; None: all."""
         if self.lengths is None:
             return None
-        steps: np.ndarray = np.arange(self.x.shape[1]) < self.lengths[:, np.newaxis]
-        return steps
+        return valid_steps(self.lengths, self.x.shape[1])
+
+
+def valid_steps(lengths: np.ndarray, longest: int) -> np.ndarray:
+    """Which steps of right-padded sequences belong to them: bool `(n, longest)`."""
+    steps: np.ndarray = np.arange(longest) < lengths[:, np.newaxis]
+    return steps
 
 
 @dataclass(frozen=True)

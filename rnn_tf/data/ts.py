@@ -164,7 +164,7 @@ class TsFile:
         for line_number, line in lines:
             if line[0] != "@":
                 self._refuse(line_number, "a line of data before @data", got=line[:40])
-            key, *words = line[1:].split()
+            key, *words = line[1:].split() or [""]
             if key.lower() == "data":
                 break
             said[key.lower()] = line_number, words

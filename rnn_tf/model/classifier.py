@@ -96,13 +96,13 @@ class MaskedSequential(keras.Sequential):
 
     Made of the layers of one from `build_model`, which it shares. `sequences` are normalized and
     right-padded, `(batch, timesteps, features)`, `lengths` int32 `(batch,)`; they reach the layers
-    as a mask, as `model(sequences, mask=mask)` has it. Also takes sequences alone.
+    as a mask. Also takes sequences alone.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if isinstance(inputs, (tuple, list)):
             inputs, lengths = inputs
-            mask = keras.ops.arange(inputs.shape[1]) < lengths[:, None]
+            mask = keras.ops.less(keras.ops.arange(inputs.shape[1]), lengths[:, None])
         return super().call(inputs, training=training, mask=mask)
 
 

@@ -54,7 +54,7 @@ _whole_loops: bool | None = None
 
 def is_small(config: TrainConfig) -> bool:
     """Whether loops compiled whole are faster for this layer and these batches."""
-    return config.batch_size * config.units**2 <= SMALL
+    return config.largest_batch * config.units**2 <= SMALL
 
 
 def are_known() -> bool:

@@ -7,13 +7,14 @@ import dataclasses
 import importlib
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from rnn_tf.config import TrainConfig
+from rnn_tf.config import LEAST_EPOCHS, MOST_EPOCHS, UPDATES, TrainConfig
 from rnn_tf.data import SequenceData, Split, describe, load, needs_tensorflow
 from rnn_tf.errors import InputError
 from rnn_tf.run import Run, check_not_training, check_place, holds_run, lock_run, new_folder
@@ -69,7 +70,7 @@ def train(
     elif resume:
         raise InputError("--resume needs the folder of a run", fix="Add --run-dir.")
     config = run.config if run else config or TrainConfig()
-    data = data or _load_while_tensorflow_starts(config, verbose)
+    data = data or load_while_tensorflow_starts(config, verbose)
     start(config, verbose)
     backend = backend or choose_backend(config.backend)
     # What cannot be trained is refused before anything is written.
@@ -94,7 +95,10 @@ def start(config: TrainConfig, verbose: bool = False) -> None:
     process.start(whole_loops=whole_loops, verbose=verbose)
 
 
-def _load_while_tensorflow_starts(config: TrainConfig, verbose: bool) -> SequenceData:
+def load_while_tensorflow_starts(
+    config: TrainConfig, verbose: bool = False, load: Callable[..., SequenceData] = load
+) -> SequenceData:
+    """What `load(config, to_train=True)` gives, and TensorFlow started for what `config` trains."""
     if needs_tensorflow(config):
         start(config, verbose)
         return load(config, to_train=True)
@@ -218,6 +222,7 @@ def _train(
             "best_epoch": fitted.best_epoch,
             "precision": backend.precision(run.config),
             "stopped": fitted.stopped,
+            "ended_early": fitted.ended_early,
             "resident": psutil.Process().memory_info().rss,  # bytes
             **scores,
         }
@@ -237,19 +242,39 @@ def _fit(
         if beside is not None:
             callbacks.append(_import_plots(beside))
         if progress:
-            how, precision = backend.describe(run.config, data), backend.precision(run.config)
-            rate = float(run.config.resolved(run.spec).learning_rate)
             print(describe(data), file=sys.stderr)
-            print(
-                f"training on {run.config.dataset} ({how}, {precision}, learning rate {rate:.2g})",
-                file=sys.stderr,
-            )
+            print(_what_begins(run, data, backend), file=sys.stderr)
             from rnn_tf.training.progress import ProgressBar
 
-            bar = ProgressBar(run.config.epochs, len(run.history), waiting=backend.first_epoch)
+            epochs = run.config.epochs_for(len(data.train.y))
+            balanced = run.config.objective == "balanced_accuracy"
+            bar = ProgressBar(
+                epochs,
+                len(run.history),
+                waiting=backend.first_epoch,
+                score="balanced_accuracy" if balanced else "accuracy",
+            )
             # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
             callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
         return backend.fit(run, data, callbacks)
+
+
+def _what_begins(run: Run, data: SequenceData, backend: Backend) -> str:
+    """`training on mnist (10 epochs, 8,600 updates of 64 examples; ...)`: how long, and how."""
+    config, examples = run.config, len(data.train.y)
+    epochs = config.epochs_for(examples)
+    updates = (
+        f"{epochs * config.updates_an_epoch(examples):,} updates of "
+        f"{config.batch_size_for(examples):,} examples"
+    )
+    bounds = {LEAST_EPOCHS: "the fewest", MOST_EPOCHS: "the most"}
+    length = f"{epochs:,} epoch{'s' if epochs > 1 else ''}, {updates}"
+    if config.epochs == "auto":
+        why = f"{bounds[epochs]} of" if epochs in bounds else f"for {UPDATES:,} updates by"
+        length = f"{epochs:,} epochs, {why} --epochs auto, {updates}"
+    how, precision = backend.describe(config, data), backend.precision(config)
+    rate = float(config.resolved(run.spec).learning_rate)
+    return f"training on {config.dataset} ({length}; {how}, {precision}, learning rate {rate:.2g})"
 
 
 def _import_plots(beside: ThreadPoolExecutor) -> keras.callbacks.Callback:
@@ -265,11 +290,9 @@ def _import_plots(beside: ThreadPoolExecutor) -> keras.callbacks.Callback:
 def _best_validation(fitted: Fitted, data: SequenceData) -> dict[str, Any]:
     """The validation scores of the best epoch, as they were when it ended."""
     best = fitted.history[fitted.best_epoch - 1]
-    return {
-        "accuracy": best["val_accuracy"],
-        "loss": best["val_loss"],
-        "examples": len(data.valid.y),
-    }
+    names = ("accuracy", "balanced_accuracy", "loss")
+    found = {name: best[f"val_{name}"] for name in names if f"val_{name}" in best}
+    return {**found, "examples": len(data.valid.y)}
 
 
 def _keep_profile(run: Run, data: SequenceData) -> None:
@@ -296,5 +319,6 @@ def _score_and_draw(
     scoring = {name: beside.submit(scored, split) for name, split in splits.items()}
     plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
     test = scoring["test"].result()
-    plots.plot_confusion(test.confusion, data.spec.labels, test.accuracy, run.confusion_file)
+    title = f"Test split: {test.accuracy:.2%} of {test.examples:,} right"
+    plots.plot_confusion(test.confusion, data.spec.labels, title, run.confusion_file)
     return {name: scoring[name].result().summary() for name in ("train", "valid", "test")}

@@ -12,8 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class ProgressBar(keras.callbacks.Callback):
     """Shows on stderr where training is, and the scores of the last epoch."""
 
-    def __init__(self, epochs: int, finished: int, waiting: str = "compiling") -> None:
+    def __init__(
+        self, epochs: int, finished: int, waiting: str = "compiling", score: str = "accuracy"
+    ) -> None:
         super().__init__()
+        self.score = score  # of the validation split: accuracy or balanced_accuracy
         self.epochs = epochs
         self.finished = finished
         self.waiting = waiting
@@ -40,7 +43,8 @@ class ProgressBar(keras.callbacks.Callback):
         logs = logs or {}
         scores = (
             f"loss {logs.get('crossentropy', float('nan')):z.4f}  "
-            f"validation accuracy {logs.get('val_accuracy', float('nan')):.2%}"
+            f"validation {self.score.replace('_', ' ')} "
+            f"{logs.get(f'val_{self.score}', float('nan')):.2%}"
         )
         self.bar.update(self.task, completed=epoch + 1, scores=scores)
         if not self.console.is_terminal:

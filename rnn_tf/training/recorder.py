@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnn_tf.config import Objective
 from rnn_tf.errors import CheckFailed
 from rnn_tf.run import Run
 from rnn_tf.training import divergence
@@ -27,14 +28,16 @@ class Fitted:
     model: keras.Sequential  # with the weights of the best epoch
     history: list[dict[str, Any]]
     best_epoch: int  # counted from 1
-    stopped: str | None  # why training ended early, if it did
+    stopped: str | None  # what went wrong and ended training, if anything did
+    ended_early: bool = False  # whether training ended because the objective improved no more
 
 
 class Recorder:
     """Keeps the history, the best weights and the checkpoint; says so when the loss diverges."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, epochs: int) -> None:
         self.run = run
+        self.epochs = epochs
         self.history: list[dict[str, Any]] = []
         self.best_weights: list[np.ndarray] | None = None  # as Keras orders them
         self.stopped: str | None = None
@@ -43,9 +46,22 @@ class Recorder:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch, from 1, of the highest validation accuracy; of equals, the lowest loss."""
-        best = max(self.history, key=lambda r: (r["val_accuracy"], -r["val_loss"]))
+        """The epoch, from 1, that is the best by the objective; of equals, the lowest loss."""
+        best = max(self.history, key=lambda record: _goodness(record, self.run.config.objective))
         return int(best["epoch"])
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the objective has not improved for as many epochs as the settings allow."""
+        patience = self.run.config.patience
+        if not patience or not 0 < len(self.history) < self.epochs:
+            return False
+        return len(self.history) - self.best_epoch >= patience
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no epoch to come."""
+        return bool(self.stopped) or self.ended_early or len(self.history) >= self.epochs
 
     def restore(self) -> dict[str, np.ndarray] | None:
         """Take over the checkpoint of the run, if any; the state that was given to `end_epoch`."""
@@ -78,6 +94,8 @@ class Recorder:
     ) -> None:
         """Keep an epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy` and `learning_rate`.
 
+        And `balanced_accuracy` and `val_balanced_accuracy` where that is the objective.
+
         `weights` are asked for when it is the best epoch so far, `state`, all that training needs
         to go on, when it is kept. Sets `stopped` instead when a loss is NaN or infinite, and warns
         (`DivergenceWarning`) when one is far too large for the first time.
@@ -105,7 +123,7 @@ class Recorder:
             self.run.save_failure(str(self.stopped), advice)
             raise CheckFailed(f"{self.stopped}; {advice}")
         model.set_weights(self.best_weights)
-        return Fitted(model, self.history, self.best_epoch, self.stopped)
+        return Fitted(model, self.history, self.best_epoch, self.stopped, self.ended_early)
 
     def _warn(self, record: dict[str, Any]) -> None:
         message = divergence.warning(record["epoch"], record, self.run.config, self.run.spec)
@@ -126,3 +144,10 @@ class Recorder:
         # The history is in the checkpoint too: one file, so both are of the same epoch.
         self.run.save_state(state | best | {"history": np.array(json.dumps(self.history))})
         self.run.save_history(self.history)
+
+
+def _goodness(record: dict[str, Any], objective: Objective) -> tuple[float, ...]:
+    """What the best epoch has most of."""
+    if objective == "loss":
+        return (-record["val_loss"],)
+    return (record[f"val_{objective}"], -record["val_loss"])

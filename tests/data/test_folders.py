@@ -89,17 +89,28 @@ def test_columns_by_name(tmp_path: Path) -> None:
 
 
 def test_one_feature(tmp_path: Path) -> None:
-    files: dict[str, Any] = {f"{name}/{i}": np.arange(3.0) + i for name in "ab" for i in range(10)}
+    both = ("train", "test")
+    files: dict[str, Any] = {
+        f"{split}/{name}/{i}": np.arange(3.0) + i for split in both for name in "ab" for i in (0, 1)
+    }
     data = load(write(tmp_path, files, suffix=".npy"))
     assert (data.spec.timesteps, data.spec.features) == (3, 1)
-    files = {f"{name}/{i}": [[0], [1], [i]] for name in "ab" for i in range(10)}
+    files = {
+        f"{split}/{name}/{i}": [[i], [1 + i], [2 + i]]
+        for split in both for name in "ab" for i in (0, 1)
+    }  # fmt: skip
     again = load(write(tmp_path / "text", files))
     assert (again.spec.timesteps, again.spec.features) == (3, 1)
+    np.testing.assert_array_equal(again.test.x, data.test.x)
 
 
-def test_without_folders_of_splits_they_are_cut(tmp_path: Path) -> None:
+def test_without_folders_of_splits_they_are_cut_if_they_may_be(tmp_path: Path) -> None:
     files = {f"{name}/{name}{i}": [[i, 0], [i, 1]] for name in ("a", "b") for i in range(10)}
-    data = load(write(tmp_path, files))
+    path = write(tmp_path, files)
+    with pytest.raises(InputError, match=r"has no test split\. Give one, or .*--test-share 0\.2"):
+        load(path)
+    with pytest.warns(UserWarning, match="has no test split: 4 of its 20 training examples"):
+        data = load(Source(path, test_share=0.2))
     assert [len(each.y) for each in (data.train, data.valid, data.test)] == [15, 1, 4]
 
 

@@ -238,8 +238,10 @@ WITH_LENGTHS: dict[str, Any] = {
 }  # fmt: skip
 
 BAD = {
-    "missing key": ({"y_test": None}, r"missing y_test; expected x_train, .*, got x_train, y_tr"),
+    "missing key": ({"y_train": None}, r"missing y_train; expected x_train, .*, got x_train, x"),
     "unknown key": ({"x_tset": X}, r"unknown x_tset; expected x_train, y_train, .*, labels, scale"),
+    "half a test": ({"y_test": None}, r"half a test split; expected x_test and y_test, or neither"),
+    "no test split": ({"x_test": None, "y_test": None}, r"has no test split. .*--test-share 0.2"),
     "half a split": ({"x_valid": X}, r"half a validation split; expected x_valid and y_valid, or"),
     "objects": ({"x_train": X.astype(object)}, r"x_train holds Python objects; .*pad them at"),
     "object labels": ({"labels": np.array(["a", None])}, r"labels holds Python .*labels\.astype"),

@@ -71,8 +71,9 @@ def test_groups_that_are_given_stay_those_of_the_windows() -> None:
 def test_no_recording_is_in_two_splits() -> None:
     """Though windows of one overlap, and would give the answer away."""
     lengths = np.random.default_rng(0).integers(5, 60, 40).tolist()
-    source = Source("some.npz", window=8, stride=2)
-    data = sequence_data({"train": recordings(lengths)}, ("a", "b"), source)
+    source = Source("some.npz", window=8, stride=2, test_share=0.2)
+    with pytest.warns(UserWarning, match="8 of its 40 training examples are the test"):
+        data = sequence_data({"train": recordings(lengths)}, ("a", "b"), source)
     seen = [set((getattr(data, name).x[:, 0, 0] // 1000).tolist()) for name in SPLITS]
     assert sorted(len(each) for each in seen) == [3, 8, 29]
     assert len(set.union(*seen)) == 40

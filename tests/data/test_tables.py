@@ -230,10 +230,15 @@ def test_an_axis_y_is_no_class(tmp_path: Path) -> None:
     assert data.spec.feature_names == ("x", "speed")
 
 
-def test_splits_that_are_not_named_are_cut(tmp_path: Path) -> None:
+def test_splits_that_are_not_named_are_cut_if_they_may_be(tmp_path: Path) -> None:
     rows = [(i, step, "ab"[i % 2], i, step) for i in range(20) for step in range(2)]
     columns = ("id", "time", "label", "x", "y")
-    data = load(write(tmp_path, text(rows, columns)))
+    with pytest.raises(
+        InputError, match=r"table\.csv has no test split\. Give one, or .*--test-sha"
+    ):
+        load(write(tmp_path, text(rows, columns)))
+    with pytest.warns(UserWarning, match=r"table\.csv has no test split: 4 of its 20 training"):
+        data = load(Source(write(tmp_path, text(rows, columns)), test_share=0.2))
     assert [len(each.y) for each in (data.train, data.valid, data.test)] == [15, 1, 4]
     every = np.concatenate([data.train.x, data.valid.x, data.test.x])[:, 0, 0]
     assert sorted(every.tolist()) == list(range(20))
@@ -298,6 +303,23 @@ def test_parquet_of_text(tmp_path: Path) -> None:
         f"{path}, column 'x': not numbers; expected numbers, got string. Name the columns to use: "
         "--features."
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": [[row[0]] for row in ROWS]}, "column 'id': not texts; expected texts"),
+        ({"time": [True] * 7}, "column 'time': not times; expected numbers, dates"),
+        ({"label": [None] + ["a"] * 6}, "row 1, column 'label': empty; expected a text"),
+        ({"time": [None, *range(6)]}, "row 1, column 'time': empty; expected a text"),
+        ({"label": [b"\xff"] * 7}, "column 'label': not texts; expected texts"),
+    ],
+)  # fmt: skip
+def test_parquet_of_other_columns(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = parquet(tmp_path, **change)
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}, {message}")
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:

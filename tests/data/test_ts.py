@@ -156,10 +156,15 @@ def test_dimensions_with_other_time_stamps_have_gaps(tmp_path: Path) -> None:
     assert sequences(load(Source(path, missing="interpolate")))[0][0] == [[1, 4], [2, 5], [3, 6]]
 
 
-def test_without_a_test_file_a_test_split_is_cut(tmp_path: Path) -> None:
+def test_without_a_test_file_a_test_split_is_cut_if_it_may_be(tmp_path: Path) -> None:
     path = tmp_path / "mine.ts"
     path.write_text(HEADER + "\n".join(LINES * 5))
-    data = load(str(path))
+    with pytest.raises(
+        InputError, match=r"mine\.ts has no test split\. Give one, or .*--test-share"
+    ):
+        load(str(path))
+    with pytest.warns(UserWarning, match=r"mine\.ts has no test split: 4 of its 20 training"):
+        data = load(Source(str(path), test_share=0.2))
     assert [len(each.y) for each in (data.train, data.valid, data.test)] == [15, 1, 4]
     # In order of the file, and each example once.
     assert len(np.concatenate([data.train.x, data.valid.x, data.test.x])) == 20

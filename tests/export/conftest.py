@@ -1,13 +1,17 @@
-"""What the tests of the export share: two bundles, of the real model and of a small one."""
+"""What the tests of the export share: bundles of the real model and of small ones."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from extras import WITH_TORCH
+from recordings import arrays
 
 from export.bundle import Bundle
+from export.formats.registry import DEFAULTS
 from export.publish import export_run
 from rnn_tf import Run, TrainConfig, train
 from rnn_tf.data import SequenceData
@@ -40,3 +44,16 @@ def copy(small_bundle: Bundle, tmp_path: Path) -> Bundle:
     """The small bundle, to be damaged."""
     shutil.copytree(small_bundle.path, tmp_path / "copy")
     return Bundle.open(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def varying_bundle(varying: SequenceData, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A model of sequences of different lengths, from a file, in every format. Only read it."""
+    folder = tmp_path_factory.mktemp("varying")
+    np.savez(folder / "recordings.npz", **arrays(varying))
+    config = TrainConfig(
+        dataset=str(folder / "recordings.npz"),
+        cell="gru", units=7, layers=2, bidirectional=True, epochs=4, batch_size=16,
+    )  # fmt: skip
+    run = train(config, folder / "run", progress=False)
+    return export_run(run, formats=(*DEFAULTS, *(["torch"] if WITH_TORCH else [])))

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from commands import Capture, failure, refusal
 from extras import WITH_TORCH
-from networks import SPEC, in_keras, random_network, raw_input
+from networks import (
+    SPEC,
+    VARYING,
+    in_keras,
+    random_network,
+    raw_input,
+    some_lengths,
+)
 from PIL import Image
 
 from export import benchmark, peers
@@ -22,20 +29,22 @@ from export.benchmark import BATCHES, Measured, Worker, call_times, main, ratios
 from export.bundle import Bundle, write_manifest
 from export.runtimes import OracleRuntime
 from rnn_tf.config import Cell
-from rnn_tf.data import SequenceData, Split
+from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import CheckFailed
 
 # PyTorch's compiler and exporter warn of what they do themselves.
 IGNORE_WARNINGS = pytest.mark.filterwarnings("ignore")
 
 
-def bundle_of(cell: Cell, activation: str, folder: Path) -> tuple[Bundle, OracleRuntime]:
+def bundle_of(
+    cell: Cell, activation: str, folder: Path, spec: SequenceSpec = SPEC
+) -> tuple[Bundle, OracleRuntime]:
     """The part of a bundle that peers read: the Keras model, and a manifest that vouches for it."""
-    network = random_network(cell, activation)
+    network = random_network(cell, activation, spec)
     in_keras(network).save(folder / "model.keras")
     write_manifest(folder, {})
     manifest = {**json.loads((folder / "manifest.json").read_text()), "formats": {}}
-    return Bundle(folder, manifest, SPEC), OracleRuntime(network)
+    return Bundle(folder, manifest, spec), OracleRuntime(network)
 
 
 # --- peers ---
@@ -65,6 +74,43 @@ def test_a_peer_computes_the_same_function(
         x = raw_input(batch)
         # float32 rounding, as everywhere.
         np.testing.assert_allclose(peer.predict(x), oracle.predict(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Keras predict", "Keras tf.function", "ONNX by tf2onnx"),
+        pytest.param("PyTorch eager", marks=pytest.mark.torch),
+    ],
+)
+@pytest.mark.parametrize(
+    ("cell", "activation"), [("simple_rnn", "elu"), ("lstm", "tanh"), ("gru", "tanh")]
+)
+def test_a_peer_takes_lengths(name: str, cell: Cell, activation: str, tmp_path: Path) -> None:
+    bundle, oracle = bundle_of(cell, activation, tmp_path, VARYING)
+    peer = peers.PEERS[name](bundle, 1)
+    for batch in (1, 5, 64):
+        lengths = some_lengths(batch, VARYING)
+        x = raw_input(batch)  # noise after the end
+        expected = oracle.predict(x, lengths)
+        np.testing.assert_allclose(peer.predict(x, lengths), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ONNX by Keras",
+        pytest.param("PyTorch compiled", marks=pytest.mark.torch),
+        pytest.param("ONNX by PyTorch", marks=pytest.mark.torch),
+    ],
+)
+def test_a_peer_that_cannot_is_left_out_with_the_reason(name: str, tmp_path: Path) -> None:
+    bundle, oracle = bundle_of("gru", "tanh", tmp_path, VARYING)
+    x, lengths = raw_input(2), some_lengths(2, VARYING)
+    test = Split(x, oracle.predict(x, lengths).argmax(axis=1), lengths)
+    with benchmark.loaded(bundle, test, [name], 1) as (workers, left_out):
+        assert workers == []
+    assert left_out[name].startswith("it takes no lengths: ")
 
 
 @pytest.mark.slow
@@ -122,18 +168,27 @@ class Slow:
     """A runtime whose calls take a known number of ticks."""
 
     def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.seen: set[bytes] = set()
+        self.given: list[np.ndarray] = []
+        self.lengths: list[np.ndarray] = []
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        self.batches.append(len(x))
-        self.seen.add(x.tobytes())
+    @property
+    def batches(self) -> list[int]:
+        return [len(x) for x in self.given]
+
+    @property
+    def seen(self) -> set[bytes]:
+        return {x.tobytes() for x in self.given}
+
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        self.given.append(x)
+        if lengths is not None:
+            self.lengths.append(lengths)
         return x
 
 
 def test_calls_are_timed_after_warm_up_on_inputs_that_change() -> None:
     runtime = Slow()
-    times = call_times(runtime, np.arange(60, dtype=np.uint8).reshape(20, 3, 1), 4, 0.01)
+    times = call_times(runtime, (np.arange(60, dtype=np.uint8).reshape(20, 3, 1),), 4, 0.01)
     assert len(runtime.batches) == 3 + len(times)
     assert len(times) >= 3
     assert set(runtime.batches) == {4}
@@ -143,7 +198,16 @@ def test_calls_are_timed_after_warm_up_on_inputs_that_change() -> None:
 
 
 def test_at_least_three_calls_are_timed_however_long_they_take() -> None:
-    assert len(call_times(Slow(), np.zeros((5, 3, 1)), 1024, 0.0)) == 3
+    assert len(call_times(Slow(), (np.zeros((5, 3, 1)),), 1024, 0.0)) == 3
+
+
+def test_each_sequence_is_timed_with_its_own_length() -> None:
+    runtime, lengths = Slow(), np.arange(1, 6, dtype=np.int32)
+    x = np.repeat(lengths, 15).reshape(5, 15, 1).astype(np.float32)
+    call_times(runtime, (x, lengths), 4, 0.01)
+    assert len(runtime.lengths) == len(runtime.batches)
+    for given, asked in zip(runtime.given, runtime.lengths, strict=True):
+        np.testing.assert_array_equal(given[:, 0, 0], asked)
 
 
 def measured(name: str, seconds: float, **fields: Any) -> Measured:

@@ -16,6 +16,7 @@ from networks import (
     UNITS,
     UNITS_OF_MEASURE,
     in_keras,
+    of_length,
     random_network,
     raw_input,
     stacked_network,
@@ -416,7 +417,7 @@ def test_normalization_may_stay_outside_the_weights(unroll: bool) -> None:
 
 
 def loops(timesteps: int, unroll: bool | None = None) -> bool:
-    network = random_network("simple_rnn", spec=replace(SPEC, timesteps=timesteps))
+    network = random_network("simple_rnn", spec=of_length(timesteps))
     operations = inference_function(network, unroll=unroll).get_concrete_function().graph
     return any("While" in operation.type for operation in operations.get_operations())
 

@@ -9,18 +9,19 @@ import numpy as np
 import onnx
 import openvino
 import pytest
-from networks import SPEC, random_network, raw_input
+from networks import of_length, random_network, raw_input, some_lengths, with_padding
 from onnx.reference import ReferenceEvaluator
 
 from export import oracle
 from export.formats import onnx_graph
 from export.formats.format import NEWEST_OPSET, OLDEST_OPSET, OPSET
-from export.network import INPUT, OUTPUT, Network
+from export.network import INPUT, LENGTHS, OUTPUT, Network
 from rnn_tf.model.cells import Cell
 
 # float32 rounding of these small networks: 1.2e-7 seen. A misread operator gives 1e-3 to 1.
 LIMIT = 1e-6
-Classify = Callable[[np.ndarray], np.ndarray]
+# Answers the inputs of the graph, in their order.
+Classify = Callable[..., np.ndarray]
 
 
 def in_openvino(model: onnx.ModelProto) -> Classify:
@@ -28,12 +29,17 @@ def in_openvino(model: onnx.ModelProto) -> Classify:
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    return lambda x: np.asarray(compiled([x])[0])
+    return lambda *inputs: np.asarray(compiled(list(inputs))[0])
 
 
 def in_reference_evaluator(model: onnx.ModelProto) -> Classify:
     evaluator = ReferenceEvaluator(model)
-    return lambda x: np.asarray(evaluator.run([OUTPUT], {INPUT: x})[0])  # type: ignore[index]
+
+    def classify(*inputs: np.ndarray) -> np.ndarray:
+        given = dict(zip((INPUT, LENGTHS), inputs, strict=False))
+        return np.asarray(evaluator.run([OUTPUT], given)[0])  # type: ignore[index]
+
+    return classify
 
 
 ENGINES = {"openvino": in_openvino, "reference": in_reference_evaluator}
@@ -71,16 +77,38 @@ CASES: list[tuple[Cell, str, int, int, bool]] = [
 def test_every_form_is_the_same_function(
     engine: str, cell: Cell, activation: str, timesteps: int, layers: int, both: bool
 ) -> None:
-    spec = replace(SPEC, timesteps=timesteps)
+    spec = of_length(timesteps)
     network = random_network(cell, activation, spec, layers=layers, bidirectional=both)
     check(ENGINES[engine](onnx_graph.build(network, OPSET)), network)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("cell", "activation", "timesteps", "layers", "both"), CASES)
+def test_so_it_is_where_lengths_vary(
+    engine: str, cell: Cell, activation: str, timesteps: int, layers: int, both: bool
+) -> None:
+    """Any padding, in batches of any lengths and of one."""
+    spec = replace(of_length(timesteps), timesteps=None)
+    network = random_network(cell, activation, spec, layers=layers, bidirectional=both)
+    classify = ENGINES[engine](onnx_graph.build(network, OPSET))
+    x, lengths = raw_input(20, spec), some_lengths(20, spec)
+    exact = oracle.probabilities(network, x, lengths)
+    padded = with_padding(x, lengths, np.nan)
+    for rows in (slice(0, 1), slice(1, 2), slice(2, 5), slice(20)):
+        answer = classify(padded[rows], lengths[rows])
+        np.testing.assert_allclose(answer, exact[rows], rtol=0, atol=LIMIT)
+    for batch in (3, 20):
+        lengths = np.full(batch, timesteps // 2, np.int32)
+        answer = classify(with_padding(x[:batch], lengths, np.nan), lengths)
+        exact = oracle.probabilities(network, x[:batch], lengths)
+        np.testing.assert_allclose(answer, exact, rtol=0, atol=LIMIT)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("opset", [OLDEST_OPSET, NEWEST_OPSET])
 @pytest.mark.parametrize("timesteps", [1, 7, 70])
 def test_every_opset_is_the_same_function(engine: str, opset: int, timesteps: int) -> None:
-    network = random_network("simple_rnn", "elu", replace(SPEC, timesteps=timesteps))
+    network = random_network("simple_rnn", "elu", of_length(timesteps))
     check(ENGINES[engine](onnx_graph.build(network, opset)), network)
 
 
@@ -110,7 +138,7 @@ def test_a_recurrent_operator_is_used_with_its_default_activations_only(
     cell: Cell, activation: str, timesteps: int
 ) -> None:
     """With others, one engine known to us computes the default ones and says nothing."""
-    network = random_network(cell, activation, replace(SPEC, timesteps=timesteps))
+    network = random_network(cell, activation, of_length(timesteps))
     model = onnx_graph.build(network, OPSET)
     operators = [node for node in nodes(model.graph) if node.op_type in ("RNN", "LSTM", "GRU")]
     assert activation == "tanh" or not operators
@@ -121,7 +149,7 @@ def test_a_recurrent_operator_is_used_with_its_default_activations_only(
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
 def test_nothing_inside_is_at_odds_with_a_batch_that_an_engine_fixes(cell: Cell) -> None:
     """Only input and output call the batch by its name."""
-    model = onnx_graph.build(random_network(cell, "elu", replace(SPEC, timesteps=70)), OPSET)
+    model = onnx_graph.build(random_network(cell, "elu", of_length(70)), OPSET)
     batch = model.graph.input[0].type.tensor_type.shape.dim[0]
     batch.ClearField("dim_param")
     batch.dim_value = 3

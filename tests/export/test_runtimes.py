@@ -18,10 +18,11 @@ from networks import SPEC, in_keras, random_network, raw_input
 
 from export import oracle
 from export.bundle import Bundle
-from export.formats.format import Options, as_input
+from export.formats.format import Options, as_inputs
 from export.formats.registry import FORMATS, file_of
 from export.formats.tflite import LiteRuntime
 from export.runtimes import OracleRuntime, open_file, open_runtime
+from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
 NETWORK = random_network("gru")
@@ -83,6 +84,12 @@ def test_the_oracle_runtime_is_the_oracle() -> None:
 
 
 # --- input ---
+def as_input(x: Any, spec: SequenceSpec) -> np.ndarray:
+    """The only input of a model whose sequences are all as long."""
+    (taken,) = as_inputs(x, None, spec).values()
+    return taken
+
+
 @pytest.mark.parametrize(
     "shape",
     [(7, 3), (1, 1, 7, 3), (), (2, 8, 3), (2, 3, 7), (2, 7, 2), (2, 7, 0), (0, 7, 3)],

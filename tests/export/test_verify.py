@@ -21,6 +21,7 @@ from networks import (
     UNITS_OF_MEASURE,
     changed,
     in_keras,
+    of_length,
     perturbed,
     random_network,
     raw_input,
@@ -102,7 +103,7 @@ class Answering:
 
     answer: Callable[[np.ndarray], np.ndarray]
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         return self.answer(x)
 
 
@@ -113,7 +114,7 @@ class Remembering:
     runtime: Runtime
     answers: dict[bytes, np.ndarray] = field(default_factory=dict)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         key = x.tobytes()
         if key not in self.answers:
             self.answers[key] = self.runtime.predict(x)
@@ -649,7 +650,7 @@ def test_noise_has_the_range_of_each_feature(case: Case) -> None:
 
 # --- long sequences ---
 def long_network(timesteps: int, units: int = 32) -> Network:
-    return random_network("gru", spec=replace(LONG, timesteps=timesteps), units=units)
+    return random_network("gru", spec=of_length(timesteps), units=units)
 
 
 @pytest.mark.parametrize("timesteps", [28, 784, 10_000])
@@ -714,7 +715,7 @@ def test_a_runtime_that_cannot_be_opened_is_named(case: Case) -> None:
 
 # --- where float32 promises nothing ---
 def chaotic(timesteps: int, times: float) -> Network:
-    network = random_network("simple_rnn", spec=replace(LONG, timesteps=timesteps), units=32)
+    network = random_network("simple_rnn", spec=of_length(timesteps), units=32)
     kernel = network.layers[0].forward.recurrent_kernel
     return changed(network, recurrent_kernel=np.float32(times) * kernel)
 
@@ -732,7 +733,7 @@ def test_a_model_that_rounding_decides_is_refused_with_advice(tmp_path: Path) ->
 
 def test_other_inputs_that_float32_cannot_hold_are_left_out_and_named(tmp_path: Path) -> None:
     """A sum that doubles at every step: only what comes late leaves a number."""
-    network = random_network("simple_rnn", "linear", replace(LONG, timesteps=200))
+    network = random_network("simple_rnn", "linear", of_length(200))
     double = 2 * np.eye(network.units, dtype=np.float32)
     bias = np.zeros(network.units, np.float32)
     network = changed(network, recurrent_kernel=double, bias=bias)

@@ -10,7 +10,7 @@ import numpy as np
 from export.formats.tf_function import MOST_UNROLLED
 from export.network import Layer, Network, Recurrence
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.data.spec import SequenceSpec, valid_steps
 from rnn_tf.model.cells import CELLS, Cell
 
 if TYPE_CHECKING:
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 SPEC = SequenceSpec(
     timesteps=7, features=3, labels=("läuft", "歩く", 'a\n"b"', ""), normalize=Normalize((0.25,))
 )
-LONG = replace(SPEC, timesteps=70)
+
+
+def of_length(timesteps: int) -> SequenceSpec:
+    """The same for sequences of another length."""
+    return replace(SPEC, timesteps=timesteps, longest=timesteps)
+
+
+LONG = of_length(70)
+# The same for sequences of any length up to these.
+VARYING, LONG_VARYING = (replace(each, timesteps=None) for each in (SPEC, LONG))
 # Features of different size: g, degrees, and a pressure far from zero.
 UNITS_OF_MEASURE = Normalize((1.0, 0.2, 0.002), (0.0, -4.0, -202.65), "standard")
 # How near an answer to them is in float32, where 202.65 has 2e-5 of rounding: 1e-6 seen.
@@ -81,7 +90,7 @@ def stacked_network(
     normalize: Normalize | None = SPEC.normalize,
 ) -> Network:
     """One of `STACKS`."""
-    spec = replace(SPEC, timesteps=timesteps, normalize=normalize)
+    spec = replace(of_length(timesteps), normalize=normalize)
     return random_network(cell, spec=spec, **STACKS[stack])
 
 
@@ -144,6 +153,19 @@ def raw_input(examples: int, spec: SequenceSpec = SPEC) -> np.ndarray:
     return ((values - normalize.shift) / normalize.scale).astype(np.float32)
 
 
+def some_lengths(examples: int, spec: SequenceSpec) -> np.ndarray:
+    """Lengths for so many sequences, int32: 1, the longest, and what is between."""
+    lengths = np.random.default_rng(2).integers(1, spec.longest, examples, np.int32, endpoint=True)
+    lengths[:2] = (1, spec.longest)[:examples]
+    return lengths
+
+
+def with_padding(x: np.ndarray, lengths: np.ndarray, padding: float | np.ndarray) -> np.ndarray:
+    """The sequences with something else after their ends."""
+    valid = valid_steps(lengths, x.shape[1])[:, :, None]
+    return np.where(valid, x, padding).astype(np.float32)
+
+
 def trained_like(
     cell: Cell,
     activation: str,
@@ -152,7 +174,7 @@ def trained_like(
     units: int = 8,
 ) -> Network:
     """Weights like trained ones: they neither lose a state at once nor let it grow for ever."""
-    spec = replace(SPEC, timesteps=timesteps, normalize=normalize)
+    spec = replace(of_length(timesteps), normalize=normalize)
     network, random = random_network(cell, activation, spec, units=units), np.random.default_rng(5)
     gates = len(CELLS[cell].gates)
     turns = [np.linalg.qr(random.normal(size=(units, units)))[0] for _ in range(gates)]

@@ -33,8 +33,9 @@ def recordings(seed: int = 0, longest: int = LONGEST, **examples: int) -> Sequen
         return Split((x + np.array([5, -3])).astype(np.float32), y, lengths)
 
     spec = SequenceSpec(None, FEATURES, ("low", "middle", "high"), longest=longest)
-    splits = {name: split(count) for name, count in (EXAMPLES | examples).items()}
-    return SequenceData(spec, **splits).normalized("standard")
+    counts = EXAMPLES | examples
+    train, valid, test = (split(counts[name]) for name in ("train", "valid", "test"))
+    return SequenceData(spec, train, valid, test).normalized("standard")
 
 
 def arrays(data: SequenceData) -> dict[str, Any]:

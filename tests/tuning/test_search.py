@@ -29,10 +29,10 @@ from rnn_tf.train import main as train_main
 from rnn_tf.training.keras.backend import KerasBackend
 from rnn_tf.training.recorder import Fitted
 from tuning import report, trial
-from tuning.oracles import build_oracle
-from tuning.search import main, read_search, search
+from tuning.oracles import Hyperband, build_oracle
+from tuning.search import build, main, read_search, search
 from tuning.settings import Settings
-from tuning.space import Range, hyperparameters
+from tuning.space import Range, hyperparameters, read_space
 
 SPEC = SequenceSpec(4, 2, ("a", "b", "c"))
 WIDE = {"low": 2, "high": 64}
@@ -211,8 +211,75 @@ def test_ties_go_to_the_smaller_model_then_to_the_earlier_trial(
     assert rows[0]["trial"] < rows[1]["trial"]
 
 
-def test_only_the_best_models_stay(options: Any, tmp_path: Path, formula: FormulaBackend) -> None:
-    search(options(trials=8), tmp_path / "d", backend=formula)
+@pytest.mark.parametrize("objective", ["accuracy", "balanced_accuracy", "loss"])
+def test_the_objective_says_which_trial_is_the_best(
+    objective: str, options: Any, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    space = {"learning_rate": [0.001, 0.002, 0.004]}
+    chosen = options(space, tuner="grid", trials=3, objective=objective)
+    search(chosen, tmp_path / "d", backend=formula)
+    rows = table(tmp_path / "d")
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=objective != "balanced_accuracy")
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=objective != "loss")
+    best = Run.open(tmp_path / "d" / "best")
+    assert best.config.learning_rate == rates[0]
+    assert best.config.objective == objective
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["balanced_accuracy", "loss"])
+def test_a_real_search_by_another_objective(
+    objective: Any, small_npz: Path, tmp_path: Path
+) -> None:
+    """With a Bayesian tuner, which models the objective; its pictures and logs are drawn."""
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps({"learning_rate": {"low": 0.001, "high": 0.01}}))
+    settings = Settings(
+        str(small_npz), "bayesian", str(space), trials=4, epochs=2, objective=objective,
+        class_weights="balanced",
+    )  # fmt: skip
+    best = search(settings, tmp_path / "d")
+    rows = table(tmp_path / "d")
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=objective != "loss")
+    assert best.metrics["valid"][objective] == pytest.approx(scores[0], rel=1e-5)
+    assert best.config.class_weights == "balanced"
+    assert (tmp_path / "d" / "report.png").exists()
+
+
+def test_trials_of_auto_epochs_are_as_long_as_a_training(
+    options: Any, small: SequenceData, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    chosen = options(tuner="hyperband", trials=3, epochs="auto")
+    oracle = build(chosen, read_space(chosen.space), small, tmp_path)
+    assert isinstance(oracle, Hyperband)
+    assert oracle.max_epochs == TrainConfig().epochs_for(203)
+    best = search(options(trials=2, epochs="auto"), tmp_path / "d", backend=formula)
+    assert best.config.epochs == "auto"
+
+
+def test_a_search_from_before_there_was_an_objective_goes_on(
+    options: Any, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    chosen = options(trials=3)
+    search(chosen, tmp_path / "d", backend=formula)
+    file = tmp_path / "d" / "search.json"
+    found = json.loads(file.read_text())
+    for name in ("objective", "class_weights", "test_share"):
+        del found[name]
+    file.write_text(json.dumps(found))
+    search(chosen, tmp_path / "d", resume=True, backend=formula)
+    with pytest.raises(InputError, match="holds a search with another objective"):
+        search(dataclasses.replace(chosen, objective="loss"), tmp_path / "d", resume=True)
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "balanced_accuracy", "loss"])
+def test_only_the_best_models_stay(
+    objective: str, options: Any, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    search(options(trials=8, objective=objective), tmp_path / "d", backend=formula)
     best = [row["trial"] for row in table(tmp_path / "d")][: trial.KEEP]
     kept = {path.parent.name for path in tmp_path.glob("d/trial_*/model.keras")}
     assert kept == {f"trial_{name}" for name in best}
@@ -379,7 +446,7 @@ def test_what_a_kill_has_left_is_no_obstacle(
         (["--tuner", "annealing"], "annealing"),
         (["--space", "huge"], "unknown space 'huge'"),
         (["--trials", "0"], "bad trials; expected a whole number >= 1, got 0"),
-        (["--epochs", "0"], "bad epochs; expected a whole number >= 1, got 0"),
+        (["--epochs", "0"], "bad epochs; expected a whole number >= 1 or auto, got 0"),
         (["--workers", "0"], "bad workers; expected a whole number >= 1, got 0"),
         (["--max-parameters", "0"], "bad max_parameters"),
         (["--max-parameters", "100"], "no model of the space is within --max-parameters"),
@@ -464,6 +531,12 @@ def test_the_pareto_front_is_what_no_smaller_one_beats() -> None:
     ]
     front = [(row["parameters"], row["score"]) for row in report.pareto(rows)]
     assert front == [(10, 0.5), (30, 0.7), (50, 0.9)]
+
+
+def test_the_pareto_front_of_losses_is_the_lowest() -> None:
+    rows = [{"parameters": p, "score": s} for p, s in ((10, 0.5), (20, 0.6), (30, 0.4), (40, 0.4))]
+    front = [(row["parameters"], row["score"]) for row in report.pareto(rows, "loss")]
+    assert front == [(10, 0.5), (30, 0.4)]
 
 
 def test_the_table_is_as_wide_as_its_cells() -> None:

@@ -141,7 +141,7 @@ def test_the_largest_is_no_smaller_than_any_draw(
     assert (found.units, found.batch_size) == (units, batch_size)
     for drawn in draws(space, limit):
         assert drawn.units <= found.units
-        assert drawn.batch_size <= found.batch_size
+        assert drawn.largest_batch <= found.largest_batch
 
 
 def test_numbers_keep_the_digits_that_survive_single_precision() -> None:

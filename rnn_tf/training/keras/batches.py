@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +13,7 @@ from rnn_tf.data.spec import SequenceSpec, Split
 from rnn_tf.training.order import epoch_order
 
 # Sequences `(batch, timesteps, features)`, where lengths vary beside their lengths, `(batch,)`.
-Inputs = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
+Inputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
 
 # Examples per evaluation batch: many, since each batch has a fixed cost, and a divisor of MNIST's
 # splits, so that one compiled shape serves all three. Fewer when sequences are large.
@@ -23,31 +24,44 @@ STATES_BYTES, NUMBERS_A_STEP = 256 * 2**20, 256
 
 
 def whole_epochs(
-    split: Split, batch_size: int, seed: int, first: int, last: int
+    split: Split,
+    batch_size: int,
+    seed: int,
+    first: int,
+    last: int,
+    *,
+    class_weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Epochs `first` to `last - 1`, one element each, for a program that runs a whole epoch.
 
     An element is `(x, y, weight)`: raw `(steps, batch_size, timesteps, features)`, int32 and
-    float32 `(steps, batch_size)`. Weight 0 marks what fills the last batch. Where lengths vary,
-    `x` is `(x, lengths)`, the lengths int32 `(steps, batch_size)`.
+    float32 `(steps, batch_size)`. A weight is 1, or that of the class, `class_weights`
+    `(classes,)`; weight 0 marks what fills the last batch. Where lengths vary, `x` is
+    `(x, lengths)`, the lengths int32 `(steps, batch_size)`.
     """
     order = _order(split, batch_size, seed)
     dataset = tf.data.Dataset.range(first, last)
     dataset = dataset.map(order)
     # Gathering on the host is a memory copy; the compiled program would do it number by number.
-    dataset = dataset.map(_gather(split), num_parallel_calls=1)
+    dataset = dataset.map(_gather(split, class_weights), num_parallel_calls=1)
     # The next epoch is gathered while this one trains; more would only hold memory.
     return dataset.prefetch(1).with_options(_untuned())
 
 
 def batches(
-    split: Split, spec: SequenceSpec, batch_size: int, seed: int, epoch: Callable[[], np.ndarray]
+    split: Split,
+    spec: SequenceSpec,
+    batch_size: int,
+    seed: int,
+    epoch: Callable[[], np.ndarray],
+    *,
+    class_weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """One epoch in batches, the one that `epoch()`, int64, says when an iteration begins.
 
     An element is `(x, y, weight)`: normalized float32 `(batch_size, timesteps, features)`, int32
-    and float32 `(batch_size,)`. Weight 0 marks what fills the last batch. Where lengths vary, `x`
-    is `(x, lengths)`, the lengths int32 `(batch_size,)`.
+    and float32 `(batch_size,)`. Weights are as in `whole_epochs`. Where lengths vary, `x` is
+    `(x, lengths)`, the lengths int32 `(batch_size,)`.
     """
     order = _order(split, batch_size, seed)
     now = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(epoch, [], tf.int64))
@@ -55,7 +69,7 @@ def batches(
     dataset = now.map(order).unbatch()
     # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
     normalize = normalizer(spec.normalization)
-    gather = _gather(split)
+    gather = _gather(split, class_weights)
 
     def example_batch(order: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
         x, y, weight = gather(order)
@@ -120,13 +134,18 @@ def _inputs(split: Split) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     return split.x if split.lengths is None else (split.x, split.lengths)
 
 
-def _gather(split: Split) -> Callable[[tf.Tensor], tuple[Inputs, tf.Tensor, tf.Tensor]]:
+def _gather(
+    split: Split, class_weights: np.ndarray | None
+) -> Callable[[tf.Tensor], tuple[Inputs, tf.Tensor, tf.Tensor]]:
     examples = tf.nest.map_structure(tf.constant, (_inputs(split), split.y))
+    weights = None if class_weights is None else tf.constant(class_weights[split.y])
 
     def gather(order: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
         weight = tf.cast(order >= 0, tf.float32)
         # Example 0 fills the last batch: any finite numbers do, since their weight is 0.
         index = tf.maximum(order, 0)
+        if weights is not None:
+            weight *= tf.gather(weights, index)
         x, y = tf.nest.map_structure(lambda each: tf.gather(each, index), examples)
         return x, y, weight
 

@@ -19,6 +19,7 @@ from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import MaskedSequential, build_model, recurrent_layers
 from rnn_tf.run import Run
 from rnn_tf.startup import xla_flags
+from rnn_tf.training.class_weights import class_weights
 from rnn_tf.training.keras.batches import (
     Inputs,
     batches,
@@ -28,6 +29,7 @@ from rnn_tf.training.keras.batches import (
 )
 from rnn_tf.training.keras.layers import loop_over_time
 from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
+from rnn_tf.training.keras.scores import BalancedAccuracy
 from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted, Recorder
 
@@ -38,6 +40,8 @@ from rnn_tf.training.recorder import Fitted, Recorder
 UNROLL_TIMESTEPS = 64
 # A fused epoch holds the training split three times: as loaded, this epoch, the next. Bytes.
 FUSED_BYTES = 2 * 2**30
+# What a history calls the scores that Keras gives, and what Keras calls them.
+SAID = {"loss": "crossentropy", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
 # Plain fit: weight updates between two returns to Python.
 PLAIN_STEPS = 32
 
@@ -50,8 +54,8 @@ class CompiledModels:
     """
 
     # Settings that change values of variables or the data, but no program.
-    FREE = ("dataset", "recurrent_initializer", "epochs", "learning_rate", "schedule", "warmup",
-            "clip_norm", "seed")  # fmt: skip
+    FREE = ("dataset", "test_share", "fold", "recurrent_initializer", "epochs", "patience",
+            "learning_rate", "schedule", "warmup", "clip_norm", "seed")  # fmt: skip
 
     def __init__(self, most: int = 4) -> None:
         self.most = most
@@ -89,7 +93,19 @@ def _variables(model: keras.Sequential) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
 
 
-class FusedSequential(MaskedSequential):
+class CountingSequential(MaskedSequential):
+    """A Sequential whose scores count each example once, whatever it weighs in the loss."""
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        if sample_weight is not None:
+            sample_weight = tf.cast(sample_weight > 0, tf.float32)
+        scores: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
+        return scores
+
+
+class FusedSequential(CountingSequential):
     """A Sequential whose training step is a whole epoch: a loop of ordinary Keras steps.
 
     Keras compiles the training step; when that is one batch, most of the time goes into
@@ -172,10 +188,11 @@ def fit(
     """
     config = config.resolved(data.spec)
     fused = why_not_fused(config, data, strategy) is None
-    steps = -(-len(data.train.y) // config.batch_size)
+    examples = len(data.train.y)
+    steps = config.updates_an_epoch(examples) * config.epochs_for(examples)
     with contextlib.ExitStack() as meanwhile:
         with (strategy or tf.distribute.get_strategy()).scope():
-            model = _compiled(config, data, precision, fused=fused, steps=steps * config.epochs)
+            model = _compiled(config, data, precision, fused=fused, steps=steps)
             if kept is not None:
                 shapes = (data.spec, data.train.x.shape, precision, fused)
                 model = meanwhile.enter_context(kept.lent(model, config, *shapes))
@@ -193,19 +210,22 @@ def _fit(
     *,
     fused: bool,
 ) -> Recorder:
-    recorder = Recorder(run)
+    epochs = config.epochs_for(len(data.train.y))
+    recorder = Recorder(run, epochs)
     keep = Keep(recorder, model)
     first = keep.restore()
     clock = EpochClock(first)
+    weights = class_weights(config.class_weights, data.train.y, data.spec.classes)
+    how = (config.batch_size_for(len(data.train.y)), config.seed)
     if fused:
-        train = whole_epochs(data.train, config.batch_size, config.seed, first, config.epochs)
+        train = whole_epochs(data.train, *how, first, epochs, class_weights=weights)
     else:
-        train = batches(data.train, data.spec, config.batch_size, config.seed, clock.now)
-    if first < config.epochs:
+        train = batches(data.train, data.spec, *how, clock.now, class_weights=weights)
+    if not recorder.over:
         model.fit(
             train,
             initial_epoch=first,
-            epochs=config.epochs,
+            epochs=epochs,
             steps_per_epoch=1 if fused else None,
             validation_data=evaluation_batches(data.valid, data.spec, raw=fused),
             shuffle=False,
@@ -221,9 +241,10 @@ def _compiled(
     model = _quick_to_train(config, data, precision)
     if fused:
         model = FusedSequential(model.layers, data.spec.normalization)
-    elif data.spec.varies:
-        model = MaskedSequential(model.layers)
+    elif data.spec.varies or config.class_weights != "none":
+        model = CountingSequential(model.layers)
     optimizer = build_optimizer(config, steps)
+    balanced = config.objective == "balanced_accuracy"
     if not tf.distribute.has_strategy():
         # On one device there is nothing to add up. Keras 3.15 does so anyway, by a custom gradient,
         # which TensorFlow keeps for ever, and the whole training program with it.
@@ -239,6 +260,7 @@ def _compiled(
         weighted_metrics=[
             "accuracy",
             keras.metrics.SparseCategoricalCrossentropy(name="crossentropy"),
+            *([BalancedAccuracy(data.spec.classes)] if balanced else []),
         ],
         jit_compile=_may_compile(config),
         steps_per_execution=1 if fused else PLAIN_STEPS,
@@ -310,7 +332,7 @@ class EpochClock(keras.callbacks.Callback):
 
 
 class Keep(keras.callbacks.Callback):
-    """Hands each epoch to the recorder, and stops when that says so."""
+    """Hands each epoch to the recorder, and stops when that says it was the last."""
 
     def __init__(self, recorder: Recorder, model: keras.Sequential) -> None:
         super().__init__()
@@ -340,14 +362,14 @@ class Keep(keras.callbacks.Callback):
                 fix="Is the disk of the cache full? Set RNN_TF_CACHE to another folder.",
             )
         scores = {
-            "loss": float(logs["crossentropy"]),
-            "accuracy": float(logs["accuracy"]),
-            "val_loss": float(logs["val_crossentropy"]),
-            "val_accuracy": float(logs["val_accuracy"]),
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            f"{split}{name}": float(logs[f"{split}{said}"])
+            for split in ("", "val_")
+            for name, said in SAID.items()
+            if f"{split}{said}" in logs
         }
+        scores["learning_rate"] = float(self.model.optimizer.learning_rate)
         self.recorder.end_epoch(scores, self.model.get_weights, self._state)
-        if self.recorder.stopped:
+        if self.recorder.over:
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:

@@ -31,6 +31,7 @@ from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.model.cells import CELLS
 from rnn_tf.model.classifier import build_model
 from rnn_tf.run import Run
+from rnn_tf.training.class_weights import class_weights
 from rnn_tf.training.order import epoch_order
 from rnn_tf.training.recorder import Fitted, Recorder
 from rnn_tf.training.torch.gradients import ManualGradients
@@ -99,7 +100,7 @@ def fit(
     config = config.resolved(data.spec)
     with _set_up(config):
         training = Training(config, data, precision)
-        recorder = Recorder(run)
+        recorder = Recorder(run, training.epochs)
         state = recorder.restore()
         if state is not None:
             training.restore(state)
@@ -107,14 +108,13 @@ def fit(
         for callback in callbacks or []:
             callback.on_train_begin()
         try:
-            for epoch in range(len(recorder.history), config.epochs):
+            while not recorder.over:
+                epoch = len(recorder.history)
                 recorder.begin_epoch()
                 scores = training.epoch(epoch)
                 recorder.end_epoch(scores, training.weights, training.state)
                 for callback in callbacks or []:
                     callback.on_epoch_end(epoch, _as_keras_names(scores))
-                if recorder.stopped:
-                    break
         finally:
             recorder.end()
     return recorder.best(build_model(config, data.spec, precision=precision))
@@ -159,16 +159,22 @@ class Training:
         for parameter in self.module.parameters():
             # Also of a weight that nothing depends on: with one time step no state is multiplied.
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        self.steps = -(-len(self.train.y) // config.batch_size)
-        self.updates = Updates(config, self.module, self.steps * config.epochs)
+        weights = class_weights(config.class_weights, data.train.y, data.spec.classes)
+        self.class_weights = (
+            weights if weights is None else torch.from_numpy(weights).to(self.device)
+        )
+        self.batch_size = config.batch_size_for(len(self.train.y))
+        self.steps = config.updates_an_epoch(len(self.train.y))
+        self.epochs = config.epochs_for(len(self.train.y))
+        self.updates = Updates(config, self.module, self.steps * self.epochs)
         # Small gradients are zero in float16 unless the loss is scaled up first.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "mixed_float16")
         self._written_out: dict[int, ManualGradients] = {}  # by the number of examples in a batch
 
     def epoch(self, number: int) -> dict[str, float]:
         """Train for one epoch, counted from 0; its scores and those on the validation split."""
-        examples, size, seed = len(self.train.y), self.config.batch_size, self.config.seed
-        rows = epoch_order(examples, size, seed, number, self.lengths)
+        examples, seed = len(self.train.y), self.config.seed
+        rows = epoch_order(examples, self.batch_size, seed, number, self.lengths)
         order = torch.from_numpy(rows[rows >= 0].astype(np.int64)).to(self.device)
         logits = torch.empty(len(order), self.spec.classes, device=self.device)
         masks = self._masks(number)
@@ -178,16 +184,25 @@ class Training:
         for done, (index, said) in enumerate(batches, number * self.steps):
             gradients(self.train.take(index), said, next(masks))
             self.updates.step(done, self.scaler)
-        loss, accuracy = _scores(logits, self.train.y[order])
-        valid = _logits(self.module, self.valid, self.normalize, self.precision)
-        val_loss, val_accuracy = _scores(valid, self.valid.y)
+        said = _logits(self.module, self.valid, self.normalize, self.precision)
+        valid = {f"val_{name}": value for name, value in self._scores(said, self.valid.y).items()}
         return {
-            "loss": loss,
-            "accuracy": accuracy,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
+            **self._scores(logits, self.train.y[order]),
+            **valid,
             "learning_rate": self.updates.rates[(number + 1) * self.steps],
         }
+
+    def _scores(self, logits: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+        """Mean cross-entropy and accuracy, 0 to 1, plain and balanced if that is the objective."""
+        losses = functional.cross_entropy(logits, y, reduction="none")
+        right = (logits.argmax(1) == y).cpu().double()
+        # Sums of many float32 numbers lose digits in float32; Apple's GPUs have nothing longer.
+        scores = {"loss": float(losses.cpu().double().mean()), "accuracy": float(right.mean())}
+        if self.config.objective == "balanced_accuracy":
+            seen = torch.bincount(y.cpu(), minlength=self.spec.classes)
+            recall = torch.bincount(y.cpu(), right, minlength=self.spec.classes) / seen
+            scores["balanced_accuracy"] = float(recall[seen > 0].mean())
+        return scores
 
     def _written_out_gradients(
         self, batch: Examples, logits: torch.Tensor, masks: Masks | None
@@ -202,7 +217,7 @@ class Training:
         self.normalize(x.copy_(batch.x.transpose(0, 1)))
         if masks is not None:
             x.mul_(masks[0][:examples])
-        gradients(batch.y, logits, batch.lengths)
+        gradients(batch.y, logits, batch.lengths, self.class_weights)
 
     def _autograd_gradients(
         self, batch: Examples, logits: torch.Tensor, masks: Masks | None
@@ -212,7 +227,7 @@ class Training:
             masks = [mask[: len(batch.y)] for mask in masks]
         said = _say(self.module, batch, self.normalize, self.precision, masks)
         logits.copy_(said.detach())
-        loss = functional.cross_entropy(said, batch.y)
+        loss = functional.cross_entropy(said, batch.y, self.class_weights)
         self.scaler.scale(loss).backward()
 
     def _masks(self, epoch: int) -> Iterator[Masks | None]:
@@ -233,7 +248,7 @@ class Training:
             if keep == 1:
                 yield None
             else:
-                shapes = [(self.config.batch_size, width) for width in inputs]
+                shapes = [(self.batch_size, width) for width in inputs]
                 masks = [torch.empty(shape, device=self.device) for shape in shapes]
                 yield [mask.bernoulli_(keep, generator=chance) / keep for mask in masks]
 
@@ -325,14 +340,6 @@ def _logits(
         )
 
 
-def _scores(logits: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy, 0 to 1."""
-    losses = functional.cross_entropy(logits, y, reduction="none")
-    right = logits.argmax(1) == y
-    # Sums of many float32 numbers lose digits in float32; Apple's GPUs have nothing longer.
-    return float(losses.cpu().double().mean()), float(right.cpu().double().mean())
-
-
 def _as_keras_names(scores: dict[str, float]) -> dict[str, float]:
     return {name.replace("loss", "crossentropy"): value for name, value in scores.items()}
 
@@ -344,7 +351,7 @@ def _set_up(config: TrainConfig) -> Iterator[None]:
         # What cuBLAS needs to repeat itself; it is read when CUDA is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    products = config.batch_size * config.units**2
+    products = config.largest_batch * config.units**2
     with contextlib.nullcontext() if products >= THREADS_PAY else _one_thread():
         yield
 

@@ -81,16 +81,27 @@ class ManualGradients:
         self._slopes_back = self._slopes.unbind()[::-1]
 
     def __call__(
-        self, y: torch.Tensor, logits: torch.Tensor, lengths: torch.Tensor | None = None
+        self,
+        y: torch.Tensor,
+        logits: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        weight: torch.Tensor | None = None,
     ) -> None:
         """Fill `logits`, float32 `(examples, classes)`, and the gradients.
 
         `y` are int64 classes, `lengths` int64 `(examples,)`; None: all are as long as `x`.
+        `weight`, float32 `(classes,)`, is what an example of each class counts; None: all alike.
         """
         with torch.no_grad():
-            self._fill(y, logits, lengths)
+            self._fill(y, logits, lengths, weight)
 
-    def _fill(self, y: torch.Tensor, logits: torch.Tensor, lengths: torch.Tensor | None) -> None:
+    def _fill(
+        self,
+        y: torch.Tensor,
+        logits: torch.Tensor,
+        lengths: torch.Tensor | None,
+        weight: torch.Tensor | None,
+    ) -> None:
         dense = self.module.dense
         if lengths is None:
             steps = len(self.x)
@@ -104,7 +115,11 @@ class ManualGradients:
         torch.addmm(dense.bias, last, dense.weight.t(), out=logits)
         # The gradient of the mean cross-entropy: what is said, less what is true.
         error = torch.softmax(logits, 1).scatter_add_(1, y[:, None], self._minus_one)
-        error /= len(y)
+        if weight is None:
+            error /= len(y)
+        else:
+            of_each = weight.index_select(0, y)
+            error *= (of_each / of_each.sum())[:, None]
         torch.mm(error.t(), last, out=dense.weight.grad)
         torch.sum(error, 0, out=dense.bias.grad)
         self._backward(error, steps, lengths)

@@ -87,7 +87,11 @@ class SequenceClassifier(nn.Module):
         masks: Sequence[torch.Tensor] | None = None,
         lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The state that `dense` reads, `(batch, width)`; `masks` are those of `Recurrent`."""
+        """The state that `dense` reads, `(batch, width)`; `masks` are those of `Recurrent`.
+
+        With `lengths`, int64 `(batch,)` on the CPU, sequences are right-padded, and what is beyond
+        the end of one is not read.
+        """
         recurrent = self.recurrent
         if isinstance(recurrent, Recurrent):
             _, last = recurrent(x, masks, lengths)

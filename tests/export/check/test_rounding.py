@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from networks import (
     UNITS_OF_MEASURE,
     changed,
     mutants,
+    of_length,
     random_network,
     raw_input,
     trained_like,
@@ -114,7 +115,7 @@ def test_honest_float32_passes_in_stacks(cell: Cell, stack: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"exponential"}))
 def test_honest_float32_passes_with_every_activation(name: str) -> None:
     for cell in CELLS:
-        assert_honest_float32_passes(random_network(cell, name, replace(SPEC, timesteps=28)))
+        assert_honest_float32_passes(random_network(cell, name, of_length(28)))
 
 
 @pytest.mark.parametrize("timesteps", LENGTHS_OF_MUTANTS)
@@ -133,7 +134,7 @@ def test_another_function_does_not_pass(cell: Cell, activation: str, timesteps: 
 def test_the_limit_grows_with_what_the_model_makes_of_an_error() -> None:
     """One whose states forget what they have read forgets errors; chaos makes more of them."""
     found = []
-    network = random_network("simple_rnn", spec=replace(SPEC, timesteps=100), units=32)
+    network = random_network("simple_rnn", spec=of_length(100), units=32)
     kernel = network.layers[0].forward.recurrent_kernel
     x = raw_input(20, network.spec)
     for times in (0.5, 1, 1.5):
@@ -166,7 +167,7 @@ def test_the_hardest_examples_decide() -> None:
 
     It adds up large numbers that cancel.
     """
-    network = random_network("simple_rnn", "linear", replace(SPEC, timesteps=100))
+    network = random_network("simple_rnn", "linear", of_length(100))
     eye, zero = np.eye(network.units, dtype=np.float32), np.zeros(network.units, np.float32)
     network = changed(network, recurrent_kernel=eye, bias=zero)
     x = np.zeros((1000, 100, 3), np.float32)
@@ -186,7 +187,7 @@ def test_nothing_is_promised_where_float32_overflows() -> None:
 
 def test_nor_where_rounding_decides() -> None:
     """Chaos: what two states differ by doubles and doubles."""
-    network = random_network("simple_rnn", spec=replace(SPEC, timesteps=200), units=32)
+    network = random_network("simple_rnn", spec=of_length(200), units=32)
     network = changed(network, recurrent_kernel=3 * network.layers[0].forward.recurrent_kernel)
     x = raw_input(9, network.spec)
     assert limit(network, x, oracle.probabilities(network, x)) > 0.1
@@ -205,7 +206,5 @@ def test_a_sum_is_moved_by_a_unit_of_its_terms() -> None:
 
 
 def test_fewer_examples_are_tried_of_long_sequences() -> None:
-    tried = [
-        most_tried(random_network("gru", spec=replace(SPEC, timesteps=t))) for t in (28, 10**4)
-    ]
+    tried = [most_tried(random_network("gru", spec=of_length(t))) for t in (28, 10**4)]
     assert tried == [rounding.HARDEST, rounding.HARDEST_STEPS // 10**4]

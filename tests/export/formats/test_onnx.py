@@ -21,6 +21,7 @@ from networks import (
     STACKS,
     UNITS_OF_MEASURE,
     changed,
+    of_length,
     one_number_network,
     random_network,
     raw_input,
@@ -218,9 +219,7 @@ def test_a_recurrent_operator_has_nothing_to_say_of_its_activations(cell: Cell, 
 
 def test_a_long_sequence_makes_no_larger_graph() -> None:
     sizes = [
-        onnx_graph.build(
-            random_network("gru", spec=replace(SPEC, timesteps=steps)), OPSET
-        ).ByteSize()
+        onnx_graph.build(random_network("gru", spec=of_length(steps)), OPSET).ByteSize()
         for steps in (MOST_UNROLLED, MOST_UNROLLED + 1, 10_000)
     ]
     # The number of steps itself takes a byte or two more.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from networks import (
-    SPEC,
     STACKS,
     UNITS_OF_MEASURE,
     changed,
+    of_length,
     random_network,
     raw_input,
     stacked_network,
@@ -186,7 +185,7 @@ def test_data_that_are_all_zero_do_no_harm(cell: Cell) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_state_that_is_always_zero_does_no_harm(cell: Cell, timesteps: int) -> None:
     """It is before the first step, and of relu if every unit is dead."""
-    spec = replace(SPEC, timesteps=timesteps)
+    spec = of_length(timesteps)
     for shift in (0, -100):
         network = random_network(cell, "relu", spec)
         network = changed(network, bias=network.layers[0].forward.bias + np.float32(shift))
@@ -206,7 +205,7 @@ def test_a_column_of_zeros_stays_zero(cell: Cell) -> None:
 
 
 def test_more_data_than_it_looks_at_changes_nothing() -> None:
-    network = random_network("gru", spec=replace(SPEC, timesteps=10))
+    network = random_network("gru", spec=of_length(10))
     x = raw_input(2_500, network.spec)
     some, all_of_it = (round_to_int8(network, each)[1] for each in (x[:2_000], x))
     for matrix, same in zip(some, all_of_it, strict=True):

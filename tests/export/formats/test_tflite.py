@@ -20,6 +20,7 @@ from networks import (
     STACKS,
     UNITS_OF_MEASURE,
     changed,
+    of_length,
     one_number_network,
     random_network,
     raw_input,
@@ -43,7 +44,7 @@ from rnn_tf.model.cells import CELLS, Cell
 ROUNDING = 1e-6
 BATCHES = (1, 2, 7, 64, 1000, 7, 1)
 # Steps that are written out are what takes the converter its time.
-BRIEF = replace(SPEC, timesteps=3)
+BRIEF = of_length(3)
 
 WRITERS: dict[str, Callable[[Network, Path], dict[str, Any]]] = {
     "float32": tflite.write,

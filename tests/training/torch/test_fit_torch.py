@@ -102,14 +102,17 @@ def test_stacked_and_bidirectional_training_is_that_of_keras(
         assert a["val_accuracy"] == pytest.approx(b["val_accuracy"], abs=1e-6)
 
 
-@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
 @pytest.mark.parametrize(
-    ("layers", "bidirectional"), [(1, False), (1, True), (2, False), (2, True)]
-)
-@pytest.mark.parametrize("activation", ["tanh", "elu"])
+    ("cell", "activation", "layers", "bidirectional"),
+    [
+        ("simple_rnn", "tanh", 1, False), ("lstm", "tanh", 1, False), ("gru", "tanh", 1, False),
+        ("simple_rnn", "tanh", 2, True), ("lstm", "tanh", 1, True), ("gru", "tanh", 2, False),
+        ("simple_rnn", "elu", 1, True), ("lstm", "elu", 2, True), ("gru", "elu", 1, False),
+    ],
+)  # fmt: skip
 def test_training_on_different_lengths_is_that_of_keras(
-    activation: str,
     cell: Cell,
+    activation: str,
     layers: int,
     bidirectional: bool,
     varying: SequenceData,
@@ -335,7 +338,7 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_best(
 ) -> None:
     run = train(DIVERGING, tmp_path / "run", data=small, progress=False)
     assert re.fullmatch(r"the loss became NaN or infinite in epoch \d+", run.metrics["stopped"])
-    assert 1 <= run.metrics["best_epoch"] <= len(run.history) < DIVERGING.epochs
+    assert 1 <= run.metrics["best_epoch"] <= len(run.history) < DIVERGING.epochs_for(203)
     best = run.history[run.metrics["best_epoch"] - 1]
     assert run.metrics["valid"]["accuracy"] == pytest.approx(best["val_accuracy"])
 
