@@ -20,7 +20,7 @@ from export.formats.registry import FORMATS, file_of
 from rnn_tf.data import SequenceSpec, Source, Split, elsewhere, load
 from rnn_tf.data.profile import DataProfile
 from rnn_tf.errors import InputError
-from rnn_tf.evaluate import check_fits
+from rnn_tf.evaluate import as_read, check_fits
 from rnn_tf.files.locking import LOCK, locked
 from rnn_tf.files.writing import TEMPORARY, as_input_errors, exchange, write_text
 from rnn_tf.run import PROFILE, Run, holds_run
@@ -256,7 +256,7 @@ def load_test(bundle: Bundle, source: str | None = None) -> Split:
         # The bundle may be on another machine than its data.
         raise InputError(f"cannot load the bundle's data: {error}", fix="Say --data.") from error
     check_fits(bundle.spec, data.spec, source or bundle.dataset)
-    return data.test
+    return as_read(data.test, bundle.spec)
 
 
 def default_path(run: Run) -> Path:

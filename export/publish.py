@@ -42,6 +42,7 @@ def export_run(
     run: Run,
     out: Path | None = None,
     *,
+    data: SequenceData | None = None,
     formats: Sequence[str] = DEFAULTS,
     quantize: Quantize = "int8",
     opset: int = OPSET,
@@ -49,6 +50,7 @@ def export_run(
 ) -> Bundle:
     """Export a finished run's best model, verified, to `out`, by default `bundle/` in the run.
 
+    Its formats are verified on the test split of `data`, without them of what it was trained on.
     `say` is told what is being done, and what is not shipped and why. Raises `InputError` for bad
     input, and `CheckFailed` when a converter fails or a format is not the same function; what
     was in `out` before is then as it was.
@@ -57,7 +59,7 @@ def export_run(
     run.require_finished()
     out = out or default_path(run)
     check_place(out.resolve())
-    data = load(run.config)
+    data = data or load(run.config)
     check_fits(run.spec, data.spec, run.config.dataset)
     process.start()
     network = read_model(run.load_model(), run.spec)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnn_tf.config import TrainConfig as TrainConfig
     from rnn_tf.data import load as load
+    from rnn_tf.estimator import SequenceClassifier as SequenceClassifier
     from rnn_tf.model.classifier import build_model as build_model
     from rnn_tf.run import Run as Run
     from rnn_tf.train import train as train
@@ -29,9 +30,10 @@ _HOMES = {
     "load": "rnn_tf.data",
     "build_model": "rnn_tf.model.classifier",
     "Run": "rnn_tf.run",
+    "SequenceClassifier": "rnn_tf.estimator",
 }
 
-__all__ = ["Run", "TrainConfig", "build_model", "load", "train"]
+__all__ = ["Run", "SequenceClassifier", "TrainConfig", "build_model", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

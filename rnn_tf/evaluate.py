@@ -42,7 +42,7 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     process.start()
     from rnn_tf.training.keras.backend import probabilities
 
-    test = _padded(data.test, run.spec.longest) if run.spec.varies else data.test
+    test = as_read(data.test, run.spec)
     return score(probabilities(run.load_model(), test, run.spec), test.y)
 
 
@@ -78,12 +78,14 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
         )
 
 
-def _padded(split: Split, longest: int) -> Split:
-    """The examples as a model for sequences of up to `longest` steps takes them."""
+def as_read(split: Split, spec: SequenceSpec) -> Split:
+    """Examples that fit a model of `spec` as it takes them: as wide, with lengths, if they vary."""
+    if not spec.varies:
+        return split
     examples, steps, _ = split.x.shape
     lengths = np.full(examples, steps, np.int32) if split.lengths is None else split.lengths
     return split._replace(
-        x=np.pad(split.x, ((0, 0), (0, longest - steps), (0, 0))), lengths=lengths
+        x=np.pad(split.x, ((0, 0), (0, spec.longest - steps), (0, 0))), lengths=lengths
     )
 
 

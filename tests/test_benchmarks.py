@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from commands import Capture, refusal
 
-from benchmarks import accuracy, engines, inference, training, tuning
+from benchmarks import accuracy, engines, inference, small_data, training, tuning
 from benchmarks.training import Way, epoch_operations, table
 from export import peers
 from export.benchmark import Measured
@@ -134,6 +134,65 @@ def test_a_search_to_time_has_a_later_trial(capsys: pytest.CaptureFixture[str]) 
     assert "bad trials; expected a whole number >= 2" in refusal(
         tuning.main, ["--trials", "1"], capsys
     )
+
+
+# --- small data ---
+def test_the_small_data_table_has_means_ranges_and_medians() -> None:
+    results = [small_data.Result(*each) for each in ((0.5, 9, 3.0), (1.0, 9, 1.0), (0.9, 9, 2.0))]
+    found = {"digits": {"ours": results}}
+    _, row, note = small_data.text(found, {"theirs": "not installed"}).splitlines()
+    assert row.split() == ["digits", "ours", "80.00%", "(50.00%-100.00%)", "9", "2.00"]
+    assert note == "left out: theirs: not installed"
+    assert "| digits | ours | 80.00% (50.00%-100.00%) | 9 | 2.00 |" in small_data.markdown(
+        found, {}
+    )
+
+
+def test_what_learns_without_a_sequence_is_given_all_of_it(
+    varying: SequenceData, small: SequenceData
+) -> None:
+    for data in (varying, small):
+        x, y = small_data.whole_training(data)
+        assert len(x) == len(y) == len(data.train.y) + len(data.valid.y)
+        result = small_data.train_logistic(data, seed=1)
+        assert result.parameters == 3 * (data.spec.longest * data.spec.features + 1)
+        assert result.accuracy > 0.5  # chance: 0.33
+
+
+@pytest.mark.slow
+def test_small_data_are_measured_as_the_command_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The command on digits; one cell, for some epochs, and what is not there is said."""
+    ways = {
+        "ours": lambda data, seed: small_data.train_ours(TrainConfig(epochs=3), data, seed),
+        "logistic": small_data.train_logistic,
+    }
+    monkeypatch.setattr(small_data, "all_ways", lambda: (ways, {"sktime": "not installed"}))
+    found = tmp_path / "found.json"
+    argv = ["--data", tmp_path, "--sets", "digits", "BasicMotions", "--seeds", "1", "--json", found]
+    assert small_data.main([str(each) for each in argv]) == 0
+    out = capsys.readouterr().out
+    assert "left out: sktime: not installed; BasicMotions: no BasicMotions_TRAIN.ts in " in out
+    digits = json.loads(found.read_text())["found"]["digits"]
+    assert digits["ours"][0]["parameters"] == 8 * 32 + 32 * 32 + 32 + 330
+    assert digits["ours"][0]["accuracy"] > 0.5
+    # What the task's literature has for it, with scikit-learn's own solver.
+    assert 0.88 < digits["logistic"][0]["accuracy"] < 0.98
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--sets", "digit"], "unknown set 'digit'; expected some of JapaneseVowels, "),
+        (["--seeds", "0"], "bad seeds; expected a whole number >= 1, got 0"),
+        (["--sets", "BasicMotions", "--data", "nowhere"], "no data; got BasicMotions: no Basic"),
+    ],
+)
+def test_small_data_refuses_what_is_not_there(
+    argv: list[object], message: str, capsys: Capture
+) -> None:
+    assert message in refusal(small_data.main, argv, capsys)
 
 
 def measured(name: str, size: int | None, *seconds: float) -> Measured:

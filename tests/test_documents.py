@@ -17,6 +17,7 @@ PLACES = {
     "benchmarks.training": "docs/training-speed.md",
     "benchmarks.tuning": "docs/search.md",
     "benchmarks.inference": "docs/inference.md",
+    "benchmarks.small_data": "docs/small-data.md",
 }
 
 

@@ -30,6 +30,7 @@ from rnn_tf.data.roles import SPLITS, of_sequence
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import open_npy
+from rnn_tf.files.links import refuse_link_out
 
 ARRAY = ".npy"
 SUFFIXES = (*TEXTS, ARRAY)
@@ -133,13 +134,8 @@ def _files(folder: Path, root: Path) -> list[Path]:
             f"{folder}: a class without a sequence", expected=f"files of {', '.join(SUFFIXES)}",
             got=f"{len(_entries(folder))} others" if _entries(folder) else "an empty folder",
         )  # fmt: skip
-    inside = root.resolve()
     for file in files:
-        if not file.resolve().is_relative_to(inside):
-            raise InputError(
-                f"{file}: a link out of the folder", expected=f"a file in {root}",
-                fix="Put a copy of the file there.",
-            )  # fmt: skip
+        refuse_link_out(file, root)
     return files
 
 

@@ -183,7 +183,9 @@ def sequence_data(
     sequences have one length where all are as long; `longest` is the least that the arrays hold
     where not. Raises `InputError` when a split cannot be cut.
     """
-    splits = _with_all_splits({name: each.named(name) for name, each in splits.items()}, source)
+    if source.window is not None:  # whose groups will be the names
+        splits = {name: each.named(name) for name, each in splits.items()}
+    splits = _with_all_splits(splits, source)
     if source.window is not None:
         size, stride = source.window, source.stride or source.window
         splits = {name: each.windows(size, stride) for name, each in splits.items()}
@@ -214,5 +216,8 @@ def _with_all_splits(splits: Mapping[str, Recordings], source: Source) -> dict[s
         source.dataset, places["train"], places.get("valid"), places.get("test"),
         source.test_share, to_fold=bool(source.fold),
     )  # fmt: skip
-    cut = {"train": train, "valid": valid, "test": test}
-    return {name: splits.get(name, splits["train"]).take(each.x) for name, each in cut.items()}
+    cut = {}
+    for name, part in (("train", train), ("valid", valid), ("test", test)):
+        whole = splits.get(name, splits["train"])
+        cut[name] = whole if len(part.x) == len(whole) else whole.take(part.x)
+    return cut

@@ -24,6 +24,7 @@ from rnn_tf.config import Source
 from rnn_tf.data.recordings import Recordings, Where, from_text
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.errors import InputError
+from rnn_tf.files.links import refuse_link_out
 from rnn_tf.files.text import open_text
 
 SUFFIX = ".ts"
@@ -66,6 +67,8 @@ def _files(path: Path) -> dict[str, Path]:
     """The file of each split that is there: one for train, and perhaps one for test."""
     if path.is_dir():
         found = sorted(entry for entry in path.iterdir() if _is_ts(entry))
+        for entry in found:
+            refuse_link_out(entry, path)
         problems = {_problem(entry): entry for entry in found}
         if len(problems) > 1:
             raise InputError(

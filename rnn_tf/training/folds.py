@@ -92,14 +92,16 @@ def train_folds(
         for path, each in zip(_paths(folder, count), configs, strict=True):
             find_run(path, each, resume=resume, overwrite=overwrite)
     data = data or load_while_tensorflow_starts(config, verbose, load_to_fold)
-    splits = [fold_of(data, each.fold) for each in configs]  # or what is wrong with them
+    for each in configs:
+        fold_of(data, each.fold)  # what cannot be trained is refused before anything is written
     start(config, verbose)
     folder = folder or new_folder(config)
     backend = backend or choose_backend(config.backend)
     runs, scores = [], []
-    for each, split, path in zip(configs, splits, _paths(folder, count), strict=True):
+    for each, path in zip(configs, _paths(folder, count), strict=True):
         if progress:
             print(f"fold {each.fold}", file=sys.stderr)
+        split = fold_of(data, each.fold)
         run = train(
             each, path, data=split, resume=resume, overwrite=overwrite, progress=progress,
             verbose=verbose, backend=backend,

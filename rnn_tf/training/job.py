@@ -44,6 +44,7 @@ def train(
     data: SequenceData | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    evaluate: bool = True,
     progress: bool = True,
     verbose: bool = False,
     backend: Backend | None = None,
@@ -54,8 +55,10 @@ def train(
     `run_dir`, a new folder under `runs/`; without `data`, what `config.dataset` names; without
     `backend`, the one that `config.backend` names.
     `resume` goes on with an interrupted run, begins one where there is none, and gives a finished
-    one back as it is; `overwrite` replaces one. Raises `InputError` for bad input and when
-    another process trains in the same folder, `CheckFailed` when training gives nothing.
+    one back as it is; `overwrite` replaces one. Without `evaluate`, the test split is not read and
+    may be empty; `metrics.json` then has the validation scores of the best epoch alone.
+    Raises `InputError` for bad input and when another process trains in the same folder,
+    `CheckFailed` when training gives nothing.
     """
     began = time.perf_counter()
     path = Path(run_dir) if run_dir is not None else None
@@ -82,6 +85,7 @@ def train(
         backend,
         resume=resume,
         overwrite=overwrite,
+        evaluate=evaluate,
         progress=progress,
         began=began,
     )
@@ -205,8 +209,12 @@ def _train(
     run: Run, data: SequenceData, backend: Backend, *, evaluate: bool, progress: bool, began: float
 ) -> None:
     """From the last epoch of the run, or the start, to its `metrics.json`."""
-    devices.seed_everything(run.config)
-    with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(1) as aside:
+    with (
+        devices.random_numbers_put_back(),
+        ThreadPoolExecutor(1) as beside,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        devices.seed_everything(run.config)
         fitted = _fit(run, data, backend, beside if evaluate else None, progress=progress)
         run.save_model(fitted.model)
         profile = aside.submit(_keep_profile, run, data)

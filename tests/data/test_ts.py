@@ -341,6 +341,21 @@ def test_several_problems_in_a_folder(tmp_path: Path) -> None:
     load(str(Path(first).with_name("Other_TEST.ts")))
 
 
+def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    for each in (elsewhere, folder):
+        each.mkdir()
+    link = folder / "S_TEST.ts"
+    Path(write(folder)).with_name("S_TEST.ts").unlink()
+    link.symlink_to(Path(write(elsewhere)).with_name("S_TEST.ts"))
+    with pytest.raises(InputError) as caught:
+        load(str(folder))
+    assert str(caught.value) == (
+        f"{link}: a link out of the folder; expected a file in {folder}. Put a copy of the file "
+        "there."
+    )
+
+
 def test_a_test_file_alone(tmp_path: Path) -> None:
     path = Path(write(tmp_path))
     path.unlink()

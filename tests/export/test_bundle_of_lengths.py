@@ -18,8 +18,8 @@ from extras import WITH_TORCH
 from export import oracle
 from export.benchmark import benchmark
 from export.bundle import Bundle
-from export.formats.registry import FORMATS
 from export.network import read_model
+from export.predict import main as predict
 from export.runtimes import load_keras, open_runtime
 from export.verify import main as verify
 from export.verify import verify_bundle
@@ -72,12 +72,8 @@ def test_it_is_verified_again_where_it_lies(varying_bundle: Bundle, tmp_path: Pa
     assert names == {"keras", *varying_bundle.formats}
 
 
-@pytest.mark.parametrize(
-    "name", [n if n != "torch" else pytest.param(n, marks=pytest.mark.torch) for n in FORMATS]
-)
+@pytest.mark.parametrize("name", ["tflite_int8", *PYTHON])
 def test_each_format_is_asked_with_lengths(name: str, varying_bundle: Bundle, split: Split) -> None:
-    if name == "tflite_float16":
-        pytest.skip("a bundle has one quantized format")
     runtime = open_runtime(varying_bundle, name)
     padded = np.where(np.asarray(split.valid)[:, :, None], split.x, np.nan)
     answer = runtime.predict(padded, split.lengths)
@@ -86,6 +82,21 @@ def test_each_format_is_asked_with_lengths(name: str, varying_bundle: Bundle, sp
     assert found == pytest.approx(accuracy, abs=0.02 if name == "tflite_int8" else 1e-9)
     with pytest.raises(InputError, match=r"^the model needs lengths"):
         runtime.predict(split.x)
+
+
+def test_it_answers_predict(
+    varying_bundle: Bundle, split: Split, tmp_path: Path, capsys: Capture
+) -> None:
+    """Each file is a sequence as long as it is."""
+    assert split.lengths is not None
+    files = [tmp_path / f"{i}.npy" for i in range(3)]
+    for file, x, steps in zip(files, split.x, split.lengths, strict=False):
+        np.save(file, x[:steps])
+    assert predict([*map(str, (varying_bundle.path, *files)), "--json"]) == 0
+    found = [json.loads(line)["probability"] for line in capsys.readouterr().out.splitlines()]
+    runtime = open_runtime(varying_bundle, "onnx")
+    expected = runtime.predict(split.x[:3], split.lengths[:3]).max(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_a_file_of_another_signature_is_not_opened(varying_bundle: Bundle, tmp_path: Path) -> None:

@@ -223,5 +223,7 @@ def test_a_source_without_a_test_split_is_refused_with_advice(
         main, ["--dataset", str(small_npz), *line, "--overwrite", "--test-share", "0.2"], capsys
     )
     assert "has a test split of its own; got --test-share 0.2" in message
-    message = refusal(main, ["--dataset", "mnist", *line, "--test-share", "0.2"], capsys)
+    message = refusal(
+        main, ["--dataset", "mnist", *line, "--overwrite", "--test-share", "0.2"], capsys
+    )
     assert "mnist has a test split of its own" in message

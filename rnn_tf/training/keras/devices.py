@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rnn_tf.config import TrainConfig
 
@@ -18,6 +23,20 @@ def seed_everything(config: TrainConfig) -> None:
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def random_numbers_put_back() -> Iterator[None]:
+    """Let Python and NumPy go on with the random numbers of whoever called.
+
+    Otherwise a program that draws some between two trainings would draw the same ones each time.
+    """
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 def choose_precision(precision: str) -> str:

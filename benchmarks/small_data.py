@@ -1,0 +1,253 @@
+"""`python -m benchmarks.small_data`: what the defaults reach on small sets, beside others.
+
+Each cell with the settings of the command, logistic regression on the flattened sequences, and the
+recurrent classifiers of sktime (PyTorch) with their defaults, all on the official splits.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from benchmarks import documents
+from rnn_tf import TrainConfig, load, train
+from rnn_tf.command import arguments, parse
+from rnn_tf.config import Cell
+from rnn_tf.data import SequenceData
+from rnn_tf.errors import InputError, one_line_errors
+from rnn_tf.files.writing import write_text, writing
+
+# Of timeseriesclassification.com; the first is small enough to be among the tests.
+ARCHIVE = ("JapaneseVowels", "BasicMotions", "ItalyPowerDemand")
+DIGITS = "digits"
+SETS = (*ARCHIVE, DIGITS)
+WITH_THE_TESTS = documents.ROOT / "tests" / "data" / "files" / "ts"
+DIGITS_TRAIN = 1_437  # of 1,797
+
+LOGISTIC = "logistic regression, flattened"
+# What they are called here, and where they are found.
+SKTIME = {
+    "sktime SimpleRNN, PyTorch": (
+        "sktime.classification.deep_learning.rnn", "SimpleRNNClassifierTorch",
+    ),
+    "sktime GRU, PyTorch": ("sktime.classification.deep_learning.gru", "GRUClassifier"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training."""
+
+    accuracy: float  # on the test split, 0 to 1
+    parameters: int
+    seconds: float  # of the training, without imports
+
+
+# Trains on a data set with a seed.
+Way = Callable[[SequenceData, int], Result]
+# By set and way, a result for each seed.
+Found = dict[str, dict[str, list[Result]]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train on small sets with several seeds; print mean test accuracies, ranges and times."""
+
+    data: Path = WITH_THE_TESTS
+    """The folder with the .ts files of the sets. Those that are not there are left out."""
+    sets: tuple[str, ...] = SETS
+    """Which sets."""
+    seeds: int = 5
+    """Seeds 1 to this."""
+    json: Path | None = None
+    """Also write every figure here."""
+    write: bool = False
+    """Write the table into the documents of this checkout."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.small_data") -> int:
+    command = parse(Command, arguments(argv), prog)
+    for name in command.sets:
+        if name not in SETS:
+            raise InputError(f"unknown set {name!r}", expected=f"some of {', '.join(SETS)}")
+    if command.seeds < 1:
+        raise InputError("bad seeds", expected="a whole number >= 1", got=command.seeds)
+    ways, left_out = all_ways()
+    with tempfile.TemporaryDirectory() as folder:
+        sources, missing = _sources(command, Path(folder))
+        if not sources:
+            raise InputError("no data", got=_listed(missing), fix="Say --data.")
+        found = {name: _measured(name, load(path), ways, command) for name, path in sources.items()}
+    left_out |= missing
+    print(text(found, left_out))
+    if command.write:
+        documents.put("docs/small-data.md", "benchmarks.small_data", markdown(found, left_out))
+    if command.json:
+        figures = {
+            name: {way: [vars(each) for each in results] for way, results in rows.items()}
+            for name, rows in found.items()
+        }
+        write_text(command.json, json.dumps({"found": figures, "left_out": left_out}, indent=2))
+    return 0
+
+
+def _sources(command: Command, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Where each set is, and why some are not; what is made of them is written into `folder`."""
+    found, missing = {}, {}
+    for name in command.sets:
+        file = command.data / f"{name}_TRAIN.ts"
+        if name == DIGITS:
+            found[name] = str(_write_digits(folder / "digits.npz"))
+        elif file.is_file():
+            found[name] = str(file)
+        else:
+            missing[name] = f"no {file.name} in {command.data}"
+    return found, missing
+
+
+def _write_digits(path: Path) -> Path:
+    """scikit-learn's digits: 8 rows of 8 numbers, the last 360 of its 1,797 for the test."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits().images.astype(np.float32), load_digits().target
+    train_rows, test_rows = slice(DIGITS_TRAIN), slice(DIGITS_TRAIN, None)
+    with writing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file, x_train=x[train_rows], y_train=y[train_rows], x_test=x[test_rows],
+            y_test=y[test_rows],
+        )  # fmt: skip
+    return path
+
+
+def _measured(
+    name: str, data: SequenceData, ways: Mapping[str, Way], command: Command
+) -> dict[str, list[Result]]:
+    rows: dict[str, list[Result]] = {}
+    for way, trained in ways.items():
+        rows[way] = []
+        for seed in range(1, command.seeds + 1):
+            rows[way].append(trained(data, seed))
+            test = f"{rows[way][-1].accuracy:.2%}"
+            print(f"{name}, {way}, seed {seed}: {test}", file=sys.stderr)
+    return rows
+
+
+# --- ways ---
+def all_ways() -> tuple[dict[str, Way], dict[str, str]]:
+    """Every way to train that can be had here, by its name, and why others cannot."""
+    ways: dict[str, Way] = {
+        f"rnn_tf --cell {cell}": functools.partial(train_ours, TrainConfig(cell=cell))
+        for cell in get_args(Cell)
+    }
+    ways[LOGISTIC] = train_logistic
+    left_out = {}
+    for name, (module, kind) in SKTIME.items():
+        try:
+            ways[name] = functools.partial(
+                train_sktime, getattr(importlib.import_module(module), kind)
+            )
+        except ImportError as error:
+            left_out[name] = str(error)
+    return ways, left_out
+
+
+def train_ours(config: TrainConfig, data: SequenceData, seed: int) -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(replace(config, seed=seed), Path(folder) / "run", data=data, progress=False)
+        metrics = run.metrics
+    return Result(metrics["test"]["accuracy"], metrics["parameters"], metrics["seconds"])
+
+
+def train_logistic(data: SequenceData, seed: int) -> Result:
+    """Standardised padded sequences, flattened. It has no random numbers: seeds are the same."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = whole_training(data)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, random_state=seed))
+    began = time.perf_counter()
+    model.fit(x.reshape(len(x), -1), y)
+    seconds = time.perf_counter() - began
+    fitted = model[-1]
+    accuracy = model.score(data.test.x.reshape(len(data.test.x), -1), data.test.y)
+    return Result(float(accuracy), fitted.coef_.size + fitted.intercept_.size, seconds)
+
+
+def train_sktime(kind: Callable[..., Any], data: SequenceData, seed: int) -> Result:
+    """A classifier of sktime with its defaults, on sequences padded with zeros: it has no mask."""
+    x, y = whole_training(data)
+    model = kind(random_state=seed)
+    began = time.perf_counter()
+    model.fit(x.transpose(0, 2, 1), y)  # its arrays are (n, features, steps)
+    seconds = time.perf_counter() - began
+    said = model.predict(data.test.x.transpose(0, 2, 1))
+    parameters = sum(each.numel() for each in model.network.parameters())
+    return Result(float((said == data.test.y).mean()), parameters, seconds)
+
+
+def whole_training(data: SequenceData) -> tuple[np.ndarray, np.ndarray]:
+    """The official training split, `(n, longest, features)` and `(n,)`, validation included."""
+    parts = (data.train, data.valid)
+    x, y = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return x.astype(np.float32), y
+
+
+# --- what is printed ---
+def text(found: Found, left_out: Mapping[str, str]) -> str:
+    """A row a set and way."""
+    rows = _rows(found)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, *_notes(left_out)])
+
+
+def markdown(found: Found, left_out: Mapping[str, str]) -> str:
+    """The same for a document."""
+    head, *rows = _rows(found)
+    notes = "".join(f"\n\n{note[0].upper()}{note[1:]}." for note in _notes(left_out))
+    return documents.table(head, rows) + notes
+
+
+def _rows(found: Found) -> list[list[str]]:
+    rows = [["set", "", "test accuracy (min-max)", "parameters", "seconds"]]
+    for name, ways in found.items():
+        for way, results in ways.items():
+            accuracy = [each.accuracy for each in results]
+            rows.append(
+                [
+                    name,
+                    way,
+                    f"{statistics.mean(accuracy):.2%} ({min(accuracy):.2%}-{max(accuracy):.2%})",
+                    f"{results[0].parameters:,}",
+                    f"{statistics.median(each.seconds for each in results):.2f}",
+                ]
+            )
+    return rows
+
+
+def _notes(left_out: Mapping[str, str]) -> list[str]:
+    return [f"left out: {_listed(left_out)}"] if left_out else []
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
