@@ -92,7 +92,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         patience: int = DEFAULTS.patience,
         objective: str = DEFAULTS.objective,
         class_weights: str = DEFAULTS.class_weights,
-        batch_size: int = DEFAULTS.batch_size,
+        batch_size: int | str = DEFAULTS.batch_size,
         optimizer: str = DEFAULTS.optimizer,
         learning_rate: float | str = DEFAULTS.learning_rate,
         schedule: str = DEFAULTS.schedule,
@@ -198,7 +198,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             x, lengths = self._sequences(X, self.spec_)
             places = self._places(validated(self, y=y))
             check_consistent_length(x, places)
-            _check_length(x.shape[1], self.spec_.longest)
+            if lengths is not None:
+                _check_length(int(lengths.max()), self.spec_.longest)
             test = Split(x, places, lengths)
         data = SequenceData(self.spec_, trained.learned, trained.held_out, test)
         with trained.run(dataset=str(examples)) as run:
@@ -253,7 +254,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         _check_features(spec, values.shape[1])
         longest = int(lengths.max())
         if spec is not None:
-            longest = max(longest, spec.longest)
+            # Few widths: each is a program that has to be compiled.
+            longest = -(-longest // spec.longest) * spec.longest
         elif self.longest is not None:
             _check_length(longest, self.longest)
             longest = self.longest
@@ -329,23 +331,36 @@ class _Trained:
     files: dict[str, bytes]  # by the names that a run has for them
     learned: Split  # some of what it was trained on
     held_out: Split
-    _model: keras.Sequential | None = field(default=None, repr=False, compare=False)
+    # The model in memory, by the width of the arrays that it reads.
+    _models: dict[int, keras.Sequential] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_model": None}
+        return {**vars(self), "_models": {}}
 
     def probabilities(self, x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+        """Of raw `x` `(n, steps, features)`: where lengths vary, of as many steps as it has."""
         spec = self.spec
-        if spec.varies:  # the network reads any number of steps
+        if spec.varies:
             spec = replaced(spec, longest=x.shape[1])
         examples = checked(Split(x, np.zeros(len(x), np.int32), lengths), "X", spec)
         process.start()
         from rnn_tf.training.keras.backend import probabilities
 
-        if self._model is None:
-            with self.run(self.config.dataset) as run:
-                self._model = run.load_model()
-        return probabilities(self._model, examples, spec)
+        if spec.longest not in self._models:
+            self._models[spec.longest] = self._model(spec)
+        return probabilities(self._models[spec.longest], examples, spec)
+
+    def _model(self, spec: SequenceSpec) -> keras.Sequential:
+        """The trained model for sequences of `spec`, which may be longer than those in training."""
+        from rnn_tf.model.classifier import build_model
+
+        with self.run(self.config.dataset) as run:
+            trained = run.load_model()
+        if spec == self.spec:
+            return trained
+        model = build_model(self.config, spec)
+        model.set_weights(trained.get_weights())
+        return model
 
     @contextlib.contextmanager
     def run(self, dataset: str) -> Iterator[Run]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 from commands import Capture, refusal
 
-from benchmarks import accuracy, engines, inference, small_data, training, tuning
+from benchmarks import accuracy, engines, inference, lengths, small_data, training, tuning
 from benchmarks.training import Way, epoch_operations, table
 from export import peers
 from export.benchmark import Measured
@@ -67,6 +69,41 @@ def test_stacks_are_compared_for_every_cell_and_shape(tmp_path: Path) -> None:
     for title, ways in groups.items():
         assert ways[0].name == f"plain Keras fit, {title}"
         assert ways[1].name == f"rnn_tf, {title}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["plain_keras_masking", "plain_torch_packed"])
+def test_plain_training_learns_from_sequences_of_different_lengths(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module == "plain_torch_packed":
+        pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+    monkeypatch.setattr(lengths, "EXAMPLES", {"train": 2000, "valid": 100, "test": 500})
+    file = lengths.write(tmp_path / "varying.npz")
+    threads = ["2"] if module == "plain_torch_packed" else []
+    seconds, accuracy = training._script(f"benchmarks.{module}", str(file), "gru", *threads)(6)
+    assert len(seconds) == 6
+    assert accuracy > 0.2  # chance is 1 in 12
+
+
+def test_lengths_are_compared_with_one_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lengths, "EXAMPLES", {"train": 20, "valid": 2, "test": 2})
+    groups = training.ways_to_train_lengths(tmp_path)
+    assert list(groups) == ["GRU, 7 to 29 steps", "SimpleRNN, 7 to 29 steps"]
+    for title, ways in groups.items():
+        cell = title.split(",")[0]
+        assert [way.name for way in ways[:4]] == [
+            f"plain Keras fit with Masking, {title}", f"rnn_tf, {title}",
+            f"rnn_tf, {cell}, 29 steps each", f"rnn_tf, {cell}, 18 steps each",
+        ]  # fmt: skip
+    with np.load(tmp_path / "varying.npz") as arrays:
+        assert arrays["x_train"].shape == (20, 29, 12)
+        assert arrays["lengths_train"].min() >= 7
+    with np.load(tmp_path / "18.npz") as arrays:
+        assert arrays["x_train"].shape == (20, 18, 12)
+        assert "lengths_train" not in arrays
 
 
 @pytest.mark.slow
@@ -154,9 +191,10 @@ def test_what_learns_without_a_sequence_is_given_all_of_it(
     for data in (varying, small):
         x, y = small_data.whole_training(data)
         assert len(x) == len(y) == len(data.train.y) + len(data.valid.y)
-        result = small_data.train_logistic(data, seed=1)
-        assert result.parameters == 3 * (data.spec.longest * data.spec.features + 1)
-        assert result.accuracy > 0.5  # chance: 0.33
+        for standardised in (False, True):
+            result = small_data.train_logistic(standardised, data, seed=1)
+            assert result.parameters == 3 * (data.spec.longest * data.spec.features + 1)
+            assert result.accuracy > 0.5  # chance: 0.33
 
 
 @pytest.mark.slow
@@ -166,7 +204,7 @@ def test_small_data_are_measured_as_the_command_trains(
     """The command on digits; one cell, for some epochs, and what is not there is said."""
     ways = {
         "ours": lambda data, seed: small_data.train_ours(TrainConfig(epochs=3), data, seed),
-        "logistic": small_data.train_logistic,
+        "logistic": partial(small_data.train_logistic, False),
     }
     monkeypatch.setattr(small_data, "all_ways", lambda: (ways, {"sktime": "not installed"}))
     found = tmp_path / "found.json"
@@ -177,8 +215,8 @@ def test_small_data_are_measured_as_the_command_trains(
     digits = json.loads(found.read_text())["found"]["digits"]
     assert digits["ours"][0]["parameters"] == 8 * 32 + 32 * 32 + 32 + 330
     assert digits["ours"][0]["accuracy"] > 0.5
-    # What the task's literature has for it, with scikit-learn's own solver.
-    assert 0.88 < digits["logistic"][0]["accuracy"] < 0.98
+    # 327 of 360, with scikit-learn alone; other versions of its solver may differ by some.
+    assert digits["logistic"][0]["accuracy"] == pytest.approx(0.908, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def leaderboard(oracle: Durable, base: TrainConfig) -> list[Row]:
         row["seconds"] = None
         row["status"] = trial.status.lower()
         if trial.status == "COMPLETED":
-            row["score"] = round(trial.score, 6)  # float32 has no more digits
+            row["score"] = float(f"{trial.score:.6g}")  # float32 has no more digits
             row["seconds"] = round(trial.metrics.get_last_value("seconds"), 3)
         elif trial.status == "FAILED":
             row["status"] = f"failed: {trial.message}"

@@ -301,7 +301,8 @@ def assert_holds(data: SequenceData, builder: type[Generated], sizes: dict[str, 
 def assert_same(one: SequenceData, other: SequenceData) -> None:
     assert one.spec == other.spec
     for name in ("train", "valid", "test"):
-        for a, b in zip(getattr(one, name), getattr(other, name), strict=True):
+        # Neither has lengths or groups.
+        for a, b in zip(getattr(one, name)[:2], getattr(other, name)[:2], strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
 

@@ -19,10 +19,12 @@ from networks import (
     STACKS,
     UNITS,
     UNITS_OF_MEASURE,
+    VARYING,
     changed,
     random_network,
     raw_input,
     stacked_network,
+    with_padding,
 )
 
 from export import example, oracle
@@ -208,25 +210,41 @@ def test_so_it_does_for_a_stack(
     assert_the_readme_runs(network, path, monkeypatch, capsys)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "elu"])
+@pytest.mark.parametrize("stack", [{}, {"layers": 2, "bidirectional": True}], ids=["one", "stack"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_so_it_does_where_lengths_vary(
+    cell: Cell, stack: dict[str, Any], activation: str, path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture,
+) -> None:  # fmt: skip
+    network = random_network(cell, activation, VARYING, **stack)
+    assert_the_readme_runs(network, path, monkeypatch, capsys)
+
+
 def assert_the_readme_runs(
     network: Network, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    formats = {"torch": pytorch.write(network, path)}
-    manifest = {"spec": SPEC.to_dict(), "model": describe(network), "formats": formats}
+    formats, spec = {"torch": pytorch.write(network, path)}, network.spec
+    manifest = {"spec": spec.to_dict(), "model": describe(network), "formats": formats}
     lines = pytorch_readme.code(manifest)
     assert max(map(len, lines)) <= 100
-    example.write(network, raw_input(1), ROUNDING, path.parent)
+    x = raw_input(5)
+    lengths = np.array([5, 1, 7, 3, 2], np.int32) if spec.varies else None
+    exact = oracle.probabilities(network, x, lengths)
+    example.write(network, x, ROUNDING, path.parent, lengths)
     monkeypatch.chdir(path.parent)
     found: dict[str, Any] = {}
     exec("\n".join(lines), found)  # noqa: S102 - what a user would do with it
-    x = raw_input(5)
+    given = [torch.from_numpy(x)]
+    if lengths is not None:  # any padding
+        x = with_padding(x, lengths, np.nan)
+        given = [torch.from_numpy(x), torch.from_numpy(lengths)]
     with torch.inference_mode():
-        answer = found["model"](torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(answer, oracle.probabilities(network, x), rtol=0, atol=ROUNDING)
-    exact = oracle.probabilities(network, raw_input(1))[0]
+        answer = found["model"](*given).numpy()
+    np.testing.assert_allclose(answer, exact, rtol=0, atol=ROUNDING)
     label, _, probability = capsys.readouterr().out.rstrip("\n").rpartition(" ")
-    assert label == SPEC.labels[int(exact.argmax())]
-    assert float(probability) == pytest.approx(exact.max(), abs=ROUNDING)
+    assert label == SPEC.labels[int(exact[0].argmax())]
+    assert float(probability) == pytest.approx(exact[0].max(), abs=ROUNDING)
 
 
 # --- in a bundle ---
