@@ -156,8 +156,9 @@ class TorchOnnx(TorchEager):
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             path = Path(folder) / "torch.onnx"
             torch.onnx.export(
-                self.classify, example, path, dynamo=True, dynamic_shapes=any_batch, verbose=False
-            )
+                self.classify, example, path, dynamo=True, dynamic_shapes=any_batch, verbose=False,
+                external_data=False,
+            )  # fmt: skip
             self.session: Any = OnnxRuntime(path, spec, threads).session
         self.input = self.session.get_inputs()[0].name
 

@@ -199,7 +199,7 @@ class Recurrent(nn.Module):
         frames = functional.linear(x, weight, bias).unbind(1)
         turned = state_weight.t()  # once: in the loop it would take a sixth of the time
         step = STEPS[self.cell]
-        state = frames[0].new_zeros(len(x), self.hidden_size)
+        state = frames[0].new_zeros(x.shape[0], self.hidden_size)
         states: States = (state,) * len(CELLS[self.cell].states)
         found = []
         order = -1 if name.endswith("_reverse") else 1
