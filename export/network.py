@@ -27,7 +27,7 @@ INPUT, LENGTHS, OUTPUT = "sequence", "lengths", "probabilities"
 
 # A runtime keeps about so much of a batch when it checks or converts a network, and a small
 # multiple of it in all.
-BATCH_BYTES = 2**27
+BATCH_BYTES = 2**26
 
 # Options of a recurrent layer that change its formula, and the only value that is exported.
 OPTIONS = {

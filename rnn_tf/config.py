@@ -7,6 +7,7 @@ and the presets are all views of `TrainConfig`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -87,7 +88,7 @@ class Source:
     validation examples out as the test split. For all of them see --folds."""
 
     def __post_init__(self) -> None:
-        types = get_type_hints(type(self))
+        types = _types(type(self))
         for field in dataclasses.fields(self):
             _check_type(field.name, types[field.name], getattr(self, field.name))
         for name in ("window", "stride"):
@@ -309,7 +310,13 @@ def _check(name: str, ok: bool, expected: str, config: Source) -> None:
 
 def type_of(name: str) -> Any:
     """The type of a setting; of one that takes a number or a word in its place, the number's."""
-    return _alternatives(get_type_hints(TrainConfig)[name])[0]
+    return _alternatives(_types(TrainConfig)[name])[0]
+
+
+@functools.cache
+def _types(kind: type) -> dict[str, Any]:
+    """The type of each setting; to find them takes longer than to make a configuration."""
+    return get_type_hints(kind)
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

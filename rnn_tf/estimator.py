@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 from sklearn.utils.validation import validate_data as validated
@@ -146,7 +146,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             if hasattr(self, name):
                 delattr(self, name)
         x, lengths = self._sequences(X, None)
-        classes, places = _classes(validated(self, y=y))
+        classes, places = _classes(_labels(y))
         check_consistent_length(x, places, groups)
         if groups is not None:
             groups = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -169,7 +169,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         step, and a test must show how well. Exported files refuse longer ones. Raises `InputError`,
         which is a `ValueError`, for sequences that do not fit.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "spec_")
         return self._trained.probabilities(*self._sequences(X, self.spec_))
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -188,7 +188,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         # Not above: training needs nothing of it. The bundle is the way out of this package.
         from export.publish import export_run
 
-        check_is_fitted(self)
+        check_is_fitted(self, "spec_")
         path, trained = Path(path), self._trained
         if path.name in ("", ".."):  # no name that a file could be beside
             path = path.resolve()
@@ -196,7 +196,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         test = trained.held_out
         if X is not None:
             x, lengths = self._sequences(X, self.spec_)
-            places = self._places(validated(self, y=y))
+            places = self._places(_labels(y))
             check_consistent_length(x, places)
             if lengths is not None:
                 _check_length(int(lengths.max()), self.spec_.longest)
@@ -287,6 +287,13 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
                 expected=", ".join(self.spec_.labels), got=y[~known][0],
             )  # fmt: skip
         return np.searchsorted(self.classes_, y).astype(np.int32)
+
+
+def _labels(y: Any) -> np.ndarray:
+    """`y` as an array `(n,)` without missing labels."""
+    labels = column_or_1d(y, warn=True)
+    checked_labels: np.ndarray = check_array(labels, ensure_2d=False, dtype=None, input_name="y")
+    return checked_labels
 
 
 def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

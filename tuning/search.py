@@ -358,7 +358,7 @@ def _defaults(argv: Sequence[str]) -> Command:
     if "--resume" in argv and directory and (Path(directory) / "search.json").exists():
         found = read_search(Path(directory))
         known = {field.name for field in dataclasses.fields(Settings)}
-        return Command(settings=Settings(**{k: v for k, v in found.items() if k in known}))
+        return Command(settings=Settings.from_dict({k: v for k, v in found.items() if k in known}))
     return Command()
 
 

@@ -57,7 +57,7 @@ def expected(small_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     code = "from rnn_tf import cli\nimport sys\nsys.exit(cli.main())"
     done = python(code, folder, "train", "--dataset", small_npz, "--run-dir", "run", *OPTIONS)
     assert done.returncode == 0, done.stderr
-    assert "loops compiled whole, float32, " in done.stderr.splitlines()[0]
+    assert "loops compiled whole, float32, " in done.stderr.splitlines()[1]
     return weights(folder / "run")
 
 

@@ -158,7 +158,7 @@ def test_a_trial_whose_model_was_dropped_is_trained_again_as_the_message_says(
     assert run.metrics["test"]["examples"] == 50
     export_run(run, formats=["onnx"])
     # The search takes it as the trial that it was.
-    settings = Settings(**{
+    settings = Settings.from_dict({
         name: value for name, value in read_search(copied).items()
         if name in {field.name for field in dataclasses.fields(Settings)}
     })  # fmt: skip
