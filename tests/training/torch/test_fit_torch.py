@@ -89,7 +89,7 @@ def test_stacked_and_bidirectional_training_is_that_of_keras(
     cell: Cell, layers: int, bidirectional: bool, small: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(
-        CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional
+        CONFIG, cell=cell, optimizer="adam", layers=layers, bidirectional=bidirectional, epochs=2
     )
     assert not fit_torch.writes_out(config, "float32")
     witness = fitted(config, small, tmp_path / "torch")
