@@ -88,7 +88,8 @@ class Source:
     validation examples out as the test split. For all of them see --folds."""
 
     def __post_init__(self) -> None:
-        types = _types(type(self))
+        kind: Any = type(self)  # for mypy, a dataclass itself cannot be hashed
+        types = _types(kind)
         for field in dataclasses.fields(self):
             _check_type(field.name, types[field.name], getattr(self, field.name))
         for name in ("window", "stride"):
