@@ -343,15 +343,10 @@ def _check_type(name: str, kind: Any, value: object) -> None:
         raise InputError(f"bad {name}", expected=kind.__name__, got=repr(value))
 
 
-# What a preset changes in the defaults above. What each gives on MNIST, test accuracy as mean and
-# range over seeds 1-5 (python -m benchmarks.accuracy) and seconds on two cores
-# (python -m benchmarks.training):
+# What a preset changes in the defaults above. How good each is on MNIST, benchmarks.accuracy writes
+# into README.md; how fast, benchmarks.training into docs/training-speed.md.
 PRESETS: dict[str, TrainConfig] = {
-    # python -m rnn_tf.train
-    # 98.35 % (98.16-98.53), 0.5 s an epoch, 16 s in all. LSTM(32) 98.73 %, GRU(32) 98.70 %.
     "best": TrainConfig(),
-    # python -m rnn_tf.train --preset tutorial
-    # 93.26 % (91.88-94.11), 0.4 s an epoch, 12 s in all.
     "tutorial": TrainConfig(
         epochs=10,
         batch_size=64,

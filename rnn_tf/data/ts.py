@@ -254,15 +254,19 @@ class TsFile:
         self.labels.append(label)
         self.lines.append(number)
 
+    @property
+    def _as_before(self) -> str:
+        """Where an expectation comes from."""
+        return f", as line {self.lines[0]} has" if self.lines else ", as the header says"
+
     def _check_dimensions(self, number: int, found: int) -> None:
         header = self.header
         if found == 0:
             self._refuse(number, "no values before the class")
         if found != (header.dimensions or found):
-            first = f", as line {self.lines[0]} has" if self.lines else ", as the header says"
             self._refuse(
                 number, "another number of dimensions",
-                expected=f"{header.dimensions}{first}", got=found,
+                expected=f"{header.dimensions}{self._as_before}", got=found,
                 fix="Is the line whole? If it is, correct @dimensions and @univariate.",
             )  # fmt: skip
         header.dimensions = found
@@ -272,10 +276,9 @@ class TsFile:
         if not header.equal:
             return
         if found != (header.length or found):
-            first = f", as line {self.lines[0]} has" if self.lines else ", as the header says"
             self._refuse(
                 number, "another length than @equalLength true allows",
-                expected=f"{header.length} values in each dimension{first}", got=found,
+                expected=f"{header.length} values in each dimension{self._as_before}", got=found,
                 fix="Is the line whole? If it is, write @equalLength false.",
             )  # fmt: skip
         header.length = found

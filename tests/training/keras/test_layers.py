@@ -97,8 +97,7 @@ def test_every_state_either_direction_and_the_input_have_the_gradients_of_keras(
     assert found[0].shape == ((7, 9, 5) if every else (7, 5))
     assert found[-1].shape == x.shape
     for one, other in zip(expected, found, strict=True):
-        # float32 rounding: 3e-6 seen, where the largest gradient is about 30.
-        # As above, where gradients reach 30 and are sums over more.
+        # float32 rounding, as above.
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
