@@ -258,8 +258,9 @@ def test_a_run_whose_activation_one_converter_does_not_know_is_exported(
 
 
 LONG_EXPORT = """
-import resource, sys, time
+import time
 import numpy as np
+from export.benchmark import peak_bytes
 from export.publish import export_run
 from rnn_tf import TrainConfig, train
 
@@ -272,8 +273,7 @@ run = train(TrainConfig(dataset="long.npz", cell="gru", units=32, epochs=1), pro
 before = time.process_time()
 bundle = export_run(run)
 seconds = time.process_time() - before
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(bundle.formats), peak if sys.platform == "darwin" else 1024 * peak, seconds)
+print(len(bundle.formats), peak_bytes(), seconds)
 """
 
 
