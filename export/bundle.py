@@ -249,14 +249,18 @@ def load_test(bundle: Bundle, source: str | None = None) -> Split:
     Raises `InputError` when they cannot be loaded, or are of another specification.
     """
     try:
-        data = load(bundle.source if source is None else elsewhere(bundle.source, source))
+        data = load(
+            bundle.source
+            if source is None
+            else elsewhere(bundle.source, source, bundle.spec.labels)
+        )
     except InputError as error:
         if source is not None:
             raise
         # The bundle may be on another machine than its data.
         raise InputError(f"cannot load the bundle's data: {error}", fix="Say --data.") from error
     check_fits(bundle.spec, data.spec, source or bundle.dataset)
-    return as_read(data.test, bundle.spec)
+    return as_read(data, bundle.spec)
 
 
 def default_path(run: Run) -> Path:

@@ -16,17 +16,16 @@ from export.bundle import Bundle, find_bundle
 from export.formats.format import Runtime, naming
 from export.runtimes import open_runtime
 from rnn_tf.command import arguments, parse
-from rnn_tf.data.inputs import Inputs
 from rnn_tf.errors import one_line_errors
-from rnn_tf.predict import Classifier, answer
+from rnn_tf.predict import Classifier, InputOptions, answer
 
 # The first of these that a bundle has answers: the fastest to start.
 PREFERRED = ("onnx", "tflite", "saved_model", "torch")
 
 
 @dataclass(frozen=True)
-class Command:
-    """Classify pictures (PNG, JPEG) or sequences (.npy, .npz with one array) with a bundle.
+class Command(InputOptions):
+    """Classify pictures (PNG, JPEG) or sequences (arrays, tables, .ts files) with a bundle.
 
     Beside its probability, an answer says how unusual the input is: a network answers anything,
     also what is like nothing that it was trained on.
@@ -35,25 +34,18 @@ class Command:
     bundle: tyro.conf.Positional[Path]
     """A bundle, or a run that has one."""
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures or arrays, in the raw units of the training data, or folders of them."""
+    """Pictures, arrays (.npy, .npz with one), tables (.csv, .tsv, .parquet: a row a time step)
+    or .ts files, in the raw units of the training data, or folders of them."""
     format: str = "auto"
     """Which format answers: onnx, tflite, tflite_int8, tflite_float16, saved_model,
     torch. auto: the first of onnx, tflite, saved_model and torch that there is."""
-    as_is: bool = False
-    """Do not bring pictures into the form of the training pictures: paper and ink, size, centre."""
-    invert: bool = False
-    """Turn light pictures dark and dark ones light, where paper and ink are not told apart."""
-    json: bool = False
-    """Print one JSON object a sequence, with the probability of every label."""
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None, prog: str = "python -m export.predict") -> int:
     command = parse(Command, arguments(argv), prog)
     bundle = find_bundle(command.bundle)
-    inputs = Inputs(
-        command.files, bundle.spec, bundle.profile, as_is=command.as_is, invert=command.invert
-    )
+    inputs = command.inputs(command.files, bundle.spec, bundle.profile)
     classify = _classifier(bundle, _choose(bundle, command.format))
     return answer(inputs, classify, as_json=command.json)
 

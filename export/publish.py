@@ -28,9 +28,9 @@ from export.runtimes import open_file
 from export.signatures import classify
 from export.verify import QUANTIZED, Open, Say, verify
 from rnn_tf import __version__
-from rnn_tf.data import SequenceData, load
+from rnn_tf.data import SequenceData, Split, load
 from rnn_tf.errors import CheckFailed, InputError
-from rnn_tf.evaluate import check_fits
+from rnn_tf.evaluate import as_read, check_fits
 from rnn_tf.files.writing import write_text
 from rnn_tf.run import PROFILE, Run
 from rnn_tf.startup import process
@@ -61,12 +61,14 @@ def export_run(
     check_place(out.resolve())
     data = data or load(run.config)
     check_fits(run.spec, data.spec, run.config.dataset)
+    test = as_read(data, run.spec)
     process.start()
     network = read_model(run.load_model(), run.spec)
     wanted = {*formats, f"tflite_{quantize}" if "tflite" in formats else ""}
     names = [name for name in FORMATS if name in wanted]
     with publishing(out) as folder:
-        _fill(folder, run, network, data, names, opset, say)
+        options = Options(data.train.x, data.train.lengths, opset)
+        _fill(folder, run, network, test, names, options, say)
     return Bundle.open(out)
 
 
@@ -74,18 +76,18 @@ def _fill(
     folder: Path,
     run: Run,
     network: Network,
-    data: SequenceData,
+    test: Split,
     names: Sequence[str],
-    opset: int,
+    options: Options,
     say: Say,
 ) -> None:
     """Write everything that a bundle holds, and verify it."""
     _write_reference(run, network, folder / REFERENCE)
-    details, options = {}, Options(data.train.x, data.train.lengths, opset)
+    details = {}
     for name in names:
         say(f"writing {name}")
         details[name] = _write(name, network, folder / file_of(name), options)
-    report = _verified(network, data, folder, names, say)
+    report = _verified(network, test, folder, names, say)
     left_out = _left_out(report, folder, names)
     for name, reason in left_out.items():
         say(f"{name} is not shipped: {reason}")
@@ -98,7 +100,7 @@ def _fill(
     profile = run.profile_file.exists()
     if profile:
         shutil.copyfile(run.profile_file, folder / PROFILE)
-    example.write(network, data.test.x, report.rows[0].limit, folder, data.test.lengths)
+    example.write(network, test.x, report.rows[0].limit, folder, test.lengths)
     write_text(folder / README, readme.text(manifest, report, profile=profile))
     write_manifest(folder, manifest)
     Bundle.open(folder).write_verification(report.to_json())
@@ -187,13 +189,13 @@ def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, s
 
 
 def _verified(
-    network: Network, data: SequenceData, folder: Path, names: Sequence[str], say: Say
+    network: Network, test: Split, folder: Path, names: Sequence[str], say: Say
 ) -> Report:
     def opener(name: str) -> Open:
         return functools.partial(open_file, name, folder / file_of(name), network.spec)
 
     keras = open_file("keras", folder / REFERENCE, network.spec)
-    return verify({name: opener(name) for name in names}, keras, network, data.test, say)
+    return verify({name: opener(name) for name in names}, keras, network, test, say)
 
 
 def _broken(report: Report, names: Sequence[str]) -> CheckFailed:

@@ -119,6 +119,17 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ToScore(Source):
+    """Where examples come from on which a trained model is scored: the test split.
+
+    A source without one is test as a whole, and may lack classes that the model knows.
+    """
+
+    labels: tuple[str, ...] = ()
+    """The classes that the model knows, in its order."""
+
+
+@dataclass(frozen=True)
 class TrainConfig(Source):
     """What determines a training run. The defaults are the `best` preset.
 

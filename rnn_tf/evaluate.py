@@ -14,7 +14,7 @@ import tyro
 from rich.cells import cell_len
 
 from rnn_tf.command import arguments, parse
-from rnn_tf.data import SequenceSpec, Split, elsewhere, load, needs_tensorflow
+from rnn_tf.data import SequenceData, SequenceSpec, Split, elsewhere, load, needs_tensorflow
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
 from rnn_tf.scores import Scores, score
@@ -25,16 +25,17 @@ MISTAKES_SHOWN = 20
 
 
 # What the data of a model must have in common with those that it was trained on, beside lengths.
-COMPARED = ("features", "classes")
+COMPARED = ("features",)
 
 
 def evaluate(run: Run, source: str | None = None) -> Scores:
     """Score a run's best model on a test split: its own data set's, or that of `source`.
 
-    Raises `InputError` when the run is not finished, or `source` has another specification.
+    All of `source` is scored where it has no test split. Raises `InputError` when the run is not
+    finished, or `source` has another specification.
     """
     run.require_finished()
-    where = run.config if source is None else elsewhere(run.config, source)
+    where = run.config if source is None else elsewhere(run.config, source, run.spec.labels)
     if needs_tensorflow(where):
         process.start()
     data = load(where)
@@ -42,7 +43,7 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     process.start()
     from rnn_tf.training.keras.backend import probabilities
 
-    test = as_read(data.test, run.spec)
+    test = as_read(data, run.spec)
     return score(probabilities(run.load_model(), test, run.spec), test.y)
 
 
@@ -66,20 +67,34 @@ def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
                 f"{source} is not of the run's specification",
                 expected=f"{name} {expected}",
                 got=got,
-                fix="Name all classes of the run in labels." if name == "classes" else None,
             )
+    _classes(trained, given, source)
+
+
+def _classes(trained: SequenceSpec, given: SequenceSpec, source: str) -> np.ndarray:
+    """The class that a model of `trained` has for each class of `given`: int32 `(classes,)`.
+
+    Raises `InputError` where it does not know one.
+    """
+    place = {label: i for i, label in enumerate(trained.labels)}
+    if set(given.labels) <= set(place):
+        return np.array([place[label] for label in given.labels], np.int32)
     # Classes without names are called by their numbers.
-    numbers = tuple(map(str, range(given.classes)))
-    if given.labels not in (trained.labels, numbers):
-        raise InputError(
-            f"{source} has other labels than the run, or in another order",
-            expected=", ".join(trained.labels),
-            got=", ".join(given.labels),
-        )
+    if given.labels == tuple(map(str, range(trained.classes))):
+        return np.arange(trained.classes, dtype=np.int32)
+    raise InputError(
+        f"{source} has other labels than the run", expected=", ".join(trained.labels),
+        got=", ".join(given.labels),
+    )  # fmt: skip
 
 
-def as_read(split: Split, spec: SequenceSpec) -> Split:
-    """Examples that fit a model of `spec` as it takes them: as wide, with lengths, if they vary."""
+def as_read(data: SequenceData, spec: SequenceSpec) -> Split:
+    """The test split of data that fit a model of `spec`, as the model takes it.
+
+    It is as wide as the model reads, with lengths if they vary there, and with the model's classes.
+    """
+    classes = _classes(spec, data.spec, "the data")
+    split = data.test._replace(y=classes[data.test.y])
     if not spec.varies:
         return split
     examples, steps, _ = split.x.shape

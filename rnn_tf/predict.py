@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from rnn_tf.command import arguments, parse
+from rnn_tf.config import Missing, Source
 from rnn_tf.data import SequenceSpec
 from rnn_tf.data.inputs import Block, Inputs
 from rnn_tf.data.novelty import at_one_length
@@ -129,9 +130,46 @@ def _line(found: Prediction) -> str:
     return f"{line}  more unusual than {found.unusual:.1%} of the validation examples"
 
 
+@dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """How the files are read and the answers printed, whatever gives the answers."""
+
+    as_is: bool = False
+    """Do not bring pictures into the form of the training pictures: paper and ink, size, centre."""
+    invert: bool = False
+    """Turn light pictures dark and dark ones light, where paper and ink are not told apart."""
+    json: bool = False
+    """Print one JSON object a sequence, with the probability of every label."""
+    id: str | None = None
+    """Table: the column that says which sequence a row belongs to. None: as in training, else the
+    one with a usual name (id, sample, recording, ...); a table without one is one sequence."""
+    time: str | None = None
+    """Table: the column that orders the steps of a sequence. None: as in training, else the one
+    with a usual name (time, timestamp, step, ...), else the order of the rows."""
+    missing: Missing | None = None
+    """Table or .ts: what happens where a value is missing (refuse, interpolate, zero). None: as in
+    training, else refuse."""
+
+    def inputs(
+        self,
+        files: Sequence[Path],
+        spec: SequenceSpec,
+        profile: DataProfile | None,
+        source: Source | None = None,
+    ) -> Inputs:
+        """The sequences of some files; `source` is how the training data were read, if known."""
+        source = Source(**(source or Source()).source())
+        said = {name: getattr(self, name) for name in ("id", "time", "missing")}
+        said = {name: value for name, value in said.items() if value is not None}
+        return Inputs(
+            files, spec, profile, as_is=self.as_is, invert=self.invert,
+            source=replace(source, **said),
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
-class Command:
-    """Classify pictures (PNG, JPEG) or sequences (.npy, .npz with one array) with a run's model.
+class Command(InputOptions):
+    """Classify pictures (PNG, JPEG) or sequences (arrays, tables, .ts files) with a run's model.
 
     Beside its probability, an answer says how unusual the input is: a network answers anything,
     also what is like nothing that it was trained on.
@@ -140,13 +178,8 @@ class Command:
     run: tyro.conf.Positional[Path]
     """The folder of a finished run."""
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures or arrays, in the raw units of the run's data, or folders of them."""
-    as_is: bool = False
-    """Do not bring pictures into the form of the training pictures: paper and ink, size, centre."""
-    invert: bool = False
-    """Turn light pictures dark and dark ones light, where paper and ink are not told apart."""
-    json: bool = False
-    """Print one JSON object a sequence, with the probability of every label."""
+    """Pictures, arrays (.npy, .npz with one), tables (.csv, .tsv, .parquet: a row a time step)
+    or .ts files, in the raw units of the run's data, or folders of them."""
     picture: Path | None = None
     """Also draw how the model reads the first sequence, step by step, as this PNG."""
 
@@ -157,7 +190,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.predic
     run = _open(command.run)
     run.require_finished()
     profile = run.profile
-    inputs = Inputs(command.files, run.spec, profile, as_is=command.as_is, invert=command.invert)
+    inputs = command.inputs(command.files, run.spec, profile, run.config)
     classify = classifier(run)
     if command.picture is not None:
         classify = _drawing_the_first(run, classify, command.picture)

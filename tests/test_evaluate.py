@@ -17,9 +17,10 @@ from recordings import short
 from rich.cells import cell_len
 
 from rnn_tf import Run, TrainConfig
-from rnn_tf.data import SequenceData, SequenceSpec
+from rnn_tf.config import ToScore
+from rnn_tf.data import SequenceData, SequenceSpec, Split, load
 from rnn_tf.errors import InputError
-from rnn_tf.evaluate import as_tables, check_fits, evaluate, main
+from rnn_tf.evaluate import as_read, as_tables, check_fits, evaluate, main
 from rnn_tf.predict import predict
 from rnn_tf.scores import Scores
 from rnn_tf.training.keras.backend import probabilities
@@ -124,7 +125,10 @@ def test_probabilities_come_in_the_order_of_the_split(run: Run, mnist: SequenceD
     [
         (lambda x: {"x_train": x[:, :14], "x_test": x[:, :14]}, "expected timesteps 28, got 14"),
         (lambda x: {"x_train": x[..., :7], "x_test": x[..., :7]}, "expected features 28, got 7"),
-        (lambda x: {"labels": np.array(list("abcdefghijk"))}, r"classes 10, got 11\. Name all"),
+        (
+            lambda x: {"labels": np.array(list("abcdefghijk"))},
+            r"other labels than the run; expected 0, .*, got a, b",
+        ),
         (lambda x: {"scale": 1.0}, "expected scale 0.0039.*, got 1.0"),
     ],
 )
@@ -139,15 +143,65 @@ def test_data_that_do_not_fit_are_refused(
     path = write_digits(tmp_path / "mine.npz", mnist, 20, **change(mnist.test.x[:20]))
     with pytest.raises(InputError, match=message):
         evaluate(run, str(path))
-    assert "mine.npz is not of the run's specification" in refusal(
-        main, [run.path, "--data", path], capsys
-    )
+    assert re.search(message, refusal(main, [run.path, "--data", path], capsys))
 
 
-def test_classes_in_another_order_are_refused() -> None:
-    trained = SequenceSpec(4, 2, ("cat", "dog"))
-    with pytest.raises(InputError, match="labels"):
-        check_fits(trained, SequenceSpec(4, 2, ("dog", "cat")), "mine.npz")
+@pytest.mark.parametrize(
+    ("trained", "given", "classes"),
+    [
+        (("cat", "dog", "eel"), ("cat", "dog", "eel"), [0, 1, 2]),
+        (("cat", "dog", "eel"), ("eel", "cat"), [2, 0]),
+        (("cat", "dog", "eel"), ("0", "1", "2"), [0, 1, 2]),  # called by their numbers
+        (("1", "2", "3"), ("2", "3"), [1, 2]),
+        (("2", "1", "0"), ("0", "1", "2"), [2, 1, 0]),
+    ],
+)
+def test_the_classes_of_the_model_are_found_by_their_names(
+    trained: tuple[str, ...], given: tuple[str, ...], classes: list[int]
+) -> None:
+    spec = SequenceSpec(4, 2, trained)
+    test = Split(np.zeros((len(given), 4, 2), np.uint8), np.arange(len(given)))
+    data = SequenceData(SequenceSpec(4, 2, given), test, test, test)
+    check_fits(spec, data.spec, "mine.npz")
+    assert as_read(data, spec).y.tolist() == classes
+
+
+# --- a file without a test split ---
+TABLE = "id,label,x,y\n" + "".join(
+    f"{i},{'walk' if i % 3 else 'run'},{i}.{step},{step}\n" for i in range(9) for step in range(4)
+)
+
+
+def test_a_table_without_a_test_split_is_scored_as_a_whole(
+    varying: SequenceData, varying_run: Run, tmp_path: Path
+) -> None:
+    first, *_, last = varying.spec.labels
+    text = TABLE.replace("walk", last).replace("run", first)
+    (tmp_path / "new.csv").write_text(text)
+    assert evaluate(varying_run, str(tmp_path / "new.csv")).examples == 9
+    one = "".join(line for line in text.splitlines(keepends=True) if f",{first}," not in line)
+    (tmp_path / "one.csv").write_text(one)
+    scores = evaluate(varying_run, str(tmp_path / "one.csv"))
+    assert scores.confusion.sum(axis=1).tolist() == [
+        6 if label == last else 0 for label in varying.spec.labels
+    ]
+    (tmp_path / "other.csv").write_text(TABLE)
+    with pytest.raises(InputError, match=r"class that the model does not know; .* got run, walk"):
+        evaluate(varying_run, str(tmp_path / "other.csv"))
+
+
+@pytest.mark.parametrize("labels", [("cat", "dog", "eel"), ("1", "2", "3")])
+def test_arrays_without_a_test_split_are_scored_as_a_whole(
+    labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    x, named = np.zeros((4, 5, 2)), np.array(labels)[[1, 2, 1, 1]]
+    numbers = named.astype(int) if labels[0] == "1" else np.array([1, 2, 1, 1])
+    for y in (named, numbers):
+        np.savez(tmp_path / "new.npz", x_train=x, y_train=y)
+        data = load(ToScore(str(tmp_path / "new.npz"), labels=labels))
+        assert data.spec.labels == labels
+        assert data.test.y.tolist() == [1, 2, 1, 1]
+        assert len(data.train.y) == len(data.valid.y) == 0
 
 
 # --- sequences of different lengths ---

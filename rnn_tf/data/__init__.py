@@ -7,7 +7,7 @@ import importlib
 import warnings
 from pathlib import Path
 
-from rnn_tf.config import Source
+from rnn_tf.config import Source, ToScore
 from rnn_tf.data.describe import describe
 from rnn_tf.data.likely_mistakes import likely_mistakes
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
@@ -82,15 +82,17 @@ def _read(source: Source, to_train: bool) -> SequenceData:
     return data
 
 
-def elsewhere(source: Source, dataset: str) -> Source:
+def elsewhere(source: Source, dataset: str, labels: tuple[str, ...]) -> ToScore:
     """Another data set, read like `source` as far as that means something there.
+
+    It is to score a model that knows the classes `labels`.
 
     Raises `InputError` for a data set of no known kind.
     """
     there = Source(**{**source.source(), "dataset": dataset, "fold": "", "test_share": 0.0})
     default = Source()
     without = {name: getattr(default, name) for name in _meaningless(there, _kind(dataset))}
-    return dataclasses.replace(there, **without)
+    return ToScore(**{**there.source(), **without}, labels=labels)
 
 
 def needs_tensorflow(source: str | Source) -> bool:

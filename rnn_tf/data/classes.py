@@ -50,6 +50,20 @@ class Classes:
             )
         return cls(tuple(map(str, values)), values, given=False)
 
+    @classmethod
+    def of_model(cls, labels: tuple[str, ...], y: np.ndarray) -> Classes:
+        """The classes that a model knows, by which examples with the classes `y` are scored.
+
+        `y` holds their names, or, where names are no numbers, places among them from 0.
+        """
+        if y.dtype.kind == "U":
+            values = np.array(labels)
+        elif all(map(WHOLE_NUMBER.fullmatch, labels)):
+            values = np.array(list(map(int, labels)))
+        else:
+            values = np.arange(len(labels))
+        return cls(labels, values, given=True)
+
     def places(self, y: np.ndarray, name: str, source: str) -> np.ndarray:
         """The class of each example as its place in `labels`: int32 `(n,)`.
 

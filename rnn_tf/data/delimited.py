@@ -129,6 +129,8 @@ class DelimitedText:
         """Raise the `InputError` that says where the file cannot be read."""
         places = [(self.columns.index(name), name) for name in numbers]
         decimal = None  # the first that there is
+        if next(self._body(), None) is None:
+            raise InputError(f"{self.path}: no rows below the names of the columns") from error
         for line, row in self._body():
             if len(row) != len(self.columns):
                 raise InputError(

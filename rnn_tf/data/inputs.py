@@ -1,29 +1,37 @@
-"""The files that predict reads: pictures, arrays, folders of both, as blocks of raw sequences.
+"""The files that predict reads: pictures, arrays, tables, `.ts`, and folders of them.
 
-Whatever a file holds, only one block of it is in memory. A file or an example that cannot be read
+They come as blocks of raw sequences. Of arrays only one block is in memory, whatever the file
+holds; tables and `.ts` files are read whole. A file or an example that cannot be read
 is reported, and the others are read on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from rnn_tf.config import Source
+from rnn_tf.data import tables, ts
+from rnn_tf.data.delimited import SUFFIXES as TEXTS
+from rnn_tf.data.parquet import SUFFIX as PARQUET
 from rnn_tf.data.pictures import SUFFIXES as PICTURES
 from rnn_tf.data.pictures import read_picture
 from rnn_tf.data.profile import DataProfile
+from rnn_tf.data.recordings import Recordings
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import StoredArray, open_npy, open_npz
 
 ARRAYS = (".npy", ".npz")
-KINDS = ", ".join(PICTURES + ARRAYS)
+RECORDINGS = (*TEXTS, PARQUET, ts.SUFFIX)
 # A block has at most this many sequences, time steps and numbers, whichever is least: what a
 # network computes on the way is so many steps times its units.
 BLOCK_SEQUENCES, BLOCK_STEPS, BLOCK_NUMBERS = 1024, 1 << 18, 1 << 22
@@ -62,8 +70,14 @@ class Inputs:
     profile: DataProfile | None = None
     as_is: bool = False  # pictures are not brought into the form of the training pictures
     invert: bool = False  # pictures: light becomes dark
+    source: Source = field(default_factory=Source)  # how tables are read, and what fills a gap
     say: Callable[[str], None] = field(default=lambda line: print(line, file=sys.stderr))
     failed: int = field(default=0, init=False)
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        """The suffixes of files that can be read; beside pictures, a text is a note about them."""
+        return (*PICTURES, *ARRAYS) if self.spec.channels else (*PICTURES, *ARRAYS, *RECORDINGS)
 
     def __iter__(self) -> Iterator[Block]:
         """Give blocks of sequences, those of small files together.
@@ -72,7 +86,7 @@ class Inputs:
         only when there is no file at all.
         """
         if not self.paths:
-            raise InputError("no file to classify", expected=KINDS)
+            raise InputError("no file to classify", expected=", ".join(self._kinds))
         most = _most_sequences(self.spec)
         some: list[Block] = []
         for block in self._blocks(most):
@@ -91,30 +105,37 @@ class Inputs:
                         yield from self._read(file, most)
 
     def _files(self, path: Path) -> list[Path]:
-        """The file `path`, or every picture and array in the folder `path`, in order."""
+        """The file `path`, or every file to classify in the folder `path`, in order."""
         if not path.is_dir():
             return [path]
         entries = sorted(entry for entry in path.iterdir() if entry.name[0] != ".")
-        files = [entry for entry in entries if _kind(entry) in PICTURES + ARRAYS]
+        files = [entry for entry in entries if _kind(entry) in self._kinds]
         if not files:
             raise InputError(
-                f"nothing to classify in the folder {path}", expected=f"files of {KINDS}",
+                f"nothing to classify in the folder {path}",
+                expected=f"files of {', '.join(self._kinds)}",
                 got=f"{len(entries)} others" if entries else "an empty folder",
             )  # fmt: skip
         if others := len(entries) - len(files):
-            self.say(f"{path}: {others} of {len(entries)} entries left out, not {KINDS}")
+            self.say(
+                f"{path}: {others} of {len(entries)} entries left out, not {', '.join(self._kinds)}"
+            )
         return files
 
     def _read(self, path: Path, most: int) -> Iterator[Block]:
         kind = _kind(path)
-        if kind not in PICTURES + ARRAYS:
-            raise InputError(f"cannot tell what {path} is", expected=KINDS, got=kind or "none")
+        if kind not in self._kinds:
+            raise InputError(
+                f"cannot tell what {path} is", expected=", ".join(self._kinds), got=kind or "none"
+            )
         if not path.is_file():
             raise InputError(f"not a file: {path}" if path.exists() else f"no such file: {path}")
         if kind in PICTURES:
             yield from self._read_picture(path)
-        else:
+        elif kind in ARRAYS:
             yield from self._read_array(path, most)
+        else:
+            yield from self._read_recordings(path, most)
 
     def _read_picture(self, path: Path) -> Iterator[Block]:
         spec, profile = self.spec, self.profile
@@ -141,15 +162,55 @@ class Inputs:
             for raw in blocks:
                 end = start + len(raw)
                 names = [_name(path, i, examples) for i in range(start, end)]
-                block = _block(names, raw, lengths[start:end], self.spec)
+                yield from _finite(_block(names, raw, lengths[start:end], self.spec), seen)
                 start = end
-                finite = np.isfinite(block.x).all(axis=(1, 2))
-                seen.note_bad(list(itertools.compress(names, ~finite)))
-                if finite.any():
-                    block = block if finite.all() else block.take(finite)
-                    seen.note_range(block.steps)
-                    yield block
         self._review(path, seen, examples)
+
+    def _read_recordings(self, path: Path, most: int) -> Iterator[Block]:
+        recordings = self._recordings(path)
+        fits = recordings.lengths <= self.spec.longest
+        fits &= self.spec.varies | (recordings.lengths == self.spec.longest)
+        seen = _Seen()
+        for some in _parts(np.flatnonzero(fits), most):
+            part = recordings.take(some)
+            raw = part.padded(int(part.lengths.max()), varies=self.spec.varies).x
+            yield from _finite(_block(part.called.tolist(), raw, part.lengths, self.spec), seen)
+        if not fits.all():
+            with self._reported():
+                self._refuse_unfit(path, recordings.take(~fits), len(fits))
+        self._review(path, seen, len(fits))
+
+    def _recordings(self, path: Path) -> Recordings:
+        """The sequences of a table or a `.ts`, each with the name by which it is answered."""
+        if _kind(path) == ts.SUFFIX:
+            recordings, where = ts.load_input(path)
+        else:
+            recordings, where = tables.load_input(path, self.spec, self.source)
+        features = recordings.values.shape[1]
+        if features != self.spec.features:
+            raise InputError(
+                f"{path} does not fit the model", expected=f"{self.spec.features} features",
+                got=features,
+            )  # fmt: skip
+        if self.source.missing != "refuse":
+            recordings = recordings.without_gaps(self.source.missing, where)
+        names = [_name(path, each, len(recordings)) for each in recordings.called]
+        recordings = dataclasses.replace(recordings, names=np.array(names))
+        if self.source.window is None:
+            return recordings
+        return _windows(recordings, self.source.window, self.source.stride)
+
+    def _refuse_unfit(self, path: Path, unfit: Recordings, examples: int) -> None:
+        """Raise `InputError` that names the sequences of a length that the model does not read."""
+        longest = self.spec.longest
+        found = zip(unfit.lengths[:NAMED], unfit.called[:NAMED], strict=True)
+        got = ", ".join(f"{steps} in {name}" for steps, name in found)
+        more = f" and {len(unfit) - NAMED:,} more" if len(unfit) > NAMED else ""
+        raise InputError(
+            f"{len(unfit):,} of {examples:,} sequences in {path} do not fit the model",
+            expected=f"1 to {longest} steps" if self.spec.varies else f"{longest} steps",
+            got=got + more,
+        )  # fmt: skip
 
     def _review(self, path: Path, seen: _Seen, examples: int) -> None:
         """Say what was strange about the values of a whole file."""
@@ -261,6 +322,32 @@ def _block(names: list[str], raw: np.ndarray, lengths: np.ndarray, spec: Sequenc
     return Block(names, x, lengths)
 
 
+def _finite(block: Block, seen: _Seen) -> Iterator[Block]:
+    """The sequences of a block that are finite, if any; what is not, and their range, is noted."""
+    finite = np.isfinite(block.x).all(axis=(1, 2))
+    seen.note_bad(list(itertools.compress(block.names, ~finite)))
+    if finite.any():
+        block = block if finite.all() else block.take(finite)
+        seen.note_range(block.steps)
+        yield block
+
+
+def _parts(rows: np.ndarray, most: int) -> list[np.ndarray]:
+    """The same rows, at most so many at once."""
+    return [rows[start : start + most] for start in range(0, len(rows), most)]
+
+
+def _windows(recordings: Recordings, size: int, stride: int | None) -> Recordings:
+    """What training cuts long recordings into, each window named by its place in its recording."""
+    cut = recordings.windows(size, stride or size)
+    of_one = Counter(cut.called.tolist())
+    names, seen = [], Counter[str]()
+    for name in cut.called.tolist():
+        names.append(f"{name}, window {seen[name]}" if of_one[name] > 1 else name)
+        seen[name] += 1
+    return dataclasses.replace(cut, names=np.array(names))
+
+
 def _joined(blocks: list[Block]) -> Block:
     """All sequences of some blocks."""
     lengths = [block.lengths for block in blocks if block.lengths is not None]
@@ -271,7 +358,7 @@ def _joined(blocks: list[Block]) -> Block:
     )
 
 
-def _name(path: Path, index: int, examples: int) -> str:
+def _name(path: Path, index: int | str, examples: int) -> str:
     return str(path) if examples == 1 else f"{path}[{index}]"
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnn_tf.config import Source
+from rnn_tf.config import Source, ToScore
 from rnn_tf.data.classes import Classes, check_y
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.recordings import Recordings, sequence_data
@@ -89,7 +89,7 @@ def load(source: Source) -> SequenceData:
         _check_y(arrays, name, path)
         _check_lengths(arrays, name, path)
         _check_groups(arrays, name, path)
-    classes = Classes.of(arrays["y_train"], arrays.get("labels"), path)
+    classes = _classes(arrays, source)
     x = raw_values({f"x_{name}": _x(arrays, name, source) for name in names}, path, LEAVE_OUT)
     splits = {}
     for name in names:
@@ -102,6 +102,13 @@ def load(source: Source) -> SequenceData:
         splits, classes.labels, source, normalize=_normalize(arrays, path),
         longest=max(each.shape[1] for each in x.values()),
     )  # fmt: skip
+
+
+def _classes(arrays: dict[str, np.ndarray], source: Source) -> Classes:
+    labels = arrays.get("labels")
+    if isinstance(source, ToScore) and labels is None:
+        return Classes.of_model(source.labels, arrays["y_train"])
+    return Classes.of(arrays["y_train"], labels, source.dataset)
 
 
 def _x(arrays: dict[str, np.ndarray], name: str, source: Source) -> np.ndarray:

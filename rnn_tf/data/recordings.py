@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnn_tf.config import Missing, Source
+from rnn_tf.config import Missing, Source, ToScore
 from rnn_tf.data.classes import Classes, in_order
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
@@ -58,6 +58,11 @@ class Recordings:
         starts: np.ndarray = np.cumsum(self.lengths) - self.lengths
         return starts
 
+    @property
+    def called(self) -> np.ndarray:
+        """What the source calls each, or else its place: text `(n,)`."""
+        return np.arange(len(self)).astype(str) if self.names is None else self.names
+
     def take(self, rows: np.ndarray) -> Recordings:
         """The sequences at `rows`, indices or a mask."""
         return self._pieces(np.arange(len(self))[rows])
@@ -66,9 +71,7 @@ class Recordings:
         """The same with names, which no sequence of another split has."""
         if self.names is not None:
             return self
-        return dataclasses.replace(
-            self, names=np.char.add(f"{split} ", np.arange(len(self)).astype(str))
-        )
+        return dataclasses.replace(self, names=np.char.add(f"{split} ", self.called))
 
     def windows(self, size: int, stride: int) -> Recordings:
         """Every window of `size` steps, one each `stride` steps; a shorter sequence as it is.
@@ -151,7 +154,10 @@ def from_text(
     The classes are `labels`, or else all that there are, in order. Raises `InputError` for missing
     values that may not be, for infinite ones and those beyond float32, and for too few classes.
     """
-    if labels is None:
+    if isinstance(source, ToScore):
+        labels = source.labels
+        _refuse_unknown_class(splits, source)
+    elif labels is None:
         labels = in_order({str(label) for each in splits.values() for label in each.y})
     if len(labels) < 2:
         raise InputError(
@@ -167,6 +173,16 @@ def from_text(
     return sequence_data(read, classes.labels, source, feature_names=feature_names, notes=notes)
 
 
+def _refuse_unknown_class(splits: Mapping[str, Recordings], source: ToScore) -> None:
+    """Raise `InputError` for a class that the model to be scored does not know."""
+    found = {str(label) for each in splits.values() for label in each.y}
+    if unknown := in_order(found - set(source.labels)):
+        raise InputError(
+            f"{source.dataset} has a class that the model does not know",
+            expected=", ".join(source.labels), got=", ".join(unknown),
+        )  # fmt: skip
+
+
 def sequence_data(
     splits: Mapping[str, Recordings],
     labels: tuple[str, ...],
@@ -179,7 +195,8 @@ def sequence_data(
 ) -> SequenceData:
     """The data set of recordings whose values are uint8 or float32, and `y` places in `labels`.
 
-    Cuts the splits that are not there, then windows, so that no recording is in two splits. All
+    Cuts the splits that are not there, then windows, so that no recording is in two splits. Where
+    a model is only to be scored on them, train and valid are empty. All
     sequences have one length where all are as long; `longest` is the least that the arrays hold
     where not. Raises `InputError` when a split cannot be cut.
     """
@@ -207,6 +224,10 @@ def sequence_data(
 
 def _with_all_splits(splits: Mapping[str, Recordings], source: Source) -> dict[str, Recordings]:
     """The same with the validation and test split that a source does not have, cut from train."""
+    if isinstance(source, ToScore):
+        scored = splits.get("test", splits["train"])
+        none = scored.take(np.arange(0))
+        return {"train": none, "valid": none, "test": scored}
     # By place: whole recordings move, not yet their windows.
     places = {
         name: Split(np.arange(len(each)), each.y, None, each.groups)
@@ -216,7 +237,7 @@ def _with_all_splits(splits: Mapping[str, Recordings], source: Source) -> dict[s
         source.dataset, places["train"], places.get("valid"), places.get("test"),
         source.test_share, to_fold=bool(source.fold),
     )  # fmt: skip
-    cut = {}
+    cut: dict[str, Recordings] = {}
     for name, part in (("train", train), ("valid", valid), ("test", test)):
         whole = splits.get(name, splits["train"])
         cut[name] = whole if len(part.x) == len(whole) else whole.take(part.x)

@@ -85,6 +85,29 @@ def of_sequence(
     return time, _features(columns, {"time": time}, source, path)
 
 
+def of_input(
+    columns: Sequence[str], features: Sequence[str], source: Source, path: object
+) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """The columns of a table to be classified: the sequence and the time, if there, and the values.
+
+    The values are `features`, or what is left where nobody has named them; a class may be there or
+    not. Raises `InputError` for a column that is not there, and where several may be one thing.
+    """
+    missing = next((name for name in features if name not in columns), None)
+    if missing is not None:
+        raise InputError(
+            f"{path}: no column {missing!r}, which the model reads", expected=_listed(features),
+            got=_listed(columns),
+        )  # fmt: skip
+    rest = [name for name in columns if name not in features]
+    id, time = (_find(rest, role, source, path) for role in ("id", "time"))
+    if not features:
+        label = _find(rest, "label", source, path)
+        roles = {"id": id, "time": time, "label": label, "groups": source.groups or None}
+        features = _features(rest, roles, source, path)
+    return id, time, tuple(features)
+
+
 def _required(columns: Sequence[str], role: str, what: str, source: Source, path: object) -> str:
     name = _find(columns, role, source, path)
     if name is None:

@@ -23,8 +23,8 @@ from rnn_tf.data.delimited import DelimitedText
 from rnn_tf.data.parquet import SUFFIX as PARQUET
 from rnn_tf.data.parquet import Parquet
 from rnn_tf.data.recordings import Recordings, Where, from_text
-from rnn_tf.data.roles import SPLITS, of_table
-from rnn_tf.data.spec import SequenceData
+from rnn_tf.data.roles import SPLITS, of_input, of_table
+from rnn_tf.data.spec import SequenceData, SequenceSpec
 from rnn_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,11 +64,37 @@ def load(source: Source) -> SequenceData:
     return from_text(splits, where, source, feature_names=roles.features, notes=notes)
 
 
-def _open(path: Path) -> ColumnFile:
+def load_input(path: Path, spec: SequenceSpec, source: Source) -> tuple[Recordings, Where]:
+    """The sequences of a table that a model of `spec` is to classify, and where each value is.
+
+    One with a column that says which sequence a row belongs to holds many; any other holds one.
+    Classes are not read: `y` is 0. Raises `InputError` as `load` does.
+    """
+    file = _open(path, named=False)
+    named = spec.feature_names if file.columns != _numbered(file) else ()
+    id, time, features = of_input(file.columns, named, source, path)
+    table, _ = file.read(features, [name for name in (id, time) if name is not None])
+    if not len(table):
+        raise InputError(f"{path}: no rows below the names of the columns")
+    sequences = _Sequences(file, table, id, time)
+    every = np.ones(len(sequences.lengths), bool)
+    recordings = Recordings(
+        numbers(table, features)[sequences.order], sequences.lengths,
+        np.zeros(len(every), np.int32), names=sequences.names,
+    )  # fmt: skip
+    return recordings, _where(file, features, sequences.rows(every))
+
+
+def _numbered(file: ColumnFile) -> tuple[str, ...]:
+    """The names of columns that have none."""
+    return tuple(str(i + 1) for i in range(len(file.columns)))
+
+
+def _open(path: Path, *, named: bool = True) -> ColumnFile:
     if path.suffix.lower() == PARQUET:
         return Parquet.open(path)
     text = DelimitedText.open(path)
-    if not text.named:
+    if named and not text.named:
         raise InputError(
             f"{path}, line 1: numbers where the names of the columns are expected",
             expected="a line such as id,time,label,x",
@@ -107,13 +133,9 @@ def _splits(sequences: _Sequences, column: str | None) -> dict[str, np.ndarray]:
 class _Sequences:
     """Which rows of a table are a sequence, and in which order."""
 
-    def __init__(self, file: ColumnFile, table: pa.Table, id: str, time: str | None) -> None:
+    def __init__(self, file: ColumnFile, table: pa.Table, id: str | None, time: str | None) -> None:
         self.file, self.table, self.id = file, table, id
-        ids, place = texts(table, id, file)
-        names = in_order(ids)
-        rank = {name: i for i, name in enumerate(names)}
-        sequence = np.array([rank[name] for name in ids])[place]
-        self.names = np.array(names)
+        self.names, sequence = self._apart()
         self.lengths = np.bincount(sequence)
         if time is None:
             self.order = np.argsort(sequence, kind="stable")
@@ -122,6 +144,15 @@ class _Sequences:
             self.order = np.lexsort((when, sequence))
             again = (np.diff(when[self.order]) == 0) & (np.diff(sequence[self.order]) == 0)
             refuse_a_time_twice(table, time, file, self.order, again, self._other_id)
+
+    def _apart(self) -> tuple[np.ndarray, np.ndarray]:
+        """The names of the sequences, and the place of each row's among them."""
+        if self.id is None:
+            return np.array([str(self.file.path)]), np.zeros(len(self.table), np.int64)
+        ids, place = texts(self.table, self.id, self.file)
+        names = in_order(ids)
+        rank = {name: i for i, name in enumerate(names)}
+        return np.array(names), np.array([rank[name] for name in ids])[place]
 
     def rows(self, chosen: np.ndarray) -> np.ndarray:
         """The rows of some sequences, by step."""
@@ -150,4 +181,6 @@ class _Sequences:
 
     @property
     def _other_id(self) -> str:
+        if self.id is None:
+            return "Are there several sequences? Say which column tells them apart: --id COLUMN."
         return f"Is {self.id!r} the column that tells sequences apart? If not, say --id COLUMN."

@@ -11,6 +11,7 @@ the steps, and a value is missing where a dimension has none.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,6 +53,16 @@ def load(source: Source) -> SequenceData:
         source,
         labels=train.header.labels,
     )
+
+
+def load_input(path: Path) -> tuple[Recordings, Where]:
+    """The sequences of one file that are to be classified, and where each value is.
+
+    Raises `InputError` as `load` does.
+    """
+    file = TsFile.read(path)
+    y = np.zeros(len(file.sequences), np.int32)
+    return dataclasses.replace(file.recordings(), y=y, names=None), file.where
 
 
 def holds(folder: Path) -> bool:

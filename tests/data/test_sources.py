@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnn_tf.config import Source, TrainConfig
+from rnn_tf.config import Source, ToScore, TrainConfig
 from rnn_tf.data import elsewhere, load
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import evaluate
@@ -69,11 +69,11 @@ def test_a_training_keeps_how_the_data_were_read(
 
 def test_another_data_set_is_read_alike_as_far_as_it_can_be() -> None:
     source = Source("mine.csv", id="patient", window=4, stride=2, missing="zero", test_share=0.2)
-    assert elsewhere(source, "other.csv") == dataclasses.replace(
-        source, dataset="other.csv", test_share=0.0
-    )
-    assert elsewhere(source, "other.npz") == Source("other.npz", window=4, stride=2, missing="zero")
-    assert elsewhere(source, "mnist") == Source("mnist")
+    labels = ("no", "yes")
+    windows: dict[str, Any] = {"window": 4, "stride": 2, "missing": "zero", "labels": labels}
+    assert elsewhere(source, "other.csv", labels) == ToScore("other.csv", id="patient", **windows)
+    assert elsewhere(source, "other.npz", labels) == ToScore("other.npz", **windows)
+    assert elsewhere(source, "mnist", labels) == ToScore("mnist", labels=labels)
 
 
 @pytest.mark.parametrize(

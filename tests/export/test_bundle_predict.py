@@ -132,7 +132,7 @@ def test_the_run_of_a_bundle_stands_for_it(small_run: Run, tmp_path: Path, capsy
     [
         (["BUNDLE"], "no file to classify"),
         (["BUNDLE", "nowhere.npy"], "no such file: nowhere.npy"),
-        (["BUNDLE", "notes.txt"], "cannot tell what notes.txt is"),
+        (["BUNDLE", "notes.md"], "cannot tell what notes.md is"),
         (["BUNDLE", "bad.npy"], "bad.npy: cannot read the array; got "),
         (["BUNDLE", "short.npy"], "short.npy does not fit the model; expected (12, 2)"),
         (["BUNDLE", "good.npy", "--format", "coreml"], "the bundle has no format 'coreml'"),
@@ -149,7 +149,7 @@ def test_bad_arguments_are_one_line(
     np.save("good.npy", np.zeros((12, 2), np.float32))
     np.save("short.npy", np.zeros((11, 2), np.float32))
     Path("bad.npy").write_bytes(b"\x93NUMPY")
-    Path("notes.txt").write_text("mine")
+    Path("notes.md").write_text("mine")
     Path("digit.png").write_bytes(DIGIT.read_bytes())
     given: list[object] = [small_bundle.path if part == "BUNDLE" else part for part in argv]
     assert message in refusal(cli.main, ["predict", *given], capsys)
