@@ -1,4 +1,4 @@
-"""What a person sees while training runs: a bar on a terminal, a line an epoch in a log."""
+"""What a person sees while training runs: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+# Lines in a log, at most about so many: of more epochs, some are passed over.
+MOST_LINES = 40
+
+
 class ProgressBar(keras.callbacks.Callback):
-    """Shows on stderr where training is, and the scores of the last epoch."""
+    """Shows on stderr where training is, and the scores of the last epoch.
+
+    In a log the first and the last epoch have a line, and about forty of those between.
+    """
 
     def __init__(
         self, epochs: int, finished: int, waiting: str = "compiling", score: str = "accuracy"
@@ -20,6 +27,7 @@ class ProgressBar(keras.callbacks.Callback):
         self.epochs = epochs
         self.finished = finished
         self.waiting = waiting
+        self.line = ""  # what the last epoch would have been in a log, if it was passed over
         self.console = Console(file=sys.stderr)
         self.bar = Progress(
             TextColumn("epoch {task.completed:.0f}/{task.total}"),
@@ -48,8 +56,16 @@ class ProgressBar(keras.callbacks.Callback):
         )
         self.bar.update(self.task, completed=epoch + 1, scores=scores)
         if not self.console.is_terminal:
-            print(f"epoch {epoch + 1}/{self.epochs}  {scores}", file=sys.stderr, flush=True)
+            self.line = f"epoch {epoch + 1}/{self.epochs}  {scores}"
+            if epoch % -(-self.epochs // MOST_LINES) == 0:
+                self._print_line()
+
+    def _print_line(self) -> None:
+        if self.line:
+            print(self.line, file=sys.stderr, flush=True)
+            self.line = ""
 
     def close(self) -> None:
-        """Leave the terminal as it was, also after an interruption."""
+        """Say where it ended and leave the terminal as it was, also after an interruption."""
+        self._print_line()
         self.bar.stop()
