@@ -16,7 +16,7 @@ at steps beyond the end of its own: back in time, its gradient passes them uncha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -66,6 +66,9 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
         sequence: tf.Tensor, mask: tf.Tensor | None, *weights: tf.Tensor, training: bool
     ) -> tf.Tensor:
         given = list(weights)
+        if training and _drops_input_once(cell):
+            cell.reset_dropout_mask()
+            sequence *= cell.get_dropout_mask(sequence[:, 0])[:, None]
         lengths = None if mask is None else tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         states = layer.get_initial_state(batch_size=tf.shape(sequence)[0])
         if simple:
@@ -102,8 +105,16 @@ def _is_simple(layer: keras.layers.RNN) -> bool:
         and cell.use_bias
         and layer.compute_dtype == "float32"
         and getattr(cell.activation, "__name__", "") in SLOPES
-        and not (cell.dropout or cell.recurrent_dropout)
+        and not cell.recurrent_dropout
     )
+
+
+def _drops_input_once(cell: keras.Layer) -> bool:
+    """Whether one mask drops the same inputs at every step: then it can before the loop.
+
+    A GRU with dropout of its state has one for each gate.
+    """
+    return cell.dropout > 0 and getattr(cell, "dropout_mask_count", None) is None
 
 
 def run(
@@ -251,7 +262,7 @@ def step_of(cell: keras.Layer, *, of_input: bool, training: bool) -> Step:
 
     def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> Tensors:
         values = list(zip(cell.trainable_variables, weights, strict=True))
-        with keras.StatelessScope(values), _turned_factors(frame):
+        with keras.StatelessScope(values), _turned_factors(frame), _input_is_dropped(cell):
             return list(cell(frame, states, training=training)[1])
 
     def back(weights: Tensors) -> StepBack:
@@ -274,11 +285,23 @@ def step_of(cell: keras.Layer, *, of_input: bool, training: bool) -> Step:
     return Step(forward, back)
 
 
+@contextlib.contextmanager
+def _input_is_dropped(cell: keras.Layer) -> Iterator[None]:
+    """Have the cell drop no input of its own, where that has been done."""
+    dropout = cell.dropout
+    cell.dropout = 0.0 if _drops_input_once(cell) else dropout
+    try:
+        yield
+    finally:
+        cell.dropout = dropout
+
+
 def _draw_dropout(cell: keras.Layer, sequence: tf.Tensor, states: Sequence[tf.Tensor]) -> None:
     """Draw the masks that `cell` then has in every step, and in the steps back, of a sequence."""
     cell.reset_dropout_mask()
     cell.reset_recurrent_dropout_mask()
-    cell.get_dropout_mask(sequence[:, 0])
+    if not _drops_input_once(cell):
+        cell.get_dropout_mask(sequence[:, 0])
     cell.get_recurrent_dropout_mask(states[0])
 
 
