@@ -11,14 +11,14 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from benchmarks import documents
+from benchmarks import documents, frames
 from export import peers
 from export.benchmark import BATCHES, Measured, check_positive, loaded, measure
 from export.bundle import Bundle, find_bundle, load_test
@@ -56,6 +56,8 @@ class Found:
     model: str
     measured: list[Measured]  # the formats first
     left_out: dict[str, str]  # peers that cannot run, and why
+    # One frame at a time; none of a model of several layers.
+    by_frame: list[frames.Timed] = field(default_factory=list)
 
     @property
     def own(self) -> list[str]:
@@ -68,7 +70,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Command:
-    """Time one sequence and many: this project's artefacts, Keras, PyTorch, and their ONNX."""
+    """Time one sequence and many, and one frame: this project's artefacts, Keras, PyTorch, ONNX."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Bundles, or runs that have one. Default: each of --models, trained for one epoch on MNIST."""
@@ -146,7 +148,10 @@ def compare(bundle: Bundle, threads: int, rounds: int, seconds: float) -> Found:
     model = bundle.manifest["model"]
     name = f"{layers_of(model)}, {model['activation']}"
     with loaded(bundle, load_test(bundle), peers.PEERS, threads) as (workers, left_out):
-        return Found(name, measure(workers, rounds, seconds), left_out)
+        measured = measure(workers, rounds, seconds)
+    single = model["layers"] == 1 and not model["bidirectional"]
+    by_frame = frames.compare(bundle, rounds, seconds) if single and threads == 1 else []
+    return Found(name, measured, left_out, by_frame)
 
 
 def median(each: Measured, batch: int) -> float:
@@ -186,7 +191,12 @@ def text(found: Found) -> str:
         )
         for row in rows
     ]
-    return "\n".join([*lines, *(f"left out: {k}: {why}" for k, why in found.left_out.items())])
+    left_out = [f"left out: {k}: {why}" for k, why in found.left_out.items()]
+    return "\n".join([*lines, *left_out, *_by_frame(found)])
+
+
+def _by_frame(found: Found) -> list[str]:
+    return ["", frames.markdown(found.model, found.by_frame)] if found.by_frame else []
 
 
 def markdown(found: Found) -> str:
@@ -194,12 +204,19 @@ def markdown(found: Found) -> str:
     rows = [[found.model, *HEAD], ["---"] * (1 + len(HEAD))]
     rows += [[each.name, *cells(found, each)] for each in found.measured]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, *(f"\nLeft out: {k}: {why}" for k, why in found.left_out.items())])
+    left_out = [f"\nLeft out: {k}: {why}" for k, why in found.left_out.items()]
+    return "\n".join([*lines, *left_out, *_by_frame(found)])
 
 
 def as_json(found: Found) -> dict[str, Any]:
     measured = [each.summary() for each in found.measured]
-    return {"model": found.model, "measured": measured, "left_out": found.left_out}
+    by_frame = {each.name: each.seconds for each in found.by_frame}
+    return {
+        "model": found.model,
+        "measured": measured,
+        "left_out": found.left_out,
+        "by_frame": by_frame,
+    }
 
 
 def draw(found: Sequence[Found], path: Path) -> None:

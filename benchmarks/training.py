@@ -35,8 +35,8 @@ PLAIN_TORCH = "plain PyTorch loop"
 
 # Layers of 32 units and directions that `--stacks` times, of every cell.
 STACKS = {"2 layers": (2, 1), "1 layer in both directions": (1, 2)}
-# Cells that `--lengths` times.
-LENGTHS_OF: tuple[Cell, ...] = ("gru", "simple_rnn")
+# Cells that `--lengths` and `--every-step` time.
+TIMED_CELLS: tuple[Cell, ...] = ("gru", "simple_rnn")
 
 
 @dataclass
@@ -71,6 +71,8 @@ class Command:
     """Also time stacked and bidirectional layers of every cell."""
     lengths: bool = False
     """Also time sequences of different lengths, and the same of one length."""
+    every_step: bool = False
+    """Also time answers at every step."""
     json: Path | None = None
     """Also write every figure here."""
     chart: Path | None = None
@@ -86,6 +88,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
         ways = ways_to_train(Path(folder))
         groups = ways_to_train_stacks(Path(folder)) if command.stacks else {}
         groups |= ways_to_train_lengths(Path(folder)) if command.lengths else {}
+        groups |= ways_to_train_every_step(Path(folder)) if command.every_step else {}
         for number in range(command.rounds):
             for way in (*ways, *itertools.chain(*groups.values())):
                 way.measure(command.epochs)
@@ -166,7 +169,7 @@ def ways_to_train_lengths(folder: Path) -> dict[str, list[Way]]:
         each: lengths.write(folder / f"{each}.npz", each, each) for each in (longest, mean)
     }
     groups = {}
-    for cell in LENGTHS_OF:
+    for cell in TIMED_CELLS:
         title = f"{CELLS[cell].keras_layer}, {shortest} to {longest} steps"
         options = ("--cell", cell, "--dataset")
         groups[title] = [
@@ -191,6 +194,24 @@ def ways_to_train_lengths(folder: Path) -> dict[str, list[Way]]:
             groups[title].append(Way(name, script))
         in_torch = _ours(folder, "tutorial", "--backend", "torch", *options, str(varying))
         groups[title].append(Way(f"rnn_tf --backend torch, {title}", in_torch))
+    return groups
+
+
+def ways_to_train_every_step(folder: Path) -> dict[str, list[Way]]:
+    """The comparison for models that answer after each row, by what is trained."""
+    groups = {}
+    for cell in TIMED_CELLS:
+        title = f"{CELLS[cell].keras_layer}, an answer at every step"
+        plain = _script("benchmarks.plain_keras", cell, "1", "1", "every_step")
+        options = ("--cell", cell, "--answer", "every_step")
+        groups[title] = [
+            Way(f"plain Keras fit, {title}", plain),
+            Way(f"rnn_tf, tutorial preset, {title}", _ours(folder, "tutorial", *options)),
+            Way(f"rnn_tf, best preset, {title}", _ours(folder, "best", *options)),
+        ]
+        if importlib.util.find_spec("torch"):
+            in_torch = _ours(folder, "tutorial", *options, "--backend", "torch")
+            groups[title].append(Way(f"rnn_tf --backend torch, {title}", in_torch))
     return groups
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from export.bundle import Bundle
+from export.check.questions import TEST_SPLIT
 from export.formats.registry import file_of
 from rnn_tf.command import arguments, parse
 from rnn_tf.errors import one_line_errors
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export") -> i
 def summary(bundle: Bundle) -> str:
     """A line for each format: its size, and how it answered the test split."""
     rows: list[dict[str, Any]] = json.loads(bundle.verification_file.read_text())["rows"]
-    on_test = {row["format"]: row for row in rows if row["accuracy"] is not None}
+    on_test = {row["format"]: row for row in rows if row["family"] == TEST_SPLIT}
     lines = []
     for name in bundle.formats:
         row = on_test[name]

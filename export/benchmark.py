@@ -180,18 +180,27 @@ def _measure_on_demand(
     runtime.predict(*_inputs(test.take(slice(1))))
     loaded = time.perf_counter() - began
     blocks = [test.take(slice(i, i + 1000)) for i in range(0, len(test.y), 1000)]
-    right = [(runtime.predict(*_inputs(block)).argmax(axis=1) == block.y).sum() for block in blocks]
+    right, of = np.sum(
+        [_right(runtime.predict(*_inputs(block)), block) for block in blocks], axis=0
+    )
     ours = name in bundle.formats
     pipe.send(
         {
             "load_seconds": loaded if ours else None,
             "bytes": bundle.size(name) if ours else None,
-            "accuracy": float(sum(right) / len(test.y)),
+            "accuracy": float(right / of),
         }
     )
     while request := pipe.recv():
         pipe.send(call_times(runtime, _inputs(test), *request))
     pipe.send(peak_bytes())
+
+
+def _right(probabilities: np.ndarray, split: Split) -> tuple[int, int]:
+    """How many answers are right, and how many there are with a label."""
+    best = probabilities.argmax(axis=-1)
+    labels = split.y if best.ndim == 1 else split.step_labels
+    return int((best == labels).sum()), int((labels >= 0).sum())
 
 
 def _open(bundle: Bundle, name: str, threads: int) -> Runtime:

@@ -16,7 +16,8 @@ from typing import Any
 
 from export import sealed, signatures
 from export.formats.format import AGAIN, about
-from export.formats.registry import FORMATS, file_of
+from export.formats.registry import FORMATS, REFERENCE, file_of
+from export.signatures import CLASSIFY, STEP
 from rnn_tf.data import SequenceSpec, Source, Split, elsewhere, load
 from rnn_tf.data.profile import DataProfile
 from rnn_tf.errors import InputError
@@ -24,6 +25,7 @@ from rnn_tf.evaluate import as_read, check_fits
 from rnn_tf.files.locking import LOCK, locked
 from rnn_tf.files.writing import TEMPORARY, as_input_errors, exchange, write_text
 from rnn_tf.run import PROFILE, Run, holds_run
+from rnn_tf.streams.early import EarlyResult, EarlyRule
 
 # What `manifest.json` says about the layout of the directory. Raised when it changes.
 LAYOUT = 2
@@ -72,6 +74,17 @@ class Bundle:
             return Source.from_dict(self.manifest.get("source", {"dataset": self.dataset}))
 
     @property
+    def early(self) -> EarlyRule | None:
+        """When the answer of a step is final; None where nobody asked `rnn-tf evaluate --early`.
+
+        Raises `InputError` for a bad one.
+        """
+        if "early" not in self.manifest:
+            return None
+        with _of_manifest(self.path / MANIFEST):
+            return EarlyResult.from_dict(self.manifest["early"]).rule
+
+    @property
     def sealed(self) -> bool:
         """Whether checksums cover every file. They cover the formats only in layout 1."""
         return sealed.KEY in self.manifest
@@ -106,8 +119,23 @@ class Bundle:
             signatures.check(manifest["signatures"])
             return cls(path, manifest, SequenceSpec.from_dict(manifest["spec"]))
 
-    def artefact(self, name: str) -> Path:
-        """Where a format lies, its files checked against the manifest.
+    @property
+    def steppers(self) -> list[str]:
+        """The formats that answer frame by frame."""
+        return [name for name in self.formats if STEP in self.signatures_of(name)]
+
+    def signatures_of(self, name: str) -> dict[str, str]:
+        """What a format can be asked: signature -> the file that answers it."""
+        if name == "keras":
+            return {CLASSIFY: REFERENCE}
+        # A bundle made before there were steps says nothing.
+        names = self.manifest["formats"][name].get("answers", (CLASSIFY,))
+        # A path out of a manifest is not followed: the registry has it.
+        files = {each: FORMATS[name].file_of(each) for each in signatures.SIGNATURES}
+        return {each: file for each, file in files.items() if each in names and file is not None}
+
+    def artefact(self, name: str, signature: str = CLASSIFY) -> Path:
+        """Where the file of a format lies that answers a signature, checked against the manifest.
 
         Raises `InputError` when the bundle does not have it, or a file is missing or altered.
         """
@@ -115,7 +143,10 @@ class Bundle:
             raise InputError(
                 f"the bundle has no format {name!r}", expected=f"one of {', '.join(self.formats)}"
             )
-        top, files = file_of(name), self._files_of(name)
+        if signature not in self.signatures_of(name):
+            raise self._no_step(name)
+        top = self.signatures_of(name)[signature]
+        files = self._files_of(top)
         if not files:
             raise InputError(f"bad manifest: {self.path / MANIFEST}", got=f"no file of {name}")
         for file in files:
@@ -124,32 +155,49 @@ class Bundle:
         self._check_unlisted(self.path / top)
         return self.path / top
 
+    def _no_step(self, name: str) -> InputError:
+        """Why a format does not answer frame by frame."""
+        if reason := self.manifest["not_shipped"].get(STEP):
+            return InputError(f"the bundle has no step: {reason}", got=str(self.path))
+        what = f"the bundle's {name} has no step"
+        if others := ", ".join(self.steppers):
+            return InputError(what, expected=f"one of {others}")
+        return InputError(what, got="a bundle that was made before there were steps", fix=AGAIN)
+
     def check(self) -> None:
         """Check every file of the bundle, and that there are no others.
 
         Raises `InputError` for the first that is missing, altered, or not in the manifest.
         """
+        of_formats: set[str] = set()
         for name in ("keras", *self.formats):
-            self.artefact(name)
-        of_formats = {file for name in ("keras", *self.formats) for file in self._files_of(name)}
+            for signature, top in self.signatures_of(name).items():
+                self.artefact(name, signature)
+                of_formats.update(self._files_of(top))
         for file in sorted(self.manifest["files"].keys() - of_formats):
             self._check_file(file)
         self._check_unlisted(self.path)
         if self.sealed:
             self._check_verification()
 
-    def check_metadata(self, name: str, found: Mapping[str, str]) -> None:
-        """Check what a format's file says of itself: the labels are those of the training.
+    def check_metadata(
+        self, name: str, found: Mapping[str, str], signature: str = CLASSIFY
+    ) -> None:
+        """Check what the file of a format says of itself: the labels are those of the training.
 
         Raises `InputError` when manifest and file are not of the same model.
         """
-        expected = about(self.spec, self.manifest["signatures"])
+        file = self.signatures_of(name)[signature]
+        fingerprint = self.manifest["model"].get("fingerprint")
+        expected = about(self.spec, fingerprint, self._signatures_in(name, file))
         if not self.sealed:  # layout 1 had no signatures
             del expected["signatures"]
+        if fingerprint is None:  # nor were there fingerprints before there were steps
+            del expected["model"]
         for key, value in expected.items():
             if _plain(key, found.get(key, "")) != value:
                 raise InputError(
-                    f"the bundle is damaged: {self.path / MANIFEST} and {file_of(name)} differ",
+                    f"the bundle is damaged: {self.path / MANIFEST} and {file} differ",
                     expected=f"{key} {json.dumps(value, ensure_ascii=False)[:200]}",
                     got=found.get(key, "nothing")[:200],
                     fix=AGAIN,
@@ -163,12 +211,22 @@ class Bundle:
         write_text(self.verification_file, sealed.sealed(values))
 
     def size(self, name: str) -> int:
-        """Bytes of a format's files."""
-        return sum((self.path / file).stat().st_size for file in self._files_of(name))
+        """Bytes of a format's files that classify whole sequences."""
+        return sum((self.path / file).stat().st_size for file in self._files_of(file_of(name)))
 
-    def _files_of(self, name: str) -> list[str]:
-        """The files of a format in the manifest."""
-        return [file for file in self.manifest["files"] if file.split("/")[0] == file_of(name)]
+    def _files_of(self, top: str) -> list[str]:
+        """The files in the manifest that are `top`, or in the folder `top`."""
+        return [file for file in self.manifest["files"] if file.split("/")[0] == top]
+
+    def _signatures_in(self, name: str, file: str) -> list[dict[str, Any]]:
+        """The signatures that a file of a format answers, as it has them itself."""
+        answered = [each for each, place in self.signatures_of(name).items() if place == file]
+        step = FORMATS[name].step
+        return [
+            signatures.taking(written, step.steps) if step and written["name"] == STEP else written
+            for written in self.manifest["signatures"]
+            if written["name"] in answered
+        ]
 
     def _check_unlisted(self, top: Path) -> None:
         """Refuse what nobody has verified: it would ship, and a runtime might read it."""
@@ -441,6 +499,12 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         raise InputError(
             f"bad formats in {file}", expected=f"some of {', '.join(FORMATS)}", got=formats
         )
+    for name, details in formats.items():
+        # Before there were steps, nothing said what a format answers.
+        if not isinstance(details, dict) or not isinstance(details.get("answers", {}), dict):
+            raise InputError(
+                f"bad formats in {file}", expected="an object for each", got=f"{name}: {details}"
+            )
     if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
         raise InputError(f"bad files in {file}", expected="a SHA-256 for each", got=files)
     for name in files:

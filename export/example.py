@@ -31,10 +31,13 @@ def write(
     if lengths is not None:
         inputs[LENGTHS] = lengths[:1].tolist()
     exact = oracle.probabilities(network, x[:1], None if lengths is None else lengths[:1])
+    if network.every_step and lengths is not None:
+        exact = exact[:, : lengths[0]]
     example = {
         **inputs,
         OUTPUT: _numbers(exact.astype(np.float32)),
-        "label": network.spec.labels[int(exact.argmax())],
+        # Of the whole sequence: where there is an answer at every step, the last one.
+        "label": network.spec.labels[int(exact.reshape(-1, network.spec.classes)[-1].argmax())],
         "tolerance": tolerance,
     }
     write_text(folder / EXAMPLE, json.dumps(example, ensure_ascii=False) + "\n")

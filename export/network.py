@@ -7,6 +7,8 @@ and so are the float64 formulas (`export.oracle`) that judge them.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 # What every export calls its inputs and its output. Where lengths vary, they are the second input.
 INPUT, LENGTHS, OUTPUT = "sequence", "lengths", "probabilities"
+# And a step its inputs and outputs: with these come the states, numbered from 0.
+FRAMES, STATE, NEXT_STATE = "frames", "state_{}", "next_state_{}"
 
 # A runtime keeps about so much of a batch when it checks or converts a network, and a small
 # multiple of it in all.
@@ -122,8 +126,9 @@ class Layer:
 class Network:
     """A trained classifier: recurrent layers, each reading what the one before gives, then softmax.
 
-    The last layer gives its final states only: that after the last time step, and, reading
-    backward, that after the first.
+    Where the answer is at the end, the last layer gives its final states only: that after the last
+    time step, and, reading backward, that after the first. Where it is at every step, the softmax
+    reads the states of each.
     """
 
     spec: SequenceSpec
@@ -152,6 +157,21 @@ class Network:
         return self.layers[0].backward is not None
 
     @property
+    def every_step(self) -> bool:
+        """Whether it answers at every step of a sequence, and not at its end."""
+        return self.spec.every_step
+
+    @property
+    def state_units(self) -> tuple[int, ...]:
+        """The units of each state that a step takes and gives: layer by layer, of an LSTM h, c."""
+        return tuple(
+            direction.units
+            for layer in self.layers
+            for direction in layer.directions
+            for _ in CELLS[direction.cell].states
+        )
+
+    @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array, by a name that says where it belongs."""
         found = {}
@@ -165,13 +185,28 @@ class Network:
     def parameters(self) -> int:
         return sum(array.size for array in self.arrays.values())
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of its formula: two networks with the same one say the same of any input."""
+        kinds = [[_kind(each) for each in layer.directions] for layer in self.layers]
+        digest = hashlib.sha256(json.dumps([self.spec.to_dict(), kinds]).encode())
+        for name, array in self.arrays.items():
+            digest.update(f"{name} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+        return digest.hexdigest()
+
     @property
     def most_at_once(self) -> int:
         """How many examples a runtime may be given at once so that `BATCH_BYTES` hold them."""
+        return max(1, self.most_steps // self.spec.longest)
+
+    @property
+    def most_steps(self) -> int:
+        """How many time steps, of all examples together, `BATCH_BYTES` hold."""
         # A layer's gates at every step, in float32.
         columns = (sum(each.kernel.shape[1] for each in layer.directions) for layer in self.layers)
-        bytes_each = 4 * self.spec.longest * max(self.spec.features, int(max(columns)))
-        return max(1, BATCH_BYTES // bytes_each)
+        widest = max(self.spec.features, self.spec.classes * self.every_step, int(max(columns)))
+        return max(1, BATCH_BYTES // (4 * widest))
 
     @functools.cached_property
     def raw_layers(self) -> tuple[Layer, ...]:
@@ -206,7 +241,9 @@ def read_model(model: keras.Sequential, spec: SequenceSpec) -> Network:
     dense_kernel, dense_bias = (np.asarray(weight, np.float32) for weight in dense.get_weights())
     network = Network(
         spec=spec,
-        layers=tuple(_read_layer(layer, last=layer is layers[-1]) for layer in layers),
+        layers=tuple(
+            _read_layer(layer, every=layer is not layers[-1] or spec.every_step) for layer in layers
+        ),
         dense_kernel=dense_kernel,
         dense_bias=dense_bias,
     )
@@ -214,16 +251,16 @@ def read_model(model: keras.Sequential, spec: SequenceSpec) -> Network:
     return network
 
 
-def _read_layer(layer: keras.layers.Layer, *, last: bool) -> Layer:
+def _read_layer(layer: keras.layers.Layer, *, every: bool) -> Layer:
     if type(layer).__name__ != "Bidirectional":
-        return Layer(_read_recurrence(layer, {"return_sequences": not last}))
+        return Layer(_read_recurrence(layer, {"return_sequences": every}))
     merge = layer.get_config()["merge_mode"]
     if merge != "concat":
         raise _unsupported("Bidirectional(merge_mode)", "concat", merge)
     forward, backward = layer.forward_layer, layer.backward_layer
     return Layer(
-        _read_recurrence(forward, {"return_sequences": not last}),
-        _read_recurrence(backward, {"return_sequences": not last, "go_backwards": True}),
+        _read_recurrence(forward, {"return_sequences": every}),
+        _read_recurrence(backward, {"return_sequences": every, "go_backwards": True}),
     )
 
 

@@ -140,17 +140,37 @@ FLOAT64 = Float64()
 def probabilities(network: Network, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
     """What the model says of raw `x` `(n, timesteps, features)`: float64 `(n, classes)`.
 
-    y = softmax(h W_y + b_y), h the final states of the last layer. Of a sequence only the first
-    `lengths` steps exist, `(n,)`; all without it.
+    y = softmax(h W_y + b_y), h the final states of the last layer. Where it answers at every step,
+    the states after each, and `(n, timesteps, classes)`. Of a sequence only the first `lengths`
+    steps exist, `(n,)`; all without it. What is said of the others is 0.
     """
-    found = np.empty((len(x), network.spec.classes))
+    return _in_blocks(network, x, lengths, every=network.every_step)
+
+
+def probabilities_by_step(network: Network, x: np.ndarray) -> np.ndarray:
+    """What a model that reads forward says after each step of raw `x`, however it was trained.
+
+    Of `(n, timesteps, features)` it gives float64 `(n, timesteps, classes)`.
+    """
+    return _in_blocks(network, x, None, every=True)
+
+
+def _in_blocks(
+    network: Network, x: np.ndarray, lengths: np.ndarray | None, *, every: bool
+) -> np.ndarray:
+    classes = network.spec.classes
+    found = np.zeros((*x.shape[: 2 if every else 1], classes))
     for rows, steps in of_one_length(lengths, *x.shape[:2]):
-        bytes_each = 8 * steps * max(network.spec.features, *_widths(network.layers))
-        examples = max(1, BLOCK_BYTES // bytes_each)
+        widest = max(network.spec.features, classes * every, *_widths(network.layers))
+        examples = max(1, BLOCK_BYTES // (8 * steps * widest))
         for start in range(0, len(rows), examples):
             block = rows[start : start + examples]
             frames = normalized(network, x[block, :steps])
-            found[block] = classified(network, network.layers, frames)
+            answers = classified(network, network.layers, frames, every=every)
+            if every:
+                found[block, :steps] = answers
+            else:
+                found[block] = answers
     return found
 
 
@@ -173,13 +193,21 @@ def classified(
     layers: Sequence[Layer],
     frames: np.ndarray,
     arithmetic: Arithmetic = FLOAT64,
+    *,
+    every: bool = False,
 ) -> np.ndarray:
-    """The probabilities `(n, classes)` of `frames` `(n, timesteps, features)`, read by `layers`."""
+    """The probabilities `(n, classes)` of `frames` `(n, timesteps, features)`, read by `layers`.
+
+    With `every` those after each step, `(n, timesteps, classes)`.
+    """
     *before, last = layers
     with _no_warnings():
         for layer in before:
             frames = np.concatenate(layer_states(layer, frames, arithmetic), axis=2)
-        state = final_states(last, frames, arithmetic)
+        if every:
+            state = np.concatenate(layer_states(last, frames, arithmetic), axis=2)
+        else:
+            state = final_states(last, frames, arithmetic)
         logits = arithmetic.product(state, network.dense_kernel, network.dense_bias)
         return softmax(logits, arithmetic)
 
@@ -196,7 +224,7 @@ def final_states(layer: Layer, frames: np.ndarray, arithmetic: Arithmetic = FLOA
     """The states of each direction after its last step, side by side: `(n, width)`."""
     found = []
     for direction, order in zip(layer.directions, ORDERS, strict=False):
-        (final,) = deque(read(direction, frames[:, ::order], arithmetic), maxlen=1)
+        ((final, *_),) = deque(read(direction, frames[:, ::order], arithmetic), maxlen=1)
         found.append(final)
     return np.concatenate(found, axis=1)
 
@@ -212,23 +240,54 @@ def layer_states(
     for direction, order in zip(layer.directions, ORDERS, strict=False):
         states = np.empty((*frames.shape[:2], direction.units), arithmetic.dtype)
         in_order = states[:, ::order]
-        for t, state in enumerate(read(direction, frames[:, ::order], arithmetic)):
+        for t, (state, *_) in enumerate(read(direction, frames[:, ::order], arithmetic)):
             in_order[:, t] = state
         found.append(states)
     return found
 
 
+def continued(
+    network: Network,
+    layers: Sequence[Layer],
+    frames: np.ndarray,
+    states: Sequence[State] | None = None,
+    arithmetic: Arithmetic = FLOAT64,
+) -> tuple[np.ndarray, list[State]]:
+    """The probabilities after each of the next `frames`, and each layer's state after the last.
+
+    `(n, timesteps, classes)` of `(n, timesteps, features)`, read forward by `layers`; `states` are
+    those of each layer before them, without which a sequence begins.
+    """
+    after = []
+    for i, layer in enumerate(layers):
+        found = np.empty((*frames.shape[:2], layer.width), arithmetic.dtype)
+        before = None if states is None else states[i]
+        for t, state in enumerate(read(layer.forward, frames, arithmetic, before)):
+            found[:, t] = state[0]
+        after.append(state)
+        frames = found
+    with _no_warnings():
+        logits = arithmetic.product(frames, network.dense_kernel, network.dense_bias)
+        return softmax(logits, arithmetic), after
+
+
 def read(
-    weights: Recurrence, frames: np.ndarray, arithmetic: Arithmetic = FLOAT64
-) -> Iterator[np.ndarray]:
-    """The state h `(n, units)` after each step of `frames` `(n, timesteps, inputs)`, one by one."""
-    state = zeros(weights, len(frames), arithmetic)
+    weights: Recurrence,
+    frames: np.ndarray,
+    arithmetic: Arithmetic = FLOAT64,
+    state: State | None = None,
+) -> Iterator[State]:
+    """The state after each step of `frames` `(n, timesteps, inputs)`, one by one.
+
+    The first is read in `state`, without it in zeros.
+    """
+    state = zeros(weights, len(frames), arithmetic) if state is None else state
     for start in range(0, frames.shape[1], STEPS_AT_ONCE):
         by_time = frames[:, start : start + STEPS_AT_ONCE].swapaxes(0, 1)
         for row in _input(weights, np.ascontiguousarray(by_time), arithmetic):
             with _no_warnings():
                 state = STEPS[weights.cell](weights, arithmetic, row, *state)
-            yield state[0]
+            yield state
 
 
 def zeros(weights: Recurrence, examples: int, arithmetic: Arithmetic = FLOAT64) -> State:

@@ -121,14 +121,14 @@ class TorchEager:
         torch.set_num_threads(threads)
         self.torch, self.spec = torch, bundle.spec
         self.module: Any = to_torch(model).eval()
-        self.classify: Any = torch.nn.Sequential(self.module, torch.nn.Softmax(1)).eval()
+        self.classify: Any = torch.nn.Sequential(self.module, torch.nn.Softmax(-1)).eval()
 
     def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         torch, scaled = self.torch, keras_inputs(x, lengths, self.spec)
         with torch.inference_mode():
             if isinstance(scaled, tuple):
                 steps = torch.tensor(scaled[1], dtype=torch.int64)
-                answer = torch.softmax(self.module(torch.from_numpy(scaled[0]), steps), 1)
+                answer = torch.softmax(self.module(torch.from_numpy(scaled[0]), steps), -1)
             else:
                 answer = self.classify(torch.from_numpy(scaled))
         result: np.ndarray = answer.numpy()

@@ -45,7 +45,7 @@ class Command(InputOptions):
 def main(argv: Sequence[str] | None = None, prog: str = "python -m export.predict") -> int:
     command = parse(Command, arguments(argv), prog)
     bundle = find_bundle(command.bundle)
-    inputs = command.inputs(command.files, bundle.spec, bundle.profile)
+    inputs = command.inputs(command.files, bundle.spec, bundle.profile, bundle.source)
     classify = _classifier(bundle, _choose(bundle, command.format))
     return answer(inputs, classify, as_json=command.json)
 

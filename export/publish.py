@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from export import example, readme
+from export import example, readme, signatures
 from export.bundle import (
     README,
     Bundle,
@@ -20,12 +20,13 @@ from export.bundle import (
     write_manifest,
 )  # fmt: skip
 from export.check.compare import Report
-from export.formats.format import OPSET, Options
+from export.check.steps import OpenStep
+from export.formats.format import OPSET, Options, Writer
 from export.formats.onnx import check_opset
 from export.formats.registry import CHOICES, DEFAULTS, FORMATS, REFERENCE, file_of
 from export.network import Network, read_model
-from export.runtimes import open_file
-from export.signatures import classify
+from export.runtimes import open_file, open_step_file
+from export.signatures import CLASSIFY, STEP
 from export.verify import QUANTIZED, Open, Say, verify
 from rnn_tf import __version__
 from rnn_tf.data import SequenceData, Split, load
@@ -34,8 +35,15 @@ from rnn_tf.evaluate import as_read, check_fits
 from rnn_tf.files.writing import write_text
 from rnn_tf.run import PROFILE, Run
 from rnn_tf.startup import process
+from rnn_tf.streams.job import kept_early
 
 Quantize = Literal["none", "int8", "float16"]
+
+# Why there may be none, in a line.
+NO_STEP = (
+    "the model reads in both directions, and backward it begins with the last frame; train without "
+    "--bidirectional for answers while a sequence is still coming"
+)
 
 
 def export_run(
@@ -86,17 +94,20 @@ def _fill(
     details = {}
     for name in names:
         say(f"writing {name}")
-        details[name] = _write(name, network, folder / file_of(name), options)
+        details[name] = _write(name, network, folder, options)
+    no_step = {STEP: NO_STEP} if network.bidirectional else {}
+    if no_step:
+        say(f"no step: {NO_STEP}")
     report = _verified(network, test, folder, names, say)
     left_out = _left_out(report, folder, names)
     for name, reason in left_out.items():
         say(f"{name} is not shipped: {reason}")
-        (folder / file_of(name)).unlink()
-        del details[name]
+        for file in details.pop(name)["answers"].values():
+            (folder / file).unlink()
     report = report.without(list(left_out))
     if report.failures():
         raise _broken(report, names)
-    manifest = _manifest(run, network, details, left_out)
+    manifest = _manifest(run, network, details, left_out | no_step)
     profile = run.profile_file.exists()
     if profile:
         shutil.copyfile(run.profile_file, folder / PROFILE)
@@ -162,13 +173,27 @@ def _in_words(described: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in described.items())
 
 
-def _write(name: str, network: Network, path: Path, options: Options) -> dict[str, Any]:
-    """Write one format. Gives what the manifest says about it.
+def _write(name: str, network: Network, folder: Path, options: Options) -> dict[str, Any]:
+    """Write the files of one format. Gives what the manifest says about it."""
+    made = FORMATS[name]
+    details = _converted(name, made.write, network, folder / made.file, options)
+    answered = {CLASSIFY: made.file}
+    if made.step is not None and not network.bidirectional:
+        answered[STEP] = made.step.file
+        if made.step.write is not None:
+            details |= _converted(name, made.step.write, network, folder / made.step.file, options)
+    return {**details, "answers": answered}
+
+
+def _converted(
+    name: str, write: Writer, network: Network, path: Path, options: Options
+) -> dict[str, Any]:
+    """What a writer says of the file that it has written.
 
     A converter that fails is named, whatever it raises: they share no kind of error.
     """
     try:
-        return FORMATS[name].write(network, path, options)
+        return write(network, path, options)
     except (InputError, CheckFailed, OSError):
         raise
     except Exception as error:
@@ -195,7 +220,17 @@ def _verified(
         return functools.partial(open_file, name, folder / file_of(name), network.spec)
 
     keras = open_file("keras", folder / REFERENCE, network.spec)
-    return verify({name: opener(name) for name in names}, keras, network, test, say)
+
+    def step_opener(name: str, file: str) -> OpenStep:
+        return functools.partial(open_step_file, name, folder / file, network.spec)
+
+    steps = {
+        name: step_opener(name, step.file)
+        for name in names
+        if (step := FORMATS[name].step) is not None and not network.bidirectional
+    }
+    runtimes = {name: opener(name) for name in names}
+    return verify(runtimes, keras, network, test, say, steps)
 
 
 def _broken(report: Report, names: Sequence[str]) -> CheckFailed:
@@ -216,12 +251,13 @@ def _manifest(
 ) -> dict[str, Any]:
     packages = dict.fromkeys(each for name in details for each in FORMATS[name].packages)
     return {
-        "model": describe(network),
+        "model": describe(network) | {"fingerprint": network.fingerprint},
         "spec": network.spec.to_dict(),
         "dataset": run.config.dataset,
         "source": run.config.source(),
         "metrics": run.metrics,
-        "signatures": [classify(network.spec).to_dict()],
+        **_early(run),
+        "signatures": [each.to_dict() for each in signatures.of(network).values()],
         "formats": details,
         "not_shipped": left_out,
         "versions": {
@@ -229,6 +265,12 @@ def _manifest(
             **{name: importlib.metadata.version(name) for name in packages},
         },
     }
+
+
+def _early(run: Run) -> dict[str, Any]:
+    """When an answer of a step is final, where the run knows it (`rnn-tf evaluate --early`)."""
+    found = kept_early(run)
+    return {} if found is None else {"early": found.to_dict()}
 
 
 def describe(network: Network) -> dict[str, Any]:

@@ -8,15 +8,19 @@ from export.check import limits
 from export.check.compare import Report, Row
 from export.example import EXAMPLE, REQUEST
 from export.formats.registry import FORMATS, REFERENCE, file_of
-from export.markdown import varies
-from export.network import INPUT, LENGTHS, OUTPUT
+from export.markdown import every_step, next_states, state_units, varies
+from export.network import FRAMES, INPUT, LENGTHS, OUTPUT
+from export.signatures import STEP, STEPS
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.run import PROFILE
+from rnn_tf.streams.early import EarlyResult
 
 
 def text(manifest: dict[str, Any], report: Report, *, profile: bool) -> str:
     """The whole README, Markdown, of a bundle with or without a profile of its training data."""
-    parts = [_head(manifest), _files(manifest, profile), _contract(manifest)]
+    parts = [
+        _head(manifest), _files(manifest, profile), _contract(manifest), _frame_by_frame(manifest)
+    ]  # fmt: skip
     for name in manifest["formats"]:
         parts += FORMATS[name].readme(manifest)
     parts += [_verification(report), _metrics(manifest)]
@@ -24,7 +28,12 @@ def text(manifest: dict[str, Any], report: Report, *, profile: bool) -> str:
 
 
 def _files(manifest: dict[str, Any], profile: bool) -> str:
-    rows = [f"| `{file_of(name)}` | {FORMATS[name].about} |" for name in manifest["formats"]]
+    rows = []
+    for name, details in manifest["formats"].items():
+        rows.append(f"| `{file_of(name)}` | {FORMATS[name].about} |")
+        step = details["answers"].get(STEP, file_of(name))
+        if step != file_of(name):
+            rows.append(f"| `{step}` | the same frame by frame, the state in and out |")
     return "\n".join(
         [
             "| file | |",
@@ -84,8 +93,8 @@ def _contract(manifest: dict[str, Any]) -> str:
         f"{spec['features']})`, any batch. Raw values as the data has them: the model's own "
         f"input, {Normalize.from_dict(spec['normalize']).describe()}, is made inside.\n"
         f"{lengths if varies(manifest) else ''}"
-        f"- output `{OUTPUT}`: float32 `(batch, {len(spec['labels'])})`, the probability "
-        f"of each class: {labels}.\n"
+        f"- output `{OUTPUT}`: float32 `{_answer_shape(manifest)}`, the probability "
+        f"of each class{_when(manifest)}: {labels}.\n"
         f"- in memory, number `f` of step `t` of sequence `b` is "
         f"`flat[(b * {spec['longest']} + t) * {spec['features']} + f]`: "
         "`flat[(b*T + t)*F + f]` for T steps of F numbers.\n\n"
@@ -94,6 +103,74 @@ def _contract(manifest: dict[str, Any]) -> str:
         f"from `{OUTPUT}` there by more than `tolerance`, unless the weights are quantized. Each "
         "program below does so. `rnn-tf verify .` asks every format much more, and `rnn-tf predict "
         ". FILE` classifies a file.\n"
+    )
+
+
+def _answer_shape(manifest: dict[str, Any]) -> str:
+    spec = manifest["spec"]
+    steps = f"{spec['longest']}, " if every_step(manifest) else ""
+    return f"(batch, {steps}{len(spec['labels'])})"
+
+
+def _when(manifest: dict[str, Any]) -> str:
+    if not every_step(manifest):
+        return ""
+    return " at every step" + (", of which those after the end mean nothing" * varies(manifest))
+
+
+def _frame_by_frame(manifest: dict[str, Any]) -> str:
+    """What a step is given and gives, or why there is none."""
+    head = "## Answers while a sequence is still coming\n\n"
+    if not next_states(manifest):
+        return f"{head}There are none: {manifest['not_shipped'][STEP]}.\n"
+    spec = manifest["spec"]
+    files = [
+        f"signature `{STEP}` of `{file}`" if file == file_of(name) else f"`{file}`"
+        for name, details in manifest["formats"].items()
+        for signature, file in details["answers"].items()
+        if signature == STEP
+    ]
+    one = [
+        f"`{details['answers'][STEP]}`"
+        for name, details in manifest["formats"].items()
+        if (step := FORMATS[name].step) and step.steps != STEPS and STEP in details["answers"]
+    ]
+    also = f" {', '.join(one)}: one step a call." if one else ""
+    pairs = ", ".join(f"`{a}` from `{b}`" for a, b in next_states(manifest).items())
+    shapes = ", ".join(
+        f"`{name}` `(batch, {units})`" for name, units in state_units(manifest).items()
+    )
+    said = "what the model says there" if every_step(manifest) else (
+        "what the model would say if the sequence ended there"
+    )  # fmt: skip
+    return (
+        f"{head}In {', '.join(files)} the next frames go in with the state, and their answers come "
+        "out with the state after them.\n\n"
+        f"- input `{FRAMES}`: float32 `(batch, steps, {spec['features']})`, raw values, any number "
+        f"of sequences and steps.{also}\n"
+        f"- inputs {shapes}: float32, the state. Zeros when a sequence begins, then {pairs} of the "
+        "call before.\n"
+        f"- output `{OUTPUT}`: float32 `(batch, steps, {len(spec['labels'])})`: after each step, "
+        f"{said}.\n\n"
+        "The file keeps nothing between calls, so that any number of sessions share it: each has "
+        "its own state. The model was trained for one policy: zeros where a sequence begins, which "
+        f"has {_steps(manifest)}. Set to zeros at another time, or never, its state may grow "
+        "without end, its answers become worse, and `rnn-tf evaluate RUN --stream` says by how "
+        "much. "
+        f"{_when_final(manifest)}`rnn-tf stream . FILE` answers lines of numbers as they come, and "
+        "in Python `export.open_stream` keeps the state.\n"
+    )
+
+
+def _when_final(manifest: dict[str, Any]) -> str:
+    if "early" not in manifest:
+        return ""
+    early = EarlyResult.from_dict(manifest["early"])
+    return (
+        "An answer is final as soon as a probability reaches "
+        f"{early.rule.confidence:.6g} (`early` in the manifest): on the validation split this kept "
+        f"the promised accuracy of {early.rule.promise:.2%}, on the test split it was "
+        f"{early.test.accuracy:.2%}, after {early.test.share:.1%} of a sequence on average. "
     )
 
 

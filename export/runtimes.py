@@ -14,11 +14,19 @@ import numpy as np
 
 from export import oracle
 from export.bundle import Bundle
-from export.formats.format import Runtime, as_inputs, missing_package_named, naming
+from export.formats.format import (
+    Runtime,
+    StepRuntime,
+    as_inputs,
+    missing_package_named,
+    naming,
+)  # fmt: skip
 from export.formats.registry import FORMATS
 from export.network import INPUT, LENGTHS, Network
+from export.signatures import STEP
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.errors import InputError
 
 
 def open_runtime(bundle: Bundle, name: str, threads: int | None = None) -> Runtime:
@@ -36,6 +44,28 @@ def open_runtime(bundle: Bundle, name: str, threads: int | None = None) -> Runti
         runtime = FORMATS[name].open(path, bundle.spec, threads)
         bundle.check_metadata(name, runtime.metadata())
         return runtime
+
+
+def open_step(bundle: Bundle, name: str, threads: int | None = None) -> StepRuntime:
+    """The step of one of the bundle's formats, its files checked first.
+
+    `threads` and errors are those of `open_runtime`; raises `InputError`, too, where there is none.
+    """
+    path = bundle.artefact(name, STEP)
+    with missing_package_named(path), naming(path):
+        runtime = open_step_file(name, path, bundle.spec, threads)
+        bundle.check_metadata(name, runtime.metadata(), STEP)
+        return runtime
+
+
+def open_step_file(
+    name: str, path: Path, spec: SequenceSpec, threads: int | None = None
+) -> StepRuntime:
+    """The step of a format from a file, wherever it lies. Raises `InputError` if it has none."""
+    step = FORMATS[name].step
+    if step is None:
+        raise InputError(f"the format {name} has no step")
+    return step.open(path, spec, threads)
 
 
 def open_file(name: str, path: Path, spec: SequenceSpec, threads: int | None = None) -> Runtime:

@@ -25,10 +25,11 @@ from export.bundle import Bundle, find_bundle, load_test
 from export.check import limits, rounding
 from export.check.compare import Report, Row, compare, failures
 from export.check.questions import Family, answer, families
+from export.check.steps import OpenStep, StepFamily, answer_by_step, step_families
 from export.formats.format import AGAIN, Runtime
 from export.formats.registry import FORMATS, file_of
 from export.network import Network, read_model
-from export.runtimes import load_keras, open_file, open_runtime
+from export.runtimes import load_keras, open_file, open_runtime, open_step
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import Split
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
@@ -48,7 +49,7 @@ class Known:
     """What there is to know of a family before a format is asked."""
 
     family: Family
-    exact: np.ndarray  # (n, classes) probabilities by the formulas
+    exact: np.ndarray  # (n, classes) probabilities by the formulas, or (n, timesteps, classes)
     reference: np.ndarray  # and by the trained model in Keras
     limit: float  # how far float32 may be off
 
@@ -59,11 +60,13 @@ def verify(
     network: Network,
     test: Split,
     say: Say = lambda line: None,
+    steps: Mapping[str, OpenStep] | None = None,
 ) -> Report:
     """Hold Keras and each runtime against the formulas of `network`; `test` has data and labels.
 
-    Runtimes are opened one after the other. `say` is told which is being asked. Raises
-    `CheckFailed` when float32 can promise no answers to the test split that could be compared.
+    `steps` opens those of the runtimes, by the same names, that answer frame by frame. Runtimes are
+    opened one after the other. `say` is told which is being asked. Raises `CheckFailed` when
+    float32 can promise no answers to the test split that could be compared.
     """
     say("verifying: keras and the formulas in float64")
     whole, *others = _known(families(test, network), keras, network)
@@ -78,9 +81,12 @@ def verify(
     for name, limit in not_asked.items():
         say(f"not asked: {name}, where rounding may move a probability by {limit:.2g}")
     rows = _rows("keras", [each.reference for each in asked], asked)
+    by_step = step_families(test, network) if steps else []
     for name, open_ in runtimes.items():
         say(f"verifying: {name}")
         rows += _rows(name, _answers(name, open_, asked), asked)
+        if steps and name in steps:
+            rows += step_rows(name, steps[name], by_step)
     return Report(rows, len(test.y), not_asked)
 
 
@@ -119,6 +125,26 @@ def _rows(name: str, answers: Sequence[np.ndarray], asked: Sequence[Known]) -> l
     return rows
 
 
+def step_rows(name: str, open_: OpenStep, asked: Sequence[StepFamily]) -> list[Row]:
+    """How a step answers each family; every answer on the way is held against the formulas."""
+    rows: list[Row] = []
+    first: np.ndarray | None = None
+    quantized = name in QUANTIZED
+    with named(name):
+        runtime = open_()
+    for each in asked:
+        if quantized and each.of_these_weights:
+            continue
+        with named(f"{name}, {each.family.name}"):
+            got = answer_by_step(open_, runtime, each)
+        first = got if first is None else first
+        exact, limit = each.exact, each.limit
+        ideal = compare("oracle", each.family, exact, exact, None, asked[0].exact, limit)
+        row = compare(name, each.family, got, exact, None, first, limit)
+        rows.append(replace(row, failures=failures(row, ideal, quantized=quantized)))
+    return rows
+
+
 def verify_bundle(
     bundle: Bundle, source: str | None = None, say: Say = lambda line: None
 ) -> Report:
@@ -138,7 +164,8 @@ def verify_bundle(
     }
     if "torch" not in runtimes and all(map(find_spec, ("torch", "safetensors"))):
         runtimes[WITNESS] = functools.partial(_in_pytorch, network)
-    return verify(runtimes, keras, network, test, say)
+    steps = {name: functools.partial(open_step, bundle, name) for name in bundle.steppers}
+    return verify(runtimes, keras, network, test, say, steps)
 
 
 def _in_pytorch(network: Network) -> Runtime:
@@ -174,10 +201,12 @@ def table(report: Report) -> str:
     for row in report.rows:
         name, shown = ("" if row.format == shown else row.format), row.format
         accuracy = "" if row.accuracy is None else f"{row.accuracy:.2%}"
+        keras = row.max_difference_from_keras
         limit = "" if row.format in QUANTIZED else f"{row.limit:.1e}"
         lines.append(
             f"{name:<14} {row.family:<{width}} {row.examples:>8,}  {row.max_difference:8.1e}  "
-            f"{limit:>7}  {row.mean_difference:9.1e}  {row.max_difference_from_keras:10.1e}  "
+            f"{limit:>7}  {row.mean_difference:9.1e}  "
+            f"{'' if keras is None else f'{keras:.1e}':>10}  "
             f"{row.agreement:9.2%}  {accuracy:>8}{'  FAILED' if row.failures else ''}"
         )
     return "\n".join(lines)

@@ -30,6 +30,7 @@ Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Strategy = Literal["auto", "none", "mirrored"]
 Backend = Literal["keras", "torch"]
 NormalizeChoice = Literal["auto", "none", "standard", "minmax"]
+Answer = Literal["end", "every_step"]
 Missing = Literal["refuse", "interpolate", "zero"]
 Objective = Literal["accuracy", "balanced_accuracy", "loss"]
 ClassWeights = Literal["none", "balanced"]
@@ -72,6 +73,10 @@ class Source:
     groups: str | None = None
     """Table: the column that says what belongs together, a person or a device, and may not be in
     two splits."""
+    answer: Answer = "end"
+    """What the model is asked for. end: the class of a sequence when it has ended; every_step: a
+    class at every time step. Then a table or .npz may label each step, and where a sequence has
+    one label, every step of it is trained to say that."""
     missing: Missing = "refuse"
     """What happens where a value is missing. interpolate: a line between the values before and
     after it in the same sequence; zero: 0 in its place."""

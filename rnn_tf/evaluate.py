@@ -15,14 +15,17 @@ from rich.cells import cell_len
 
 from rnn_tf.command import arguments, parse
 from rnn_tf.data import SequenceData, SequenceSpec, Split, elsewhere, load, needs_tensorflow
+from rnn_tf.data.spec import UNLABELLED
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
-from rnn_tf.scores import Scores, score
+from rnn_tf.scores import Scores, StepScores, score_split
 from rnn_tf.startup import process
 
 # Kinds of mistake that are listed when the whole matrix is wider than the terminal.
 MISTAKES_SHOWN = 20
 
+# The accuracy of early answers, unless another is said.
+PROMISE = 0.95
 
 # What the data of a model must have in common with those that it was trained on, beside lengths.
 COMPARED = ("features",)
@@ -34,17 +37,26 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     All of `source` is scored where it has no test split. Raises `InputError` when the run is not
     finished, or `source` has another specification.
     """
+    data = load_data(run, source)
+    process.start()
+    from rnn_tf.training.keras.backend import probabilities
+
+    test = as_read(data, run.spec)
+    return score_split(probabilities(run.load_model(), test, run.spec), test)
+
+
+def load_data(run: Run, source: str | None = None) -> SequenceData:
+    """Load a finished run's own data set, or that of `source`, which its model can be asked about.
+
+    Raises `InputError` when the run is not finished, or `source` has another specification.
+    """
     run.require_finished()
     where = run.config if source is None else elsewhere(run.config, source, run.spec.labels)
     if needs_tensorflow(where):
         process.start()
     data = load(where)
     check_fits(run.spec, data.spec, where.dataset)
-    process.start()
-    from rnn_tf.training.keras.backend import probabilities
-
-    test = as_read(data, run.spec)
-    return score(probabilities(run.load_model(), test, run.spec), test.y)
+    return data
 
 
 def check_fits(trained: SequenceSpec, given: SequenceSpec, source: str) -> None:
@@ -94,14 +106,16 @@ def as_read(data: SequenceData, spec: SequenceSpec) -> Split:
     It is as wide as the model reads, with lengths if they vary there, and with the model's classes.
     """
     classes = _classes(spec, data.spec, "the data")
-    split = data.test._replace(y=classes[data.test.y])
+    y = np.where(data.test.y < 0, UNLABELLED, classes[data.test.y])
+    split = data.test._replace(y=y)
     if not spec.varies:
         return split
     examples, steps, _ = split.x.shape
     lengths = np.full(examples, steps, np.int32) if split.lengths is None else split.lengths
-    return split._replace(
-        x=np.pad(split.x, ((0, 0), (0, spec.longest - steps), (0, 0))), lengths=lengths
-    )
+    after = (0, spec.longest - steps)
+    if split.labelled_by_step:
+        y = np.pad(y, ((0, 0), after), constant_values=UNLABELLED)
+    return split._replace(x=np.pad(split.x, ((0, 0), after, (0, 0))), y=y, lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -114,15 +128,83 @@ class Command:
     """Another data set of the same specification, in any of the forms that training takes."""
     json: bool = False
     """Print one JSON object instead of tables."""
+    stream: bool = False
+    """Play the test split as one long stream instead, a sequence after the other in a random order,
+    and compare when the state is set to zero: never, at each sequence, every N steps. The run keeps
+    the result as stream.json and stream.png."""
+    reset_every: int | None = None
+    """With --stream: that N. Default: the mean length of the training sequences."""
+    gap: int | None = None
+    """With --stream: play them again with so many steps of silence after each sequence: the median
+    frame of the training data. 0: do not. Default: the mean length of the training sequences."""
+    early: bool = False
+    """Ask instead how right the model is after 10, 20, ... 100 % of each sequence, and find on the
+    validation split the smallest probability at which an answer is final and keeps the accuracy
+    of --promise. The run keeps the result as early.json and early.png, and its bundle the rule."""
+    promise: float | None = None
+    """With --early: the share of early answers that are to be right. Default: 0.95."""
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.evaluate") -> int:
     command = parse(Command, arguments(argv), prog)
+    _check_options(command)
     run = Run.open(command.run)
+    if command.stream:
+        return _stream(run, command)
+    if command.early:
+        return _early(run, command)
     scores = evaluate(run, command.data)
     print(as_json(scores, run.spec) if command.json else as_tables(scores, run.spec))
     return 0
+
+
+def _check_options(command: Command) -> None:
+    """Raise `InputError` for options that do not go together."""
+    if command.stream and command.early:
+        raise InputError("--stream and --early are two questions", fix="Ask one after the other.")
+    for question, options in (("stream", ("reset_every", "gap")), ("early", ("promise",))):
+        for name in options:
+            if getattr(command, name) is not None and not getattr(command, question):
+                option = name.replace("_", "-")
+                raise InputError(
+                    f"--{option} means nothing without --{question}", fix=f"Add --{question}."
+                )
+
+
+def _stream(run: Run, command: Command) -> int:
+    from rnn_tf.streams import job, report
+
+    own, test = _own_and_test(run, command.data)
+    process.start()
+    found = job.compare_policies(run, own, test, every=command.reset_every, gap=command.gap)
+    if command.data is None:
+        job.keep_policies(run, found)
+    if command.json:
+        print(json.dumps(job.policies_as_json(found)))
+    else:
+        print(report.policies_as_text(found, len(test.x)))
+    return 0
+
+
+def _early(run: Run, command: Command) -> int:
+    from rnn_tf.streams import job, report
+
+    promise = PROMISE if command.promise is None else command.promise
+    own, test = _own_and_test(run, command.data)
+    process.start()
+    found = job.answer_early(run, own, test, promise)
+    if command.data is None:
+        job.keep_early(run, found)
+    print(json.dumps(found.to_dict()) if command.json else report.early_as_text(found))
+    return 0
+
+
+def _own_and_test(run: Run, source: str | None) -> tuple[SequenceData, Split]:
+    """The data of a run, and the test split that is asked about: theirs, or that of `source`."""
+    own = load_data(run)
+    asked = own if source is None else load_data(run, source)
+    return own, as_read(asked, run.spec)
 
 
 def as_json(scores: Scores, spec: SequenceSpec) -> str:
@@ -152,7 +234,8 @@ def as_tables(scores: Scores, spec: SequenceSpec, width: int | None = None) -> s
     fits = max(map(cell_len, matrix)) <= width
     return "\n".join(
         (
-            f"accuracy  {scores.accuracy:.2%} of {scores.examples:,} examples",
+            f"accuracy  {scores.accuracy:.2%} of {scores.examples:,} {scores.unit}",
+            *(_sequence_by_sequence(scores) if isinstance(scores, StepScores) else ()),
             f"balanced  {scores.balanced_accuracy:.2%}, the mean recall of the classes",
             f"macro F1  {scores.macro_f1:.2%}",
             f"majority  {scores.most_frequent_share:.2%} by always answering "
@@ -166,10 +249,17 @@ def as_tables(scores: Scores, spec: SequenceSpec, width: int | None = None) -> s
     )
 
 
+def _sequence_by_sequence(scores: StepScores) -> list[str]:
+    lines = [f"last step {scores.last_step_accuracy:.2%} of {scores.sequences:,} sequences"]
+    if scores.sequence_accuracy is not None:
+        lines.append(f"sequences {scores.sequence_accuracy:.2%} without an error")
+    return lines
+
+
 def _class_by_class(scores: Scores, spec: SequenceSpec) -> list[str]:
     names = _aligned(("class", *spec.labels))
     return [
-        f"{names[0]}  precision   recall       F1  examples",
+        f"{names[0]}  precision   recall       F1  {scores.unit:>8}",
         *(
             f"{name}  {scores.precision[i]:>9.2%}  {scores.recall[i]:>7.2%}  "
             f"{scores.f1[i]:>7.2%}  {scores.confusion[i].sum():>8,}"
@@ -202,7 +292,7 @@ def _mistakes(scores: Scores, spec: SequenceSpec) -> list[str]:
     shown = f"the {len(pairs)} most frequent" if len(pairs) < len(order) else "all"
     true = _aligned(("true", *(spec.labels[row] for row, _ in pairs)))
     predicted = _aligned(("predicted", *(spec.labels[column] for _, column in pairs)))
-    examples = ["examples", *(f"{counts[pair]:,}" for pair in pairs)]
+    examples = [scores.unit, *(f"{counts[pair]:,}" for pair in pairs)]
     return [
         f"confusion: {shown} of {len(order):,} kinds of mistake; --json has the whole matrix",
         *(f"{a}  {b}  {c:>8}" for a, b, c in zip(true, predicted, examples, strict=True)),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import tyro
@@ -32,19 +32,23 @@ class Classifier(Protocol):
     def __call__(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         """Probabilities `(n, classes)` of raw sequences `(n, timesteps, features)`.
 
+        `(n, timesteps, classes)` from a model that answers at every step; beyond the end of a
+        sequence they mean nothing.
         `lengths`, int32 `(n,)`, are for models of sequences of different lengths, and only those.
         """
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one sequence."""
+    """What the model says of one sequence; at its end, if it answers at every step."""
 
     name: str
     label: str
     probability: float  # of that label, 0 to 1
     probabilities: dict[str, float]  # of every label
     unusual: float | None  # share of validation examples that are less so; None: not known
+    # Label and probability at each step, from a model that answers there.
+    steps: list[dict[str, Any]] | None = None
 
 
 def predict(run: Run, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
@@ -52,7 +56,9 @@ def predict(run: Run, x: np.ndarray, lengths: np.ndarray | None = None) -> np.nd
 
     A model of sequences of different lengths is told the length of each by `lengths`, int32
     `(n,)`; whatever `x` holds beyond it does not matter. Returns the probabilities, float32
-    `(n, classes)`. Raises `InputError` for an unfinished run, and for lengths that do not fit.
+    `(n, classes)`, or `(n, timesteps, classes)` from a model that answers at every step: beyond the
+    end of a sequence they mean nothing. Raises `InputError` for an unfinished run, and for lengths
+    that do not fit.
     """
     return classifier(run)(x, lengths)
 
@@ -83,7 +89,7 @@ def draw_reading(run: Run, x: np.ndarray, path: Path) -> None:
     It has no padding: where lengths vary, it is as long as it is.
     """
     process.start()
-    from rnn_tf.model.classifier import read_along
+    from rnn_tf.model.stepwise import read_along
     from rnn_tf.plots import plot_reading
 
     # Normalized, so that features of different units can be seen side by side.
@@ -99,11 +105,35 @@ def answers(
     unusual = [None] * len(block.x)
     if profile:
         unusual = profile.novelty.unusual(at_one_length(block.x, block.lengths)).tolist()
-    rows = classify(block.x, block.lengths)
-    best = rows.argmax(axis=1).tolist()
-    for name, row, i, share in zip(block.names, rows.tolist(), best, unusual, strict=True):
-        probabilities = dict(zip(spec.labels, row, strict=True))
-        yield Prediction(name, spec.labels[i], row[i], probabilities, share)
+    said = classify(block.x, block.lengths)
+    ends = np.full(len(said), block.x.shape[1]) if block.lengths is None else block.lengths
+    for name, share, answer, end in zip(block.names, unusual, said, ends, strict=True):
+        if answer.ndim == 1:
+            yield _prediction(name, answer, spec, share)
+        else:
+            yield _prediction(name, answer[end - 1], spec, share, answer[:end])
+
+
+def _prediction(
+    name: str,
+    answer: np.ndarray,
+    spec: SequenceSpec,
+    unusual: float | None,
+    steps: np.ndarray | None = None,
+) -> Prediction:
+    """An answer `(classes,)` in words, and those at each step `(timesteps, classes)`, if any."""
+    label, probability = _most_probable(answer, spec)
+    probabilities = dict(zip(spec.labels, answer.tolist(), strict=True))
+    of_steps = None
+    if steps is not None:
+        found = (_most_probable(step, spec) for step in steps)
+        of_steps = [{"label": of_step, "probability": p} for of_step, p in found]
+    return Prediction(name, label, probability, probabilities, unusual, of_steps)
+
+
+def _most_probable(answer: np.ndarray, spec: SequenceSpec) -> tuple[str, float]:
+    best = int(answer.argmax())
+    return spec.labels[best], float(answer[best])
 
 
 def answer(inputs: Inputs, classify: Classifier, *, as_json: bool) -> int:
@@ -139,7 +169,8 @@ class InputOptions:
     invert: bool = False
     """Turn light pictures dark and dark ones light, where paper and ink are not told apart."""
     json: bool = False
-    """Print one JSON object a sequence, with the probability of every label."""
+    """Print one JSON object a sequence, with the probability of every label, and the answer at each
+    step of a model that has one."""
     id: str | None = None
     """Table: the column that says which sequence a row belongs to. None: as in training, else the
     one with a usual name (id, sample, recording, ...); a table without one is one sequence."""

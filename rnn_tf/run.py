@@ -31,7 +31,8 @@ PROFILE = "data_profile.npz"
 # The files of a run, in the order in which they are removed: first what makes it a whole one.
 FILES = (
     "config.json", "metrics.json", "failure.json", "spec.json", "model.keras", "history.jsonl",
-    "curves.png", "confusion.png", "compiled.json", PROFILE,
+    "curves.png", "confusion.png", "compiled.json", PROFILE, "stream.json", "stream.png",
+    "early.json", "early.png",
 )  # fmt: skip
 
 # What `config.json` says about the layout of the directory. Raised when it changes. A run of format
@@ -85,6 +86,22 @@ class Run:
         return self.path / "compiled.json"
 
     @property
+    def stream_file(self) -> Path:
+        return self.path / "stream.json"
+
+    @property
+    def stream_picture(self) -> Path:
+        return self.path / "stream.png"
+
+    @property
+    def early_file(self) -> Path:
+        return self.path / "early.json"
+
+    @property
+    def early_picture(self) -> Path:
+        return self.path / "early.png"
+
+    @property
     def tensorboard_folder(self) -> Path:
         return self.path / "tensorboard"
 
@@ -107,14 +124,14 @@ class Run:
         """One record an epoch, as `history.jsonl` has them; empty before the first has ended."""
         if not self.history_file.exists():
             return []
-        with _readable(self.history_file):
+        with readable(self.history_file):
             return [json.loads(line) for line in self.history_file.read_text().splitlines()]
 
     @property
     def metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds. Raises `InputError` when the run is not finished."""
         self.require_finished()
-        with _readable(self.metrics_file):
+        with readable(self.metrics_file):
             metrics: dict[str, Any] = json.loads(self.metrics_file.read_text())
         return metrics
 
@@ -136,7 +153,7 @@ class Run:
             )
         import keras
 
-        with _readable(self.model_file):
+        with readable(self.model_file):
             return keras.saving.load_model(self.model_file, compile=False, safe_mode=True)
 
     def require_finished(self) -> None:
@@ -157,7 +174,7 @@ class Run:
         """Raise `InputError` when training ended without a model: why, and what to change."""
         if not self.failed:
             return
-        with _readable(self.failure_file):
+        with readable(self.failure_file):
             failure = json.loads(self.failure_file.read_text())
             reason, advice = failure["reason"], failure["advice"]
         raise InputError(
@@ -194,7 +211,7 @@ class Run:
                 got="a folder without it" if path.is_dir() else "no folder",
             )
         config_file, spec_file = path / "config.json", path / "spec.json"
-        with _readable(config_file):
+        with readable(config_file):
             settings = dict(json.loads(config_file.read_text()))
             written_as = settings.pop("format")
         if not isinstance(written_as, int) or written_as > FORMAT:
@@ -204,9 +221,9 @@ class Run:
                 got=written_as,
                 fix="Upgrade this package.",
             )
-        with _readable(config_file):
+        with readable(config_file):
             config = TrainConfig.from_dict(settings)
-        with _readable(spec_file):
+        with readable(spec_file):
             return cls(path, config, SequenceSpec.from_json(spec_file.read_text()))
 
     def save_state(self, state: dict[str, np.ndarray]) -> None:
@@ -309,7 +326,7 @@ def new_folder(config: TrainConfig, now: datetime | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def readable(file: Path) -> Iterator[None]:
     """Name the file of a run that is missing, damaged, or edited into something else."""
     try:
         yield

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+
+from rnn_tf.data.spec import Split
 
 # Probabilities below this count as this in the loss, as in Keras (keras.config.epsilon()).
 LEAST_PROBABILITY = 1e-7
@@ -17,6 +20,7 @@ class Scores:
 
     confusion: np.ndarray  # (classes, classes) int64 counts: row = true class, column = predicted
     loss: float  # mean cross-entropy, nats
+    unit: ClassVar = "examples"  # what is scored
 
     @property
     def examples(self) -> int:
@@ -76,6 +80,46 @@ class Scores:
         }
 
 
+@dataclass(frozen=True)
+class StepScores(Scores):
+    """Scores over every labelled step of a split: what is an example above, is a step here."""
+
+    sequences: int
+    last_right: int  # sequences whose last labelled step is right
+    # Sequences without an error; None where steps have the label of their sequence.
+    all_right: int | None = None
+    unit: ClassVar = "steps"
+
+    @property
+    def last_step_accuracy(self) -> float:
+        """Share of sequences whose last labelled step is right, 0 to 1."""
+        return self.last_right / self.sequences
+
+    @property
+    def sequence_accuracy(self) -> float | None:
+        """Share of sequences whose labelled steps are all right, 0 to 1, where each has its own."""
+        return None if self.all_right is None else self.all_right / self.sequences
+
+    def summary(self) -> dict[str, Any]:
+        whole = self.sequence_accuracy
+        return {
+            **super().summary(),
+            "last_step_accuracy": self.last_step_accuracy,
+            **({} if whole is None else {"sequence_accuracy": whole}),
+            "sequences": self.sequences,
+        }
+
+
+def score_split(probabilities: np.ndarray, split: Split) -> Scores:
+    """Score what was said of the examples of a split.
+
+    `probabilities` are `(n, classes)`, or `(n, timesteps, classes)` for `StepScores`.
+    """
+    if probabilities.ndim == 2:
+        return score(probabilities, split.y)
+    return score_steps(probabilities, split.step_labels, own=split.labelled_by_step)
+
+
 def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
     """Score `probabilities` `(n, classes)` against class indices `y` `(n,)`. Drops no example."""
     classes = probabilities.shape[1]
@@ -85,6 +129,42 @@ def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:
     loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
     # No loss is below 0, but rounding takes one that is 0 to -0, or a probability above 1.
     return Scores(pairs.reshape(classes, classes), max(0.0, float(loss)))
+
+
+def score_steps(probabilities: np.ndarray, y: np.ndarray, *, own: bool) -> StepScores:
+    """Score `probabilities` `(n, timesteps, classes)` against classes `y` `(n, timesteps)`.
+
+    Every sequence has a labelled step; one without a label, below 0, does not count. `own`: whether
+    the labels are the steps' own, and not those of their sequences.
+    """
+    labelled = y >= 0
+    steps = score(probabilities[labelled], y[labelled])
+    right = probabilities.argmax(axis=2) == y
+    last = y.shape[1] - 1 - labelled[:, ::-1].argmax(axis=1)
+    return StepScores(
+        steps.confusion,
+        steps.loss,
+        len(y),
+        int(right[np.arange(len(y)), last].sum()),
+        int((right | ~labelled).all(axis=1).sum()) if own else None,
+    )
+
+
+def pooled(parts: Sequence[Scores]) -> Scores:
+    """The scores over the examples of all parts together."""
+    confusion = np.sum([part.confusion for part in parts], axis=0)
+    loss = float(np.average([p.loss for p in parts], weights=[p.examples for p in parts]))
+    of_steps = [part for part in parts if isinstance(part, StepScores)]
+    if not of_steps:
+        return Scores(confusion, loss)
+    whole = [part.all_right for part in of_steps if part.all_right is not None]
+    return StepScores(
+        confusion,
+        loss,
+        sum(part.sequences for part in of_steps),
+        sum(part.last_right for part in of_steps),
+        sum(whole) if whole else None,
+    )
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -105,6 +105,14 @@ def _train_folds(command: Command, count: int, prog: str) -> int:
     return 0
 
 
+# The shares of what is right that a summary has, by the names that `metrics.json` has for them.
+SHARES = (
+    ("accuracy", "accuracy", ""),
+    ("last step", "last_step_accuracy", ""),
+    ("sequences", "sequence_accuracy", " without an error"),
+)
+
+
 def summary(run: Run) -> str:
     """A line each: how good, also if classes count alike, how sure, how large, how long, where.
 
@@ -114,9 +122,14 @@ def summary(run: Run) -> str:
     metrics = run.metrics
     splits = {"test": "test", "valid": "validation"}
     scored = [(said, metrics[name]) for name, said in splits.items() if name in metrics]
+
+    def share(name: str) -> str:
+        return ", ".join(f"{of[name]:.2%} {said}" for said, of in scored if name in of)
+
+    shares = (f"{said:<12}{share(name)}{of_what}" for said, name, of_what in SHARES if share(name))
     return "\n".join(
         (
-            "accuracy    " + ", ".join(f"{of['accuracy']:.2%} {said}" for said, of in scored),
+            *shares,
             *_balanced(metrics.get("test", {})),
             # z: a loss of -0.0, or one that rounding makes so, is zero.
             "loss        " + ", ".join(f"{of['loss']:z.4f} {said}" for said, of in scored),

@@ -17,7 +17,7 @@ import pytest
 from commands import Command
 from extras import WITH_TORCH
 from hypothesis import settings
-from recordings import recordings
+from recordings import arrays, phases, recordings
 
 from rnn_tf import Run, TrainConfig, load, train
 from rnn_tf.data import SequenceData, SequenceSpec
@@ -120,15 +120,15 @@ def small_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     203 training examples: with a batch size of 16 the last batch holds 11.
     """
     random = np.random.default_rng(0)
-    arrays: dict[str, Any] = {}
+    waves: dict[str, Any] = {}
     for split, examples in (("train", 203), ("valid", 40), ("test", 50)):
         y = random.integers(0, 3, examples)
         slope = (y - 1)[:, None, None] * np.linspace(-1, 1, 12)[None, :, None]
         noise = random.normal(0, 0.3, (examples, 12, 2))
-        arrays[f"x_{split}"] = (slope + noise).astype(np.float32)
-        arrays[f"y_{split}"] = y
+        waves[f"x_{split}"] = (slope + noise).astype(np.float32)
+        waves[f"y_{split}"] = y
     path = tmp_path_factory.mktemp("data") / "waves.npz"
-    np.savez(path, labels=np.array(["falls", "flat", "rises"]), **arrays)
+    np.savez(path, labels=np.array(["falls", "flat", "rises"]), **waves)
     return path
 
 
@@ -144,11 +144,27 @@ def varying() -> SequenceData:
 
 
 @pytest.fixture(scope="session")
+def labelled_steps() -> SequenceData:
+    """Sequences of different lengths, each step with a label of its own, or none."""
+    return phases()
+
+
+@pytest.fixture(scope="session")
 def varying_run(varying: SequenceData, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A model of sequences of different lengths. Read it, do not change it."""
     config = TrainConfig(cell="gru", units=7, bidirectional=True, epochs=2, batch_size=16)
     path = tmp_path_factory.mktemp("runs") / "varying"
     return train(config, path, data=varying, progress=False)
+
+
+@pytest.fixture(scope="session")
+def every_step_run(labelled_steps: SequenceData, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model that answers at every step, of sequences of different lengths. Only read it."""
+    folder = tmp_path_factory.mktemp("every_step")
+    np.savez(folder / "phases.npz", **arrays(labelled_steps))
+    dataset = str(folder / "phases.npz")
+    config = TrainConfig(dataset, answer="every_step", units=7, epochs=4, batch_size=16)
+    return train(config, folder / "run", progress=False)
 
 
 @pytest.fixture

@@ -12,13 +12,25 @@ import onnxruntime
 import pytest
 from commands import Capture, refusal
 
-from benchmarks import accuracy, engines, inference, lengths, small_data, training, tuning
+from benchmarks import (
+    accuracy,
+    engines,
+    frames,
+    inference,
+    lengths,
+    small_data,
+    streams,
+    training,
+    tuning,
+)  # fmt: skip
 from benchmarks.training import Way, epoch_operations, table
 from export import peers
 from export.benchmark import Measured
 from export.publish import export_run
 from rnn_tf import Run, TrainConfig, load, train
 from rnn_tf.data import SequenceData
+from rnn_tf.streams.early import SHARES, EarlyResult, EarlyRule, EarlyScores
+from rnn_tf.streams.resets import PolicyScores
 
 
 def test_the_operations_of_an_epoch_are_those_of_its_matrix_products() -> None:
@@ -104,6 +116,24 @@ def test_lengths_are_compared_with_one_length(
     with np.load(tmp_path / "18.npz") as arrays:
         assert arrays["x_train"].shape == (20, 18, 12)
         assert "lengths_train" not in arrays
+
+
+def test_answers_at_every_step_are_compared_with_plain_keras(tmp_path: Path) -> None:
+    groups = training.ways_to_train_every_step(tmp_path)
+    titles = [f"{cell}, an answer at every step" for cell in ("GRU", "SimpleRNN")]
+    assert list(groups) == titles
+    for title in titles:
+        names = [way.name for way in groups[title]]
+        assert names[:2] == [f"plain Keras fit, {title}", f"rnn_tf, tutorial preset, {title}"]
+
+
+@pytest.mark.slow
+def test_plain_training_answers_at_every_step() -> None:
+    options = ["simple_rnn", "1", "1", "every_step"]
+    seconds, accuracy = training._script("benchmarks.plain_keras", *options)(1)
+    assert len(seconds) == 1
+    # Over all rows of a digit, the first ones too: 42 % after two epochs; chance is 10 %.
+    assert 0.2 < accuracy < 0.8
 
 
 @pytest.mark.slow
@@ -331,3 +361,77 @@ def test_an_engine_that_is_wrong_or_refuses_is_seen(
     _, difference = engines.ask(engine, engines.network("lstm", "tanh", 5, 1, False), tmp_path)
     assert difference == found
     assert not (isinstance(difference, float) and difference <= engines.MOST_DIFFERENCE)
+
+
+# --- streams ---
+def test_pulses_are_counted_from_the_beginning_of_a_sequence() -> None:
+    data = streams.generated(streams.counting, streams.counting)
+    x, y = data.train.x, data.train.y
+    assert x.shape == (2_000, 40, 2)
+    counts = np.minimum(np.cumsum(x[..., 0] > 0.5, axis=1), 3)
+    assert (counts == y).mean() > 0.999  # noise of 0.1 seldom looks like a pulse
+    assert (x[:, 0, 1] > 0.5).all()
+    assert (x[:, 1:, 1] < 0.6).all()
+
+
+def test_windows_have_labels_from_their_first_beginning_on() -> None:
+    data = streams.generated(streams.windows, streams.counting)
+    x, y = data.train.x, data.train.y
+    assert (x.shape, data.test.x.shape) == ((2_000, 80, 2), (400, 80, 2))
+    begun = np.maximum.accumulate(x[..., 1] > 0.5, axis=1)
+    np.testing.assert_array_equal(y >= 0, begun)
+    assert (begun[:, 0]).mean() < 0.1  # they begin anywhere
+    # The test is of whole sequences, which are shorter.
+    assert data.test.lengths is not None
+    assert set(data.test.lengths.tolist()) == {40}
+    assert (data.test.y[:, :40] >= 0).all()
+
+
+def test_tables_of_streams_say_what_was_found() -> None:
+    def scores(policy: str, accuracy: float, largest: float) -> PolicyScores:
+        return PolicyScores(policy, 0, accuracy, accuracy / 2, None, largest, np.zeros(3))
+
+    rows = [scores("never", 0.1, np.inf), scores("at each sequence", 0.9, 2.0)]
+    rows.append(scores("every 28 steps", 0.5, 3.0))
+    *_, line = streams.resets_table({"a model": rows}).splitlines()
+    assert line == "| a model | 10.0%, 5.0% | 90.0%, 45.0% | 50.0%, 25.0% | overflows |"
+    along = {percent: percent / 200 for percent in SHARES}
+    early = EarlyScores(0.91, 10.0, 0.357, 100)
+    found = EarlyResult(EarlyRule(0.8, 0.9), early, early, {"valid": along, "test": along})
+    first, second = streams.early_table({"a model": [found]}).split("\n\n")
+    assert first.splitlines()[-1].startswith("| a model | 5.0% | 10.0% | ")
+    assert second.splitlines()[-1] == "| a model | 90% | 0.8000 | 10.0 (36%) | 91.00% |"
+
+
+# --- a frame at a time ---
+def test_a_frame_is_compared_with_the_faster_of_our_formats() -> None:
+    timed = [
+        frames.Timed("onnx", {1: [2e-6, 1e-6, 3e-6], 64: [4e-6]}),
+        frames.Timed("tflite", {1: [4e-6], 64: [1e-6]}),
+        frames.Timed("PyTorch eager", {1: [6e-6], 64: [3e-6]}),
+    ]
+    assert frames.markdown("gru(4)", timed).splitlines() == [
+        "| gru(4): one frame | 1 session | 64 sessions | x at 1 | x at 64 |",
+        "| --- | --- | --- | --- | --- |",
+        "| onnx | 2.0 us | 4.0 us | 1.00 | 4.00 |",
+        "| tflite | 4.0 us | 1.0 us | 2.00 | 1.00 |",
+        "| PyTorch eager | 6.0 us | 3.0 us | 3.00 | 3.00 |",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+def test_every_way_of_a_frame_says_the_same(
+    cell: str, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`frames.compare` refuses ways that differ."""
+    config = TrainConfig.from_dict(
+        {"dataset": str(small_npz), "cell": cell, "units": 4, "epochs": 1, "batch_size": 16}
+    )
+    bundle = export_run(train(config, tmp_path / "run", progress=False))
+    ways = {name: way for name, way in frames.WAYS.items() if name != "PyTorch compiled"}
+    monkeypatch.setattr(frames, "WAYS", ways)
+    monkeypatch.setattr(frames, "SESSIONS", (3,))
+    found = frames.compare(bundle, rounds=1, seconds=0.01)
+    assert len(found) >= 5
+    assert all(each.median(3) > 0 for each in found)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from commands import refusal
-from recordings import short
+from recordings import arrays, short
 from rich.cells import cell_len
 
 from rnn_tf import Run, TrainConfig
@@ -53,6 +53,49 @@ def test_training_and_evaluation_agree(run: Run) -> None:
     assert scores.accuracy == recorded["accuracy"]
     # The same float32 program on the same numbers, perhaps compiled another way.
     assert scores.loss == pytest.approx(recorded["loss"], rel=1e-5)
+
+
+def test_answers_at_every_step(
+    every_step_run: Run, labelled_steps: SequenceData, tmp_path: Path, capsys: Capture
+) -> None:
+    """By step and by sequence; and on other data, labelled by sequence."""
+    recorded = every_step_run.metrics["test"]
+    lines = as_tables(evaluate(every_step_run), every_step_run.spec).splitlines()
+    assert lines[:3] == [
+        f"accuracy  {recorded['accuracy']:.2%} of {recorded['examples']:,} steps",
+        f"last step {recorded['last_step_accuracy']:.2%} of 50 sequences",
+        f"sequences {recorded['sequence_accuracy']:.2%} without an error",
+    ]
+    assert "   steps" in "\n".join(lines)
+    other = arrays(labelled_steps)
+    for name in ("train", "valid", "test"):
+        other[f"y_{name}"] = getattr(labelled_steps, name).sequence_labels
+        other[f"x_{name}"] = other[f"x_{name}"][:, :8]  # shorter than what the model reads
+        other[f"lengths_{name}"] = np.minimum(other[f"lengths_{name}"], 8)
+    np.savez(tmp_path / "other.npz", **other)
+    assert main([str(every_step_run.path), "--data", str(tmp_path / "other.npz"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["examples"] == sum(other["lengths_test"])
+    assert found["sequences"] == 50
+    assert "sequence_accuracy" not in found
+
+
+def test_labels_by_step_are_found_by_their_names(
+    every_step_run: Run, labelled_steps: SequenceData, tmp_path: Path
+) -> None:
+    """In a file without a test split, and without one of the classes."""
+    test, labels = labelled_steps.test, labelled_steps.spec.labels
+    names = np.array([*labels, ""])  # the last: of a step without a label
+    y = names[np.where(test.y == labels.index("middle"), -1, test.y)]
+    rows = (y != "").any(axis=1)
+    assert test.lengths is not None
+    given = {"x_train": test.x[rows], "y_train": y[rows], "lengths_train": test.lengths[rows]}
+    np.savez(tmp_path / "other.npz", **given)
+    scores = evaluate(every_step_run, str(tmp_path / "other.npz"))
+    said = predict(every_step_run, test.x[rows], test.lengths[rows]).argmax(axis=2)
+    expected = np.array(labels)[said] == y[rows]
+    assert scores.accuracy == expected.sum() / (y != "").sum()
+    assert scores.confusion[labels.index("middle")].sum() == 0
 
 
 def test_one_epoch_is_well_above_chance(run: Run) -> None:

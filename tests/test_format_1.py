@@ -146,7 +146,7 @@ def test_a_specification_of_a_newer_version_is_refused(run: Run, capsys: Capture
     rewrite(run.path / "spec.json", version=VERSION + 1)
     line = refusal(evaluate_command.main, [run.path], capsys)
     assert "run/spec.json" in line
-    assert "newer version of this package; expected version 2 or older, got 3" in line
+    assert "newer version of this package; expected version 3 or older, got 4" in line
 
 
 def test_a_manifest_of_a_newer_layout_is_refused(bundle: Bundle, capsys: Capture) -> None:

@@ -22,7 +22,7 @@ FLOORS = {
         ["model", "startup"],
         ["run", "scores", "command"],
         ["plots"],
-        ["training"],
+        ["training", "streams"],
         ["evaluate", "predict", "train"],
         ["estimator"],
         ["cli"],

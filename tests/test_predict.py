@@ -69,6 +69,34 @@ def test_lengths_are_for_models_of_different_lengths_and_for_those_only(
         predict(run, np.zeros((1, 28, 28)), np.array([3]))
 
 
+def test_an_answer_at_every_step(
+    labelled_steps: SequenceData, every_step_run: Run, tmp_path: Path, capsys: Capture
+) -> None:
+    test = labelled_steps.test
+    assert test.lengths is not None
+    said = predict(every_step_run, test.x, test.lengths)
+    assert said.shape == (50, 9, 3)
+    files = []
+    for i, length in enumerate(test.lengths[:5]):
+        files.append(tmp_path / f"{i}.npy")
+        np.save(files[-1], test.x[i, :length])
+    found = answers([every_step_run.path, *files], capsys)
+    labels = np.array(labelled_steps.spec.labels)
+    for answer, row, length in zip(found, said, test.lengths, strict=False):
+        expected = labels[row[:length].argmax(axis=1)].tolist()
+        assert [step["label"] for step in answer["steps"]] == expected
+        assert answer["label"] == expected[-1]
+        # float32 rounding in another company.
+        assert answer["steps"][-1]["probability"] == answer["probability"]
+        assert answer["probability"] == pytest.approx(row[length - 1].max(), abs=2e-6)
+    assert (
+        main([str(every_step_run.path), str(files[0]), "--picture", str(tmp_path / "a.png")]) == 0
+    )
+    name, label, _ = capsys.readouterr().out.split("  ", 2)
+    assert (name, label) == (str(files[0]), found[0]["label"])
+    assert (tmp_path / "a.png").stat().st_size
+
+
 def test_text_is_a_line_for_each_sequence(
     run: Run, mnist: SequenceData, tmp_path: Path, capsys: Capture
 ) -> None:

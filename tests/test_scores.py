@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
-from rnn_tf.scores import score
+from rnn_tf.data.spec import Split
+from rnn_tf.scores import StepScores, pooled, score, score_split, score_steps
 
 
 @st.composite
@@ -134,3 +135,63 @@ def test_a_model_that_is_sure_and_right_has_a_loss_of_zero_without_a_sign(sure: 
     scores = score(np.array([[sure, 0], [0, sure]]), np.array([0, 1]))
     assert scores.loss == 0
     assert f"{scores.loss:.4f}" == "0.0000"
+
+
+# --- answers at every step ---
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    shape = draw(st.integers(1, 8)), draw(st.integers(1, 5))
+    values = st.floats(0, 1, width=32)
+    y = draw(hnp.arrays(np.int32, shape, elements=st.integers(-1, 2)))
+    y[np.arange(len(y)), draw(st.integers(0, shape[1] - 1))] = 1
+    return draw(hnp.arrays(np.float32, (*shape, 3), elements=values)), y
+
+
+@given(steps())
+def test_scores_of_steps_agree_with_counting_sequence_by_sequence(
+    drawn: tuple[np.ndarray, np.ndarray],
+) -> None:
+    probabilities, y = drawn
+    last = every = right = labelled = 0
+    for row, truth in zip(probabilities, y, strict=True):
+        answers = [(int(p.argmax()), t) for p, t in zip(row, truth.tolist(), strict=True) if t >= 0]
+        last += answers[-1][0] == answers[-1][1]
+        every += all(said == is_ for said, is_ in answers)
+        right += sum(said == is_ for said, is_ in answers)
+        labelled += len(answers)
+    scores = score_steps(probabilities, y, own=True)
+    assert scores.examples == labelled
+    assert scores.accuracy == right / labelled
+    assert scores.last_step_accuracy == last / len(y)
+    assert scores.sequence_accuracy == every / len(y)
+    assert scores.loss == score(probabilities[y >= 0], y[y >= 0]).loss
+    assert scores.summary()["sequences"] == len(y)
+
+
+def test_a_label_for_all_steps_says_nothing_of_whole_sequences() -> None:
+    split = Split(np.zeros((2, 3, 1)), np.array([0, 1], np.int32), np.array([1, 3]))
+    said = np.zeros((2, 3, 2), np.float32)
+    said[0, :, 1] = said[1, 2, 1] = 1  # at the only step of the first, and at the last
+    scores = score_split(said, split)
+    assert isinstance(scores, StepScores)
+    assert scores.confusion.tolist() == [[0, 1], [2, 1]]
+    assert scores.last_step_accuracy == 0.5
+    assert scores.sequence_accuracy is None
+    assert "sequence_accuracy" not in scores.summary()
+
+
+@given(steps(), steps())
+def test_scores_of_parts_together_are_those_of_the_whole(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> None:
+    width = min(first[1].shape[1], second[1].shape[1])
+    parts = [(p[:, :width], np.maximum(y[:, :width], 0)) for p, y in (first, second)]
+    both = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    whole = score_steps(*both, own=True)
+    together = pooled([score_steps(*part, own=True) for part in parts])
+    assert isinstance(together, StepScores)
+    assert together.summary() == pytest.approx(whole.summary(), rel=1e-12)
+    flat = [(p.reshape(-1, 3), y.ravel()) for p, y in parts]
+    assert pooled([score(*part) for part in flat]).summary() == pytest.approx(
+        score(both[0].reshape(-1, 3), both[1].ravel()).summary(), rel=1e-12
+    )

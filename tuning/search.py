@@ -75,6 +75,7 @@ def search(
         if needs_tensorflow(settings):
             process.start(verbose=verbose)
         data = load(settings, to_train=True)
+    data = data.answering(settings.answer)
     # What cannot be searched is refused before anything is written.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)
     # One process compiles all its trials in the same way, and all workers as this process does.

@@ -62,7 +62,8 @@ def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
     run = Run.open(path) if holds_run(path) else None
     if run is None or run.config != config:
         return None
-    return run if run.spec == data.normalized(run.spec.normalize).spec else None
+    spec = data.answering(config.answer).normalized(run.spec.normalize).spec
+    return run if run.spec == spec else None
 
 
 def score_of(run: Run) -> float:

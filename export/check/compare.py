@@ -25,10 +25,11 @@ class Row:
     limit: float  # the largest difference that rounding explains
     max_difference: float  # from the oracle
     mean_difference: float
-    max_difference_from_keras: float
+    max_difference_from_keras: float | None  # where Keras was asked
     max_difference_from_itself: float  # asked the same in the test split, in other batches
-    agreement: float  # share of examples with the oracle's most probable class, 0 to 1
-    disagreements: int  # examples with another one though the oracle's two best are not tied
+    # An example has one answer, or one at every step. Where labels are known, shares are of those.
+    agreement: float  # share of answers with the oracle's most probable class, 0 to 1
+    disagreements: int  # answers with another one though the oracle's two best are not tied
     accuracy: float | None  # share of right answers, 0 to 1, where labels are known
     failures: tuple[str, ...] = ()  # figure and limit of each rule that does not hold
 
@@ -98,34 +99,46 @@ def compare(
     family: Family,
     got: np.ndarray,
     exact: np.ndarray,
-    reference: np.ndarray,
+    reference: np.ndarray | None,
     itself: np.ndarray,
     limit: float,
 ) -> Row:
     """Hold `got` against the oracle's `exact`, Keras's `reference` and `itself` on the test split.
 
     `limit` is what float32 promises of the family (`rounding.limit`). All others are probabilities
-    `(n, classes)`. Raises `CheckFailed` when a format gives another shape.
+    `(n, classes)`, or of each step, `(n, timesteps, classes)`; `itself` may have more steps. Raises
+    `CheckFailed` when a format gives another shape.
     """
     if got.shape != exact.shape:
         raise CheckFailed(f"{name}, {family.name}: shape {got.shape}, expected {exact.shape}")
+    examples, before = len(got), got
+    if family.asked_before is not None:
+        before = itself[family.asked_before]
+    labels = family.y
+    if got.ndim == 3:
+        before = family.in_rows(before[:, : got.shape[1]])
+        got, exact = family.in_rows(got), family.in_rows(exact)
+        reference = None if reference is None else family.in_rows(reference)
+        labels = None if labels is None else family.in_rows(labels)
     difference = _difference(got, exact)
     best = got.argmax(axis=1)
     second, first = np.sort(exact, axis=1)[:, -2:].T
     other = best != exact.argmax(axis=1)
-    before = got if family.asked_before is None else itself[family.asked_before]
+    known = np.ones(len(got), bool) if labels is None else labels >= 0
     return Row(
         format=name,
         family=family.name,
-        examples=len(exact),
+        examples=examples,
         limit=limit,
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        max_difference_from_keras=float(_difference(got, reference).max()),
+        max_difference_from_keras=(
+            None if reference is None else float(_difference(got, reference).max())
+        ),
         max_difference_from_itself=float(_difference(got, before).max()),
-        agreement=float(1 - other.mean()),
+        agreement=float(1 - other[known].mean()),
         disagreements=int((other & (first - second > limit)).sum()),
-        accuracy=None if family.y is None else float((best == family.y).mean()),
+        accuracy=None if labels is None else float((best == labels)[known].mean()),
     )
 
 
@@ -143,9 +156,10 @@ def failures(row: Row, exact: Row, *, quantized: bool) -> tuple[str, ...]:
     if not quantized:
         most += [
             ("|dp| from the oracle", row.max_difference, row.limit),
-            ("|dp| from Keras", row.max_difference_from_keras, row.limit),
             ("other answers", row.disagreements, 0),
         ]
+        if row.max_difference_from_keras is not None:
+            most.append(("|dp| from Keras", row.max_difference_from_keras, row.limit))
     else:
         # How far a probability may be off is not said, but a number it must be.
         most.append(("|dp| from the oracle", row.max_difference, 1))

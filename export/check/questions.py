@@ -14,10 +14,10 @@ import numpy as np
 from export import oracle
 from export.check import limits, rounding
 from export.formats.format import Runtime
-from export.network import Network
+from export.network import BATCH_BYTES, Network
 from rnn_tf.data import Split
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceSpec
+from rnn_tf.data.spec import SequenceSpec, valid_steps
 
 TEST_SPLIT = "test split"
 # Sizes of batches, and how many of each are asked.
@@ -44,7 +44,8 @@ class Family:
     name: str
     x: np.ndarray  # (n, timesteps, features), raw
     batches: tuple[int, ...]  # sizes, n in all
-    y: np.ndarray | None = None  # (n,) class indices, where they are known
+    # (n,) class indices, or one for each answer, (n, timesteps); -1 where one is not known
+    y: np.ndarray | None = None
     asked_before: np.ndarray | None = None  # (n,) where the same examples are in TEST_SPLIT
     lengths: np.ndarray | None = None  # (n,), int32; None where all are as long
 
@@ -53,6 +54,16 @@ class Family:
         """What `Runtime.predict` is given."""
         return (self.x,) if self.lengths is None else (self.x, self.lengths)
 
+    def in_rows(self, values: np.ndarray) -> np.ndarray:
+        """What is said of each answer, one after the other: none of padding.
+
+        Of `(n, ...)` where there is one of each sequence, or of `(n, timesteps, ...)`.
+        """
+        if self.lengths is None:
+            return values.reshape(-1, *values.shape[2:])
+        result: np.ndarray = values[valid_steps(self.lengths, values.shape[1])]
+        return result
+
 
 def families(test: Split, network: Network) -> list[Family]:
     """What is asked: the test split, noise, extremes, every batch size, and the same again.
@@ -60,8 +71,8 @@ def families(test: Split, network: Network) -> list[Family]:
     The test split is first, and whole unless it has too many time steps; then its examples are
     taken at even distances.
     """
-    test = _sample(test, TEST_STEPS // network.spec.longest)
     shape, spec = test.x.shape[1:], network.spec
+    test = sample(test, _most_steps(network) // spec.longest)
     low, high = _ranges(test, spec.normalization)
     most = min(max(BATCHES), network.most_at_once)
     noise = np.random.default_rng(0).uniform(low, high, (min(NOISE_EXAMPLES, most), *shape))
@@ -86,7 +97,13 @@ def families(test: Split, network: Network) -> list[Family]:
     repeats = min(4, calls)
     seven = min(7, most)
     return [
-        Family(TEST_SPLIT, test.x, _even(len(test.y), most), test.y, lengths=test.lengths),
+        Family(
+            TEST_SPLIT,
+            test.x,
+            _even(len(test.y), most),
+            test.step_labels if spec.every_step else test.y,
+            lengths=test.lengths,
+        ),
         new("uniform noise", noise, _even(len(noise), min(64, most))),
         new("all zero", np.zeros((1, *shape), np.float32), (1,)),
         new("all max", np.broadcast_to(high, (1, *shape)).astype(np.float32), (1,)),
@@ -159,8 +176,16 @@ def _ranges(test: Split, normalize: Normalize) -> tuple[np.ndarray, np.ndarray]:
     return low, np.where(high > low, high, low + 1 / np.asarray(normalize.scale))
 
 
-def _sample(split: Split, most: int) -> Split:
-    """Examples at even distances, since files are often sorted by class."""
+def _most_steps(network: Network) -> int:
+    """Of the test split; fewer where each has an answer for many classes, in float64."""
+    if not network.every_step:
+        return TEST_STEPS
+    return min(TEST_STEPS, 4 * BATCH_BYTES // (8 * network.spec.classes))
+
+
+def sample(split: Split, most: int) -> Split:
+    """Examples, one at least, at even distances, since files are often sorted by class."""
+    most = max(1, most)
     most = max(1, most)
     if len(split.y) <= most:
         return split
@@ -194,7 +219,7 @@ def _large(network: Network, most: float, examples: int, batch: int) -> Family:
 
 
 def answer(runtime: Runtime, family: Family) -> np.ndarray:
-    """What a runtime says of a family: `(n, classes)`."""
+    """What a runtime says of a family: `(n, classes)`, or `(n, timesteps, classes)`."""
     ends = np.cumsum(family.batches)[:-1]
     parts = zip(*(np.split(each, ends) for each in family.inputs), strict=True)
     return np.concatenate([runtime.predict(*part) for part in parts])

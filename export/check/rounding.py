@@ -15,10 +15,13 @@ three orders in NumPy were off by 0.6 of the limit at most.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from export import oracle
 from export.network import Layer, Network
+from rnn_tf.data.spec import valid_steps
 
 # The largest relative error of one operation: half the distance from 1 to the next float32.
 UNIT = 2.0**-24
@@ -32,6 +35,8 @@ MULTIPLE, LEAST = 2, 32 * UNIT
 # time steps for.
 DRAWS = 4
 HARDEST, HARDEST_STEPS, LEAST_HARDEST = 64, 64_000, 4
+# A long sequence is computed in blocks of so many steps, and no further than something is promised.
+BLOCK_STEPS = 500
 
 
 def limit(
@@ -43,20 +48,24 @@ def limit(
 ) -> float:
     """How far float32 may be from `exact`, the formulas' answers `(n, classes)` to raw `x`.
 
-    The hardest examples are tried: those where `found`, what some runtime answered, is furthest
-    from `exact`; the first ones without it. `lengths`, `(n,)`, are of sequences that vary in it.
-    Infinite where float32 overflows.
+    Or to each step of it, `(n, timesteps, classes)`. The hardest examples are tried: those where
+    `found`, what some runtime answered, is furthest from `exact`; the first ones without it.
+    `lengths`, `(n,)`, are of sequences that vary in it. Infinite where float32 overflows.
     """
     hardest = np.arange(len(x))
     if found is not None:
         with np.errstate(invalid="ignore"):
-            off = np.nan_to_num(np.abs(found - exact).max(axis=1), nan=np.inf)
+            off = np.abs(found - exact).max(axis=-1)
+        if off.ndim == 2:  # of each sequence; its padding does not count
+            valid = True if lengths is None else valid_steps(lengths, x.shape[1])
+            off = np.where(valid, off, 0).max(axis=1)
+        off = np.nan_to_num(off, nan=np.inf)
         hardest = np.argsort(-off, kind="stable")
     hardest = hardest[: most_tried(network)]
     x, exact = x[hardest], exact[hardest]
     lengths = None if lengths is None else lengths[hardest]
     spreads = [
-        _spread(network, x[rows, :steps], exact[rows])
+        _spread(network, x[rows, :steps], exact[rows, :steps] if exact.ndim == 3 else exact[rows])
         for rows, steps in oracle.of_one_length(lengths, *x.shape[:2])
     ]
     return max(LEAST, MULTIPLE * max(spreads))
@@ -65,6 +74,44 @@ def limit(
 def most_tried(network: Network) -> int:
     """How many examples `limit` tries, at most."""
     return max(LEAST_HARDEST, min(HARDEST, HARDEST_STEPS // network.spec.longest))
+
+
+def rounded(network: Network, x: np.ndarray) -> np.ndarray:
+    """The answers after each step, `(n, timesteps, classes)`, in one draw of the rounding."""
+    arithmetic = RandomlyRounded()
+    frames = x.astype(arithmetic.dtype)
+    return oracle.classified(network, network.raw_layers, frames, arithmetic, every=True)
+
+
+def promised(network: Network, x: np.ndarray, most: float) -> tuple[np.ndarray, float]:
+    """What the formulas say of one long sequence, as long as float32 keeps within `most` of it.
+
+    Of raw `x`, `(1, timesteps, features)`, it gives `(1, steps, classes)`, and how far float32 may
+    be from these answers. What rounding does to a state is handed on: a model that forgets holds
+    the difference down for ever, in one that lets a state grow, or is at odds with itself, it
+    grows, until nothing is promised any more. Of the steps before that the last quarter is left
+    out: another runtime may be there a little earlier.
+    """
+    arithmetic, found = RandomlyRounded(), []
+    limits = np.empty(0)
+    states: Sequence[oracle.State] | None = None
+    moved: Sequence[oracle.State] | None = None
+    for start in range(0, x.shape[1], BLOCK_STEPS):
+        block = x[:, start : start + BLOCK_STEPS]
+        exact, states = oracle.continued(
+            network, network.layers, oracle.normalized(network, block), states
+        )
+        draws = np.repeat(block.astype(arithmetic.dtype), DRAWS, axis=0)
+        answers, moved = oracle.continued(network, network.raw_layers, draws, moved, arithmetic)
+        with np.errstate(invalid="ignore"):
+            moves = np.nan_to_num(np.abs(answers - exact).max(axis=(0, 2)), nan=np.inf)
+        found.append(exact)
+        limits = np.maximum.accumulate(np.append(limits, np.maximum(LEAST, MULTIPLE * moves)))
+        if not limits[-1] <= most:
+            break
+    steps = int((limits <= most).sum())
+    steps = steps if steps == x.shape[1] else 3 * steps // 4
+    return np.concatenate(found, axis=1)[:, :steps], float(limits[max(steps, 1) - 1])
 
 
 def _spread(network: Network, x: np.ndarray, exact: np.ndarray) -> float:
@@ -79,7 +126,10 @@ def _spread(network: Network, x: np.ndarray, exact: np.ndarray) -> float:
             (network.raw_layers, x.astype(arithmetic.dtype)),
         ]
         moves = [
-            np.abs(oracle.classified(network, layers, frames, arithmetic) - exact).max()
+            np.abs(
+                oracle.classified(network, layers, frames, arithmetic, every=exact.ndim == 3)
+                - exact
+            ).max()
             for layers, frames in ways
         ]
     return float(np.nan_to_num(moves, nan=np.inf).max())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from export.network import INPUT, LENGTHS, Network
-from export.signatures import classify
+from export import signatures
+from export.network import INPUT, LENGTHS, STATE, Network
+from export.signatures import CLASSIFY, STEP, STEPS
 from rnn_tf.data.spec import SequenceSpec, valid_steps
 from rnn_tf.errors import CheckFailed, InputError
 
@@ -33,15 +34,46 @@ class Runtime(Protocol):
     def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         """The probabilities `(batch, classes)` of raw `x` `(batch, timesteps, features)`.
 
-        Any number type that float32 holds; the batch may change from call to call. A model whose
-        sequences vary in length takes their `lengths` `(batch,)`, whole numbers, and does not care
-        what stands after them. Raises `InputError` for another shape or type, for lengths that are
-        missing or do not fit, and for values that are not finite.
+        Of a model that answers at every step, `(batch, timesteps, classes)`. Any number type that
+        float32 holds; the batch may change from call to call. A model whose sequences vary in
+        length takes their `lengths` `(batch,)`, whole numbers, and does not care what stands after
+        them. Raises `InputError` for another shape or type, for lengths that are missing or do not
+        fit, and for values that are not finite.
         """
 
 
 class FileRuntime(Runtime, Protocol):
     """A runtime of a file that says what it is."""
+
+    def metadata(self) -> Mapping[str, str]:
+        """What `file_metadata` gave when the file was written, or whatever else it says."""
+
+
+class StepRuntime(Protocol):
+    """What runs the step of a format: it keeps no state, which goes in and comes out."""
+
+    @property
+    def spec(self) -> SequenceSpec:
+        """What its frames are."""
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Those of each state."""
+
+    def run(
+        self, frames: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Do what `step` does, without looking at its input: `as_frames` and states it gave."""
+
+    def step(
+        self, frames: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Read the next raw `frames` `(batch, steps, features)` in `states`, `(batch, units)` each.
+
+        Gives the probabilities after each, `(batch, steps, classes)`, and the states after the
+        last. The batch and the number of steps may change from call to call. Raises `InputError`
+        for frames and states of another shape or type, and for those that are not finite.
+        """
 
     def metadata(self) -> Mapping[str, str]:
         """What `file_metadata` gave when the file was written, or whatever else it says."""
@@ -60,6 +92,17 @@ class Options:
 Writer = Callable[[Network, Path, Options], dict[str, Any]]
 # Opens a file; with as many threads as are said, or as the library does by itself.
 Opener = Callable[[Path, SequenceSpec, int | None], FileRuntime]
+StepOpener = Callable[[Path, SequenceSpec, int | None], StepRuntime]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a format answers frame by frame."""
+
+    file: str  # where it lies in a bundle
+    open: StepOpener
+    write: Writer | None = None  # None: the format's own file has it
+    steps: int | str = STEPS  # how many a call takes; a name: any number
 
 
 @dataclass(frozen=True)
@@ -75,17 +118,117 @@ class Format:
     readme: Callable[[dict[str, Any]], list[str]]  # its sections, from a manifest
     quantized: bool = False  # held to the accuracy, not to rounding
     extra: str | None = None  # of this package, that installs what it needs
+    step: Step | None = None
+
+    def file_of(self, signature: str) -> str | None:
+        """Where the file lies that answers a signature; None where none does."""
+        if signature == STEP:
+            return None if self.step is None else self.step.file
+        return self.file
 
 
-def about(spec: SequenceSpec, signatures: list[dict[str, Any]]) -> dict[str, Any]:
-    """What every file says of itself, as plain values."""
-    return {"labels": list(spec.labels), "spec": spec.to_dict(), "signatures": signatures}
+def about(
+    spec: SequenceSpec, model: str | None, signatures: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a file says of itself, as plain values; `model` is the fingerprint of its network."""
+    return {
+        "labels": list(spec.labels),
+        "spec": spec.to_dict(),
+        "signatures": list(signatures),
+        "model": model,
+    }
 
 
-def file_metadata(network: Network) -> dict[str, str]:
-    """The same as a file holds it, each a JSON text."""
-    values = about(network.spec, [classify(network.spec).to_dict()])
+def file_metadata(
+    network: Network, names: Sequence[str] = (CLASSIFY,), steps: int | str = STEPS
+) -> dict[str, str]:
+    """The same as a file that answers these signatures holds it, each a JSON text.
+
+    `steps` is how many a call takes.
+    """
+    found = signatures.of(network, steps)
+    values = about(
+        network.spec,
+        network.fingerprint,
+        [found[name].to_dict() for name in names if name in found],
+    )
     return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+
+
+class CheckedStep:
+    """The step of a runtime that has `run`: looks at what it is given before it is run."""
+
+    spec: SequenceSpec
+    units: tuple[int, ...]
+
+    def run(
+        self, frames: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        raise NotImplementedError
+
+    def step(
+        self, frames: npt.ArrayLike, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """See `StepRuntime.step`."""
+        given = as_frames(np.asarray(frames), self.spec)
+        check_states(states, len(given), self.units)
+        return self.run(given, [np.ascontiguousarray(state) for state in states])
+
+
+def check_states(states: Sequence[np.ndarray], sessions: int, units: Sequence[int]) -> None:
+    """Raise `InputError` unless these are the states of so many sessions, finite float32."""
+    if len(states) != len(units):
+        raise InputError(
+            "the states do not fit the model", expected=f"{len(units)} of them", got=len(states)
+        )
+    for i, (state, size) in enumerate(zip(states, units, strict=True)):
+        check_state(STATE.format(i), state, (sessions, size))
+
+
+def check_state(name: str, state: np.ndarray, shape: tuple[int, int]) -> None:
+    """Raise `InputError` unless a state is finite float32 of this shape."""
+    what = f"{name} does not fit the model"
+    if not isinstance(state, np.ndarray) or state.dtype != np.float32:
+        got = state.dtype if isinstance(state, np.ndarray) else type(state).__name__
+        raise InputError(what, expected="a float32 array", got=got)
+    if state.shape != shape:
+        raise InputError(what, expected=f"shape {shape}", got=f"shape {state.shape}")
+    if not is_finite(state):
+        raise InputError(f"{name} is not finite", got="NaN or infinity")
+
+
+def as_frames(frames: np.ndarray, spec: SequenceSpec) -> np.ndarray:
+    """The frames as a step takes them: float32, contiguous, and finite.
+
+    Nothing is copied that is so already. Raises `InputError` unless they are numbers of shape
+    `(batch, steps, features)`.
+    """
+    if frames.ndim != 3 or frames.shape[2] != spec.features or not frames.size:
+        raise InputError(
+            "the frames do not fit the model",
+            expected=f"shape (batch, steps, {spec.features}), one step at least",
+            got=f"shape {frames.shape}",
+        )
+    given = frames
+    if frames.dtype != np.float32 or not frames.flags.c_contiguous:
+        given = _numbers(frames, "the frames are not numbers")
+    if not is_finite(given):
+        raise InputError("a frame is not finite", got="NaN or infinity")
+    return given
+
+
+def _numbers(values: np.ndarray, what: str) -> np.ndarray:
+    if values.dtype.kind not in "buif":
+        raise InputError(what, expected="float32", got=values.dtype)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, np.float32)
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether every number of an array is."""
+    # The sum of squares is finite unless something is not, or is beyond 1e19: a microsecond for
+    # what looking at every value takes three.
+    return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 
 def as_inputs(
@@ -99,9 +242,7 @@ def as_inputs(
     inputs = {INPUT: x}
     if lengths is not None or spec.varies:
         inputs[LENGTHS] = _as_lengths(lengths, len(x), spec)
-    # The sum of squares is finite unless something is not, or is beyond 1e19: a microsecond for
-    # what looking at every value takes three.
-    if not math.isfinite(np.vdot(x, x)):
+    if not is_finite(x):
         steps = x[valid_steps(inputs[LENGTHS], spec.longest)] if spec.varies else x
         if not np.isfinite(steps).all():
             raise InputError("the input is not finite", got="NaN or infinity")
@@ -116,10 +257,7 @@ def _as_float32(x: npt.ArrayLike, spec: SequenceSpec) -> np.ndarray:
             expected=f"shape (batch, {spec.longest}, {spec.features})",
             got=x.shape,
         )
-    if x.dtype.kind not in "buif":
-        raise InputError("the input is not numbers", expected="float32", got=x.dtype)
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(x, np.float32)
+    return _numbers(x, "the input is not numbers")
 
 
 def _as_lengths(lengths: npt.ArrayLike | None, batch: int, spec: SequenceSpec) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ from export.formats.format import (
     NEWEST_OPSET,
     OLDEST_OPSET,
     OPSET,
+    CheckedStep,
     as_inputs,
     file_metadata,
 )
-from export.network import INPUT, LENGTHS, OUTPUT, Network
+from export.network import FRAMES, INPUT, LENGTHS, NEXT_STATE, OUTPUT, STATE, Network
+from export.signatures import CLASSIFY, STEP, state_units
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 
@@ -79,11 +81,25 @@ def write(
     }
 
 
-def with_metadata(model: onnx.ModelProto, network: Network) -> onnx.ModelProto:
-    """Keep labels, specification and signatures, as JSON, in the model's own metadata."""
+def write_step(network: Network, path: Path, opset: int = OPSET) -> dict[str, Any]:
+    """Write the step of a network that reads forward; give what the manifest says about it."""
     import onnx
 
-    onnx.helper.set_model_props(model, file_metadata(network))
+    from export.formats import onnx_graph
+
+    model = with_metadata(onnx_graph.build_step(network, opset), network, STEP)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return {}
+
+
+def with_metadata(
+    model: onnx.ModelProto, network: Network, signature: str = CLASSIFY
+) -> onnx.ModelProto:
+    """Keep labels, specification and signature, as JSON, in the model's own metadata."""
+    import onnx
+
+    onnx.helper.set_model_props(model, file_metadata(network, (signature,)))
     model.producer_name = "rnn_tf"
     return model
 
@@ -150,10 +166,10 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from _tensors(inner)
 
 
-class OnnxRuntime:
+class _Loaded:
     """ONNX in onnxruntime. Without TensorFlow."""
 
-    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None) -> None:
         import onnxruntime
 
         _refuse_external_data(path)
@@ -163,13 +179,38 @@ class OnnxRuntime:
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        self.spec = spec
 
     def metadata(self) -> Mapping[str, str]:
         found: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         return found
 
+
+class OnnxRuntime(_Loaded):
+    """An ONNX file that classifies whole sequences."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        super().__init__(path, threads)
+        self.spec = spec
+
     def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
         inputs = as_inputs(x, lengths, self.spec)
         result: np.ndarray = self.session.run([OUTPUT], inputs)[0]
         return result
+
+
+class OnnxStep(_Loaded, CheckedStep):
+    """An ONNX file of a step."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        super().__init__(path, threads)
+        self.spec, self.units = spec, state_units(self.metadata().get("signatures", ""))
+        number = range(len(self.units))
+        self.inputs = [FRAMES, *(STATE.format(i) for i in number)]
+        self.outputs = [OUTPUT, *(NEXT_STATE.format(i) for i in number)]
+
+    def run(
+        self, frames: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        inputs = dict(zip(self.inputs, (frames, *states), strict=True))
+        probabilities, *after = self.session.run(self.outputs, inputs)
+        return probabilities, after

@@ -4,6 +4,9 @@ No form of a recurrence is the fastest at every batch. There are three: ONNX's r
 the time steps written out, and a Scan. `build` chooses by the number of time steps; if two forms
 are left, the graph holds both, and an If chooses by the batch when it runs.
 
+`build_step` makes the graph of a step, whose states come in and go out. One frame, what a stream
+mostly is asked, is written out; for more than one there are the operator and the Scan.
+
 Where lengths vary, a batch is read up to the end of its longest sequence, so that a call takes as
 long as that; no steps are written out. The operator computes batches in which all sequences are as
 long: for others it has an input, `sequence_lens`, that some engines ignore. The Scan computes any:
@@ -18,7 +21,7 @@ says nothing (see docs/engines.md).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -26,8 +29,19 @@ from onnx import TensorProto, helper
 
 from export.formats.onnx_nodes import ACTIVATIONS, SINGLE, Graph
 from export.formats.tf_function import MOST_UNROLLED
-from export.network import INPUT, LENGTHS, OUTPUT, Layer, Network, Recurrence
-from export.signatures import Tensor, classify
+from export.network import (
+    FRAMES,
+    INPUT,
+    LENGTHS,
+    NEXT_STATE,
+    OUTPUT,
+    STATE,
+    Layer,
+    Network,
+    Recurrence,
+)  # fmt: skip
+from export.signatures import Signature, Tensor, classify
+from export.signatures import step as step_signature
 from rnn_tf.model.cells import CELLS, Cell
 
 # That of opset 17, which runtimes of 2024 load: see docs/engines.md.
@@ -63,17 +77,89 @@ class Lengths:
     shortest: str  # (1,)
 
 
-# Adds the layers to a graph and gives the name of the final states, (batch, width).
-Form = Callable[[Graph, Network, Lengths | None], str]
+@dataclass(frozen=True)
+class Sequences:
+    """What the layers are to read, and in which states: the names of the values in a graph."""
+
+    frames: str  # (batch, timesteps, features)
+    every: bool  # the states after every step are asked for, not only the final ones
+    timesteps: int | None = None  # where the graph may count on it
+    lengths: Lengths | None = None
+    # (batch, units) each, layer by layer; none where the first step finds zeros.
+    states: tuple[str, ...] = ()
+
+    def states_of(self, index: int, weights: Recurrence) -> list[str]:
+        """The states before the first step of a layer; without any, none."""
+        count = len(CELLS[weights.cell].states)
+        return list(self.states[index * count : (index + 1) * count])
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the layers have made of sequences: the names of the values."""
+
+    # Of the last layer: (batch, width) after the last step, or (timesteps, batch, width) of all.
+    top: str
+    states: tuple[str, ...] = ()  # those of all layers after the last step, if states were given
+
+    @property
+    def names(self) -> list[str]:
+        return [self.top, *self.states]
+
+
+# Adds the layers to a graph.
+Form = Callable[[Graph, Network, Sequences], Read]
 
 
 def build(network: Network, opset: int) -> onnx.ModelProto:
     """The model, stateless, with the inputs and outputs of `signatures.classify`; any batch."""
-    graph, signature = Graph(ACTIVATIONS), classify(network.spec)
-    state = recurrence(graph, network)
+    graph, spec = Graph(ACTIVATIONS), network.spec
+    lengths = _lengths(graph, spec.longest) if spec.varies else None
+    sequences = Sequences(INPUT, network.every_step, spec.longest, lengths)
+    answer = _answer_by_time if network.every_step else _answer
+    answer(graph, network, recurrence(graph, network, sequences).top)
+    graph.name_outputs(OUTPUT)
+    return _model(graph, network, classify(spec), opset)
+
+
+def build_step(network: Network, opset: int) -> onnx.ModelProto:
+    """The step of a network that reads forward: see `signatures.step`; any batch, any frames."""
+    graph, units = Graph(ACTIVATIONS), network.state_units
+    before = tuple(STATE.format(i) for i in range(len(units)))
+    sequences = Sequences(FRAMES, every=True, states=before)
+    # A single frame is mostly that of few sessions.
+    one, many = graph.inner("one", {**ACTIVATIONS, **SINGLE}), graph.inner("many")
+    read = unrolled(one, network, replace(sequences, every=False, timesteps=1))
+    answer = one.add("Unsqueeze", _answer(one, network, read.top), one.constant("time", [1]))
+    of_one = Read(answer, read.states)
+    read = recurrence(many, network, sequences)
+    of_many = Read(_answer_by_time(many, network, read.top), read.states)
+    steps = graph.add("Shape", FRAMES, start=1, end=2)
+    shapes = [(None, network.spec.classes), *((each,) for each in units)]
+    graph.add_several(
+        "If", graph.add("Equal", steps, graph.constant("one", [1])), outputs=len(shapes),
+        then_branch=_branch(one, of_one, shapes), else_branch=_branch(many, of_many, shapes),
+    )  # fmt: skip
+    graph.name_outputs(OUTPUT, *(NEXT_STATE.format(i) for i in range(len(units))))
+    return _model(graph, network, step_signature(network.spec, units), opset)
+
+
+def _answer(graph: Graph, network: Network, states: str) -> str:
+    """The softmax of `states` `(batch, width)`."""
     dense = graph.constant("dense_kernel", network.dense_kernel)
-    logits = graph.add("Gemm", state, dense, graph.constant("dense_bias", network.dense_bias))
-    graph.nodes.append(helper.make_node("Softmax", [logits], [OUTPUT], axis=-1))
+    logits = graph.add("Gemm", states, dense, graph.constant("dense_bias", network.dense_bias))
+    return graph.add("Softmax", logits, axis=-1)
+
+
+def _answer_by_time(graph: Graph, network: Network, states: str) -> str:
+    """The softmax of `states` `(timesteps, batch, width)`, the batch first."""
+    dense = graph.constant("dense_kernel", network.dense_kernel)
+    products = graph.add("MatMul", states, dense)
+    logits = graph.add("Add", products, graph.constant("dense_bias", network.dense_bias))
+    return graph.add("Transpose", graph.add("Softmax", logits, axis=-1), perm=[1, 0, 2])
+
+
+def _model(graph: Graph, network: Network, signature: Signature, opset: int) -> onnx.ModelProto:
     whole = helper.make_graph(
         graph.nodes,
         network.cell,
@@ -85,10 +171,11 @@ def build(network: Network, opset: int) -> onnx.ModelProto:
     return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION)
 
 
-def recurrence(graph: Graph, network: Network) -> str:
-    """The final states of the last layer, `(batch, width)`, in the form that is fastest."""
-    lengths = _lengths(graph, network.spec.longest) if network.spec.varies else None
-    many = unrolled if lengths is None and network.spec.longest <= MOST_UNROLLED else scan
+def recurrence(graph: Graph, network: Network, sequences: Sequences) -> Read:
+    """Add the layers in the form that is fastest."""
+    lengths, timesteps = sequences.lengths, sequences.timesteps
+    straight = lengths is None and timesteps is not None and timesteps <= MOST_UNROLLED
+    many = unrolled if straight else scan
     if _has_operator(network) and not (_is_fused(network) and many is unrolled):
         few, activations = operator, ACTIVATIONS
         most = MOST_IN_OPERATOR[network.cell]
@@ -96,24 +183,33 @@ def recurrence(graph: Graph, network: Network) -> str:
         few, activations = many, {**ACTIVATIONS, **SINGLE}
         most = MOST_IN_SINGLE // network.units
     else:
-        return many(graph, network, lengths)
-    batch = graph.add("Shape", INPUT, start=0, end=1)
+        return many(graph, network, sequences)
+    batch = graph.add("Shape", sequences.frames, start=0, end=1)
     low, high = graph.constant("one", [1]), graph.constant("few", [most])
     # From 1 to few. Not an empty batch: onnxruntime's LSTM and GRU end the process with it.
     is_few = graph.add("Equal", batch, graph.add("Clip", batch, low, high))
     if lengths is not None and few is operator:
-        as_long = graph.add("Equal", lengths.shortest, lengths.longest)
+        # Where every step is answered, nothing is cut, and the operator would read the padding.
+        whole = graph.constant("whole", [timesteps or 0]) if sequences.every else lengths.longest
+        as_long = graph.add("Equal", lengths.shortest, whole)
         is_few = graph.add("And", is_few, as_long)
-    branches = {
-        "then_branch": _branch(graph.inner("then", activations), few, network, lengths),
-        "else_branch": _branch(graph.inner("else"), many, network, lengths),
-    }
-    return graph.add("If", is_few, **branches)
+    shapes = [
+        (*[None] * sequences.every, network.layers[-1].width),
+        *((units,) for units in network.state_units if sequences.states),
+    ]
+    branches = {}
+    for name, form, own in (("then", few, activations), ("else", many, graph.activations)):
+        inside = graph.inner(name, own)
+        read = form(inside, network, sequences)
+        branches[f"{name}_branch"] = _branch(inside, read, shapes)
+    top, *states = graph.add_several("If", is_few, outputs=len(shapes), **branches)
+    return Read(top, tuple(states))
 
 
-def _branch(graph: Graph, form: Form, network: Network, lengths: Lengths | None) -> onnx.GraphProto:
-    state = _inner_value(form(graph, network, lengths), network.layers[-1].width)
-    return helper.make_graph(graph.nodes, graph.prefix, [], [state], graph.initializers())
+def _branch(graph: Graph, read: Read, shapes: list[tuple[int | None, ...]]) -> onnx.GraphProto:
+    """`graph` as a branch of an If that gives what was `read` in it; `shapes` are after batch."""
+    outputs = [_inner_value(name, *shape) for name, shape in zip(read.names, shapes, strict=True)]
+    return helper.make_graph(graph.nodes, graph.prefix, [], outputs, graph.initializers())
 
 
 def _lengths(graph: Graph, longest: int) -> Lengths:
@@ -128,18 +224,24 @@ def _lengths(graph: Graph, longest: int) -> Lengths:
     return Lengths(each, graph.add("ReduceMax", with_least), graph.add("ReduceMin", with_most))
 
 
-def _by_time(graph: Graph, lengths: Lengths | None) -> str:
-    """The input as `(timesteps, batch, features)`, up to the end of the longest sequence."""
-    frames = INPUT
-    if lengths is not None:
+def _by_time(graph: Graph, sequences: Sequences) -> str:
+    """The input as `(timesteps, batch, features)`, up to the end of the longest sequence.
+
+    Whole where every step is to be answered: there are as many answers as steps.
+    """
+    frames = sequences.frames
+    if sequences.lengths is not None and not sequences.every:
         begin, time = graph.constant("begin", [0]), graph.constant("time_of_input", [1])
-        frames = graph.add("Slice", frames, begin, lengths.longest, time)
+        frames = graph.add("Slice", frames, begin, sequences.lengths.longest, time)
     return graph.add("Transpose", frames, perm=[1, 0, 2])
 
 
-def _valid(graph: Graph, lengths: Lengths) -> str:
+def _valid(graph: Graph, lengths: Lengths, sequences: Sequences) -> str:
     """Which steps belong to a sequence, and are no padding: bool `(timesteps, batch, 1)`."""
-    end = graph.add("Squeeze", lengths.longest)
+    if sequences.every:
+        end = graph.constant("all_steps", sequences.timesteps or 0)
+    else:
+        end = graph.add("Squeeze", lengths.longest)
     steps = graph.add("Range", graph.constant("from_0", 0), end, graph.constant("by_1", 1))
     by_time = graph.add("Reshape", steps, graph.constant("as_time", [-1, 1, 1]))
     each = graph.add("Reshape", lengths.each, graph.constant("as_batch", [1, -1, 1]))
@@ -167,38 +269,46 @@ def _is_fused(network: Network) -> bool:
     return simple and not others and first.backward is None
 
 
-def operator(graph: Graph, network: Network, lengths: Lengths | None) -> str:
+def operator(graph: Graph, network: Network, sequences: Sequences) -> Read:
     """Each layer as one RNN, LSTM or GRU node; of a batch in which all sequences are as long."""
-    frames = _by_time(graph, lengths)
+    frames = _by_time(graph, sequences)
+    after: list[str] = []
     for i, layer in enumerate(network.raw_layers):
         kind = CELLS[layer.forward.cell]
+        before = sequences.states_of(i, layer.forward)
+        given = [graph.add("Unsqueeze", state, graph.constant("only", [0])) for state in before]
         weights = [_operator_weights(each) for each in layer.directions]
         names = [f"{name}_{i}" for name in ("kernel", "recurrent", "bias")]
         arrays = [np.stack(each) for each in zip(*weights, strict=True)]
-        states, final = graph.add_several(
+        states, *final = graph.add_several(
             kind.onnx_operator,
             frames,
             *map(graph.constant, names, arrays),
-            outputs=2,
+            *(["", *given] if given else []),
+            outputs=1 + max(1, len(given)),
             hidden_size=layer.forward.units,
             **({"direction": "bidirectional"} if layer.backward is not None else {}),
             **({"linear_before_reset": 1} if layer.forward.cell == "gru" else {}),
         )
-        last = i + 1 == len(network.layers)
-        graph.nodes[-1].output[0 if last else 1] = ""  # nobody asks for the other one
+        last = i + 1 == len(network.layers) and not sequences.every
+        if not given:  # nobody asks for the other one
+            graph.nodes[-1].output[0 if last else 1] = ""
+        if given:
+            only = graph.constant("only", [0])
+            after += [graph.add("Squeeze", each, only) for each in final]
         # (timesteps, directions, batch, units) of all states, without timesteps of the final ones
         if layer.backward is None:
             axis = graph.constant(f"direction_{int(not last)}", [0 if last else 1])
-            frames = graph.add("Squeeze", final if last else states, axis)
+            frames = graph.add("Squeeze", final[0] if last else states, axis)
             continue
         width = graph.constant(f"width_{i}", [*([] if last else [0]), -1, layer.width])
         turned = (
-            graph.add("Transpose", final, perm=[1, 0, 2])
+            graph.add("Transpose", final[0], perm=[1, 0, 2])
             if last
             else (graph.add("Transpose", states, perm=[0, 2, 1, 3]))
         )
         frames = graph.add("Reshape", turned, width)
-    return frames
+    return Read(frames, tuple(after))
 
 
 def _operator_weights(weights: Recurrence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -209,79 +319,105 @@ def _operator_weights(weights: Recurrence) -> tuple[np.ndarray, np.ndarray, np.n
     return weights.kernel[:, columns].T, weights.recurrent_kernel[:, columns].T, bias
 
 
-def unrolled(graph: Graph, network: Network, lengths: Lengths | None) -> str:
+def unrolled(graph: Graph, network: Network, sequences: Sequences) -> Read:
     """Every step as nodes of its own; not where lengths vary."""
-    frames = _split_steps(graph, network)
+    frames = _split_steps(graph, network, sequences)
+    final: list[str] = []
     for i, layer in enumerate(network.raw_layers):
         # The first simple layer reads what is projected already.
-        projected = i == 0 and layer.forward.cell == "simple_rnn" and layer.backward is None
+        projected = i == 0 and _projects_all(layer, sequences)
         found = []
         for name, direction in _named(i, layer):
             order = -1 if direction is layer.backward else 1
-            states: list[str] = []
+            states = sequences.states_of(i, direction)
             after = []
             for frame in frames[::order]:
                 states = step(graph, name, direction, frame, states, projected=projected)
                 after.append(states[0])
             found.append(after[::order])
-        if i + 1 == len(network.layers):
-            return _joined(graph, [found[0][-1], *(each[0] for each in found[1:])])
+            final += states
+        if i + 1 == len(network.layers) and not sequences.every:
+            top = _joined(graph, [found[0][-1], *(each[0] for each in found[1:])])
+            return Read(top, tuple(final[: len(sequences.states)]))
         frames = [_joined(graph, list(each)) for each in zip(*found, strict=True)]
-    raise AssertionError("a network has a layer")
+    time = graph.constant("time_first", [0])
+    by_time = [graph.add("Unsqueeze", frame, time) for frame in frames]
+    top = by_time[0] if len(by_time) == 1 else graph.add("Concat", *by_time, axis=0)
+    return Read(top, tuple(final[: len(sequences.states)]))
 
 
-def _split_steps(graph: Graph, network: Network) -> list[str]:
+def _projects_all(first: Layer, sequences: Sequences) -> bool:
+    """Whether one product for all steps is worth it.
+
+    Gated cells would write four times the input to memory.
+    """
+    simple = first.forward.cell == "simple_rnn" and first.backward is None
+    return simple and sequences.timesteps != 1
+
+
+def _split_steps(graph: Graph, network: Network, sequences: Sequences) -> list[str]:
     """Each frame of the input as a value of its own, projected already where that is faster."""
-    spec, first = network.spec, network.raw_layers[0]
-    frames, width = INPUT, spec.features
-    if first.forward.cell == "simple_rnn" and first.backward is None:
-        # One product for all steps. Gated cells would write four times the input to memory.
+    first, timesteps = network.raw_layers[0], sequences.timesteps or 0
+    frames, width = sequences.frames, network.spec.features
+    if _projects_all(first, sequences):
         rows = graph.add("Reshape", frames, graph.constant("rows", [-1, width]))
         frames = _project(graph, "layer_0", first.forward, rows, "content")
         width = first.forward.units
-    flat = graph.add("Reshape", frames, graph.constant("flat", [-1, spec.longest * width]))
-    if spec.longest == 1:
+    flat = graph.add("Reshape", frames, graph.constant("flat", [-1, timesteps * width]))
+    if timesteps == 1:
         return [flat]
     # Widths, since the attribute that only counts them came with opset 18, and is needed there.
-    widths = graph.constant("widths", [width] * spec.longest)
-    return graph.add_several("Split", flat, widths, outputs=spec.longest, axis=1)
+    widths = graph.constant("widths", [width] * timesteps)
+    return graph.add_several("Split", flat, widths, outputs=timesteps, axis=1)
 
 
-def scan(graph: Graph, network: Network, lengths: Lengths | None) -> str:
+def scan(graph: Graph, network: Network, sequences: Sequences) -> Read:
     """The steps as the body of a Scan: as small for 1,000 time steps as for 10."""
-    frames = _by_time(graph, lengths)
-    valid = None if lengths is None else _valid(graph, lengths)
+    frames, lengths = _by_time(graph, sequences), sequences.lengths
+    valid = None if lengths is None else _valid(graph, lengths, sequences)
+    final: list[str] = []
     for i, layer in enumerate(network.raw_layers):
-        every = i + 1 < len(network.layers)
+        every = i + 1 < len(network.layers) or sequences.every
         found = []
         for name, direction in _named(i, layer):
             backward = direction is layer.backward
             read = _reversed(graph, frames, lengths) if backward else frames
-            states = _scan_direction(graph, network, name, direction, read, valid, every=every)
-            found.append(_reversed(graph, states, lengths) if backward and every else states)
+            count = len(CELLS[direction.cell].states)
+            before = sequences.states_of(i, direction)
+            if not before:
+                before = [_zeros(graph, sequences.frames, direction.units)] * count
+            states = _scan_direction(
+                graph, name, direction, read, valid, before,
+                timesteps=sequences.timesteps, every=every,
+            )  # fmt: skip
+            top = states[-1 if every else 0]
+            found.append(_reversed(graph, top, lengths) if backward and every else top)
+            final += states[:count]
         frames = _joined(graph, found)
-    return frames
+    return Read(frames, tuple(final[: len(sequences.states)]))
 
 
 def _scan_direction(
     graph: Graph,
-    network: Network,
     name: str,
     weights: Recurrence,
     frames: str,
     valid: str | None,
+    given: list[str],
     *,
+    timesteps: int | None,
     every: bool,
-) -> str:
-    """The final state `(batch, units)`, or with `every` all states `(timesteps, batch, units)`.
+) -> list[str]:
+    """The states `(batch, units)` after the last of `frames`, the first read in those `given`.
 
-    After a step that is not `valid`, a sequence has the state that it had before.
+    With `every`, the last of what it gives is h after each step, `(timesteps, batch, units)`. After
+    a step that is not `valid`, a sequence has the state that it had before.
     """
     units, width = weights.units, weights.inputs
     projected = weights.cell == "simple_rnn"
-    if projected and valid is None:
+    if projected and valid is None and timesteps is not None:
         rows = graph.add("Reshape", frames, graph.constant(f"{name}_rows", [-1, width]))
-        shape = graph.constant(f"{name}_by_time", [network.spec.longest, -1, units])
+        shape = graph.constant(f"{name}_by_time", [timesteps, -1, units])
         sums = _project(graph, name, weights, rows, "content")
         frames, width = graph.add("Reshape", sums, shape), units
     elif projected:  # the number of time steps is known when it runs
@@ -309,11 +445,10 @@ def _scan_direction(
         outputs,
         body.initializers(),
     )
-    found = graph.add_several(
-        "Scan", *[_zeros(graph, units)] * len(before), *scanned,
+    return graph.add_several(
+        "Scan", *given, *scanned,
         outputs=len(outputs), body=one_step, num_scan_inputs=len(scanned),
     )  # fmt: skip
-    return found[-1] if every else found[0]
 
 
 def _reversed(graph: Graph, frames: str, lengths: Lengths | None) -> str:
@@ -327,9 +462,9 @@ def _reversed(graph: Graph, frames: str, lengths: Lengths | None) -> str:
     return graph.add("Slice", frames, last, begin, graph.constant("time", [0]), last)
 
 
-def _zeros(graph: Graph, units: int) -> str:
-    """The state before the first step, `(batch, units)`."""
-    batch = graph.add("Shape", INPUT, start=0, end=1)
+def _zeros(graph: Graph, frames: str, units: int) -> str:
+    """The state before the first of `frames`, `(batch, units)`."""
+    batch = graph.add("Shape", frames, start=0, end=1)
     shape = graph.add("Concat", batch, graph.constant(f"units_{units}", [units]), axis=0)
     return graph.add("Expand", graph.constant("zero", np.zeros((1, 1))), shape)
 
@@ -433,7 +568,9 @@ def _end(tensor: Tensor) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, kind, tensor.axes)
 
 
-def _inner_value(name: str, *shape: int, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+def _inner_value(
+    name: str, *shape: int | None, kind: int = TensorProto.FLOAT
+) -> onnx.ValueInfoProto:
     """A value inside of a node, of whatever batch it is given.
 
     Called `batch` there too, it would be at odds with an input that an engine fixes to a number.

@@ -57,6 +57,10 @@ class Graph:
         """Append an activation of `x`; return the name of its output."""
         return self.activations[activation](self, x)
 
+    def name_outputs(self, *names: str) -> None:
+        """Give the outputs of the last node the names by which the graph gives them."""
+        self.nodes[-1].output[:] = names
+
     def initializers(self) -> list[onnx.TensorProto]:
         return [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
 

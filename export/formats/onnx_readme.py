@@ -7,14 +7,22 @@ from typing import Any
 from export.example import EXAMPLE
 from export.formats.registry import file_of
 from export.markdown import (
+    check_last,
     check_probabilities,
     code,
+    each_frame,
+    every_step,
     example_inputs,
     given,
+    last_answer,
     load_example,
+    next_states,
+    state_units,
     varies,
+    zero_states,
 )
-from export.network import INPUT, LENGTHS, OUTPUT
+from export.network import FRAMES, INPUT, LENGTHS, OUTPUT
+from export.signatures import STEP
 
 
 def sections(manifest: dict[str, Any]) -> list[str]:
@@ -35,10 +43,30 @@ def _python(manifest: dict[str, Any]) -> str:
         *example_inputs(manifest),
         f'session = onnxruntime.InferenceSession("{file_of("onnx")}")',
         f'probabilities = session.run(["{OUTPUT}"], {{{inputs}}})[0]',
-        *check_probabilities(),
+        *check_probabilities(manifest),
         'labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])',
-        "print(labels[probabilities[0].argmax()], probabilities[0].max())",
+        f"last = {last_answer(manifest)}",
+        "print(labels[last.argmax()], last.max())",
+        *(_python_step(manifest) if next_states(manifest) else []),
     )
+
+
+def _python_step(manifest: dict[str, Any]) -> list[str]:
+    outputs = ", ".join(f'"{name}"' for name in (OUTPUT, *next_states(manifest).values()))
+    return [
+        "",
+        f'step = onnxruntime.InferenceSession("{_step_file(manifest)}")',
+        *zero_states(manifest, "np.zeros((1, {}), np.float32)"),
+        f"outputs = [{outputs}]",
+        each_frame(manifest),
+        f'    answer, *after = step.run(outputs, {{"{FRAMES}": x[:, t : t + 1], **states}})',
+        "    states = dict(zip(states, after))",
+        *check_last(manifest, "answer[0, -1]"),
+    ]
+
+
+def _step_file(manifest: dict[str, Any]) -> str:
+    return str(manifest["formats"]["onnx"]["answers"][STEP])
 
 
 def _cpp(manifest: dict[str, Any]) -> str:
@@ -85,12 +113,64 @@ def _cpp(manifest: dict[str, Any]) -> str:
         "  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);",
         *(_CPP_TWO_INPUTS if varies(manifest) else _CPP_ONE_INPUT),
         "  const float* probabilities = answer[0].GetTensorData<float>();",
-        f"  for (int i = 0; i < {len(spec['labels'])}; ++i) {{",
-        '    std::printf("%d %.4f\\n", i, probabilities[i]);',
-        "    if (!(std::abs(probabilities[i] - expected[i]) <= tolerance)) return 1;",
-        "  }",
+        *_cpp_check(manifest),
+        *(_cpp_step(manifest) if next_states(manifest) else []),
         "}",
     )
+
+
+def _cpp_check(manifest: dict[str, Any]) -> list[str]:
+    classes = len(manifest["spec"]["labels"])
+    count, name = str(classes), "i"
+    if every_step(manifest):  # of every step that the sequence has
+        count, name = "static_cast<int>(expected.size())", f"i % {classes}"
+    return [
+        f"  for (int i = 0; i < {count}; ++i) {{",
+        f'    std::printf("%d %.4f\\n", {name}, probabilities[i]);',
+        "    if (!(std::abs(probabilities[i] - expected[i]) <= tolerance)) return 1;",
+        "  }",
+    ]
+
+
+def _cpp_step(manifest: dict[str, Any]) -> list[str]:
+    spec, units = manifest["spec"], state_units(manifest)
+    features, classes = spec["features"], len(spec["labels"])
+    inputs = ", ".join(f'"{name}"' for name in (FRAMES, *units))
+    outputs = ", ".join(f'"{name}"' for name in (OUTPUT, *next_states(manifest).values()))
+    states = ", ".join(f"std::vector<float>({each})" for each in units.values())
+    steps = "lengths[0]" if varies(manifest) else spec["longest"]
+    return [
+        "",
+        "  // Frame by frame: the states that come out go in with the next frame.",
+        f'  Ort::Session step(env, ORT_TSTR("{_step_file(manifest)}"), options);',
+        f"  const char* step_inputs[] = {{{inputs}}};",
+        f"  const char* step_outputs[] = {{{outputs}}};",
+        f"  const std::vector<int64_t> frame_shape = {{1, 1, {features}}};",
+        f"  std::vector<std::vector<float>> states = {{{states}}};",
+        "  std::vector<float> said;",
+        f"  for (int t = 0; t < {steps}; ++t) {{",
+        "    std::vector<Ort::Value> read;",
+        "    read.push_back(Ort::Value::CreateTensor<float>(",
+        f"        memory, x.data() + t * {features}, {features}, frame_shape.data(), 3));",
+        "    for (auto& state : states) {",
+        "      const std::vector<int64_t> state_shape = {1, static_cast<int64_t>(state.size())};",
+        "      read.push_back(Ort::Value::CreateTensor<float>(",
+        "          memory, state.data(), state.size(), state_shape.data(), 2));",
+        "    }",
+        "    auto after = step.Run(Ort::RunOptions{}, step_inputs, read.data(), read.size(),",
+        f"                          step_outputs, {1 + len(units)});",
+        "    for (size_t i = 0; i < states.size(); ++i) {",
+        "      const float* next = after[i + 1].GetTensorData<float>();",
+        "      states[i].assign(next, next + states[i].size());",
+        "    }",
+        "    const float* p = after[0].GetTensorData<float>();",
+        f"    said.assign(p, p + {classes});",
+        "  }",
+        f"  for (int i = 0; i < {classes}; ++i) {{",
+        f"    const float last = expected[expected.size() - {classes} + i];",
+        "    if (!(std::abs(said[i] - last) <= tolerance)) return 1;",
+        "  }",
+    ]
 
 
 _CPP_ONE_INPUT = (
@@ -133,10 +213,46 @@ def _javascript(manifest: dict[str, Any]) -> str:
             f'  {INPUT}: new ort.Tensor("float32", x, [1, {timesteps}, {features}]),',
             *(lengths if varies(manifest) else []),
             "});",
-            f"const differences = example.{OUTPUT}[0].map((p, i) => "
-            f"Math.abs(p - {OUTPUT}.data[i]));",
+            f"const expected = example.{OUTPUT}[0]{'.flat()' if every_step(manifest) else ''};",
+            f"const differences = expected.map((p, i) => Math.abs(p - {OUTPUT}.data[i]));",
             "const largest = Math.max(...differences);",
             "if (!(largest <= example.tolerance)) throw new Error(`off by ${largest}`);",
-            f"console.log({OUTPUT}.data); // {len(spec['labels'])} numbers",
+            f"console.log({OUTPUT}.data); // {_count(manifest)} numbers",
+            *(_javascript_step(manifest) if next_states(manifest) else []),
         )
     )
+
+
+def _count(manifest: dict[str, Any]) -> str:
+    """How many numbers an answer has."""
+    spec = manifest["spec"]
+    classes = str(len(spec["labels"]))
+    return f"{spec['longest']} * {classes}" if every_step(manifest) else classes
+
+
+def _javascript_step(manifest: dict[str, Any]) -> list[str]:
+    spec = manifest["spec"]
+    features, classes = spec["features"], len(spec["labels"])
+    zeros = (
+        f'  {name}: new ort.Tensor("float32", new Float32Array({units}), [1, {units}]),'
+        for name, units in state_units(manifest).items()
+    )
+    after = ", ".join(f"{name}: said.{after}" for name, after in next_states(manifest).items())
+    steps = f"example.{LENGTHS}[0]" if varies(manifest) else spec["longest"]
+    return [
+        "",
+        "// Frame by frame: the states that come out go in with the next frame.",
+        f'const step = await ort.InferenceSession.create("{_step_file(manifest)}");',
+        "let said, states = {",
+        *zeros,
+        "};",
+        f"for (let t = 0; t < {steps}; t++) {{",
+        f"  const frame = x.slice(t * {features}, (t + 1) * {features});",
+        f'  const {FRAMES} = new ort.Tensor("float32", frame, [1, 1, {features}]);',
+        f"  said = await step.run({{ {FRAMES}, ...states }});",
+        f"  states = {{ {after} }};",
+        "}",
+        f"const last = expected.slice(-{classes}).map((p, i) => "
+        f"Math.abs(p - said.{OUTPUT}.data[i]));",
+        "if (!(Math.max(...last) <= example.tolerance)) throw new Error(`off by ${last}`);",
+    ]

@@ -101,10 +101,10 @@ def load(path: Path) -> nn.Module:
 def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
     """What maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to probabilities.
 
-    Those are float32 `(batch, classes)`. Where lengths vary, it is given `lengths`, too, int64
-    `(batch,)` on the CPU. `weights` and `about` are as `tensors` and
-    `written_metadata` give them. PyTorch's own layer is used where it computes with these
-    activations.
+    Those are float32 `(batch, classes)`, or `(batch, timesteps, classes)` where it answers at every
+    step. Where lengths vary, it is given `lengths`, too, int64 `(batch,)` on the CPU. `weights` and
+    `about` are as `tensors` and `written_metadata` give them. PyTorch's own layer is used where it
+    computes with these activations.
     """
     features = weights["recurrent.weight_ih_l0"].shape[1]
     units = weights["recurrent.weight_hh_l0"].shape[1]
@@ -119,7 +119,8 @@ def module(weights: Mapping[str, Any], about: Mapping[str, str]) -> nn.Module:
         bidirectional="recurrent.weight_hh_l0_reverse" in weights,
     )
     classes, width = weights["dense.weight"].shape
-    made = Probabilities(recurrent, width, classes)
+    every_step = SequenceSpec.from_json(about["spec"]).every_step
+    made = Probabilities(recurrent, width, classes, every_step=every_step)
     made.load_state_dict({name: torch.as_tensor(weight) for name, weight in weights.items()})
     return made.eval()
 
@@ -128,7 +129,7 @@ class Probabilities(SequenceClassifier):
     """The classifier of training, and a softmax."""
 
     def forward(self, sequence: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.softmax(super().forward(sequence, lengths), 1)
+        return torch.softmax(super().forward(sequence, lengths), -1)
 
 
 class TorchRuntime:

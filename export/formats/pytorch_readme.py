@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from export.formats.registry import file_of
-from export.markdown import given, load_example, varies
+from export.markdown import every_step, given, last_answer, load_example, varies
 from export.network import INPUT, LENGTHS, OUTPUT
 
 # Expressions of `x`, where the name is not that of a function in torch.nn.functional.
@@ -55,6 +55,7 @@ def code(manifest: dict[str, Any]) -> list[str]:
     spec, file = manifest["spec"], file_of("torch")
     module = _with_layer(manifest) if own_layer else _written_out(manifest)
     shape = f"1, {spec['longest']}, {spec['features']}"
+    cut = [f"{OUTPUT} = {OUTPUT}[:, : lengths[0]]  # after its end they mean nothing"]
     lengths = f'lengths = torch.tensor(example["{LENGTHS}"])  # (1,), the steps of each sequence'
     return [
         "import json",
@@ -64,7 +65,7 @@ def code(manifest: dict[str, Any]) -> list[str]:
         "from torch import nn",
         *([] if own_layer else ["from torch.nn import functional"]),
         *(
-            ["from torch.nn.utils.rnn import pack_padded_sequence"]
+            [f"from torch.nn.utils.rnn import {', '.join(_packing(manifest))}"]
             if own_layer and varies(manifest)
             else []
         ),
@@ -83,10 +84,17 @@ def code(manifest: dict[str, Any]) -> list[str]:
         '    labels = json.loads(file.metadata()["labels"])',
         "with torch.inference_mode():",
         f"    probabilities = model({given(manifest, '{value}')})",
+        *(cut if every_step(manifest) and varies(manifest) else []),
         f'difference = (probabilities - torch.tensor(example["{OUTPUT}"])).abs().max()',
         'assert difference <= example["tolerance"], difference',
-        "print(labels[int(probabilities[0].argmax())], float(probabilities[0].max()))",
+        f"last = {last_answer(manifest)}",
+        "print(labels[int(last.argmax())], float(last.max()))",
     ]
+
+
+def _packing(manifest: dict[str, Any]) -> list[str]:
+    """PyTorch's functions for sequences of different lengths."""
+    return ["pack_padded_sequence", *(["pad_packed_sequence"] if every_step(manifest) else [])]
 
 
 def _with_layer(manifest: dict[str, Any]) -> list[str]:
@@ -108,21 +116,30 @@ def _with_layer(manifest: dict[str, Any]) -> list[str]:
         "        )",
         f"        self.dense = nn.Linear({_width(model)}, {len(spec['labels'])})",
         "",
-        *(_read_packed(model) if varies(manifest) else _read_whole(model)),
-        "        return torch.softmax(self.dense(final), 1)",
+        *(_read_packed(manifest) if varies(manifest) else _read_whole(manifest)),
+        "        return torch.softmax(self.dense(final), -1)",
     ]
 
 
-def _read_whole(model: dict[str, Any]) -> list[str]:
+def _read_whole(manifest: dict[str, Any]) -> list[str]:
     return [
         "    def forward(self, sequence):",
         "        states, _ = self.recurrent(sequence)",
-        *_final(model),
+        *_final(manifest),
     ]
 
 
-def _read_packed(model: dict[str, Any]) -> list[str]:
+def _read_packed(manifest: dict[str, Any]) -> list[str]:
     """PyTorch's own way to leave out the padding; `last` are the states at the ends."""
+    model = manifest["model"]
+    if every_step(manifest):
+        return [
+            "    def forward(self, sequence, lengths):",
+            "        packed = pack_padded_sequence(sequence, lengths, True, enforce_sorted=False)",
+            "        states, _ = self.recurrent(packed)",
+            "        steps = sequence.shape[1]",
+            "        final, _ = pad_packed_sequence(states, True, total_length=steps)",
+        ]
     last = "(last, _)" if model["cell"] == "lstm" else "last"
     final = "torch.cat([last[-2], last[-1]], 1)" if model["bidirectional"] else "last[-1]"
     return [
@@ -137,8 +154,11 @@ def _width(model: dict[str, Any]) -> int:
     return int(model["units"] * (2 if model["bidirectional"] else 1))
 
 
-def _final(model: dict[str, Any]) -> list[str]:
-    """The last state of each direction, out of `states`."""
+def _final(manifest: dict[str, Any]) -> list[str]:
+    """The last state of each direction, out of `states`; all where every step is answered."""
+    model = manifest["model"]
+    if every_step(manifest):
+        return ["        final = states"]
     if not model["bidirectional"]:
         return ["        final = states[:, -1]"]
     units = model["units"]
@@ -196,8 +216,8 @@ def _written_out(manifest: dict[str, Any]) -> list[str]:
             else []
         ),
         "            states = torch.cat(directions, 2)",
-        *_final(model),
-        "        return torch.softmax(self.dense(final), 1)",
+        *_final(manifest),
+        "        return torch.softmax(self.dense(final), -1)",
     ]
 
 

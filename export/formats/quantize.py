@@ -66,6 +66,8 @@ def round_to_int8(
             matrices += of_direction
         layers.append(Layer(*directions))
         blocks = [np.concatenate(each, axis=2) for each in states]
+    if network.every_step:  # the softmax reads every state of the last layer
+        final = [states.reshape(-1, network.layers[-1].width) for states in blocks]
     (dense,), dense_bias = _round(
         [network.dense_kernel], [np.concatenate(final)], network.dense_bias
     )

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from export.formats.format import FileRuntime, Format, Options
+from export.formats.format import FileRuntime, Format, Options, Step, StepRuntime
 from export.network import Network
 from rnn_tf.data.spec import SequenceSpec
 
@@ -39,6 +39,18 @@ def _write_int8(network: Network, path: Path, options: Options) -> dict[str, Any
     return details
 
 
+def _open_tflite_step(path: Path, spec: SequenceSpec, threads: int | None) -> StepRuntime:
+    runtime: StepRuntime = _tflite.LiteStep(path, spec, threads)
+    return runtime
+
+
+def _write_int8_step(network: Network, path: Path, options: Options) -> dict[str, Any]:
+    details: dict[str, Any] = _tflite.write_int8_step(
+        network, path, options.calibration, options.lengths
+    )
+    return details
+
+
 TENSORFLOW = ("keras", "tensorflow")
 
 FORMATS: dict[str, Format] = {
@@ -52,6 +64,10 @@ FORMATS: dict[str, Format] = {
             write=lambda network, path, _: _saved_model.write(network, path),
             open=lambda path, spec, threads: _saved_model.SavedModelRuntime(path, spec, threads),
             readme=lambda manifest: _saved_model.readme(manifest),
+            step=Step(
+                file="saved_model",
+                open=lambda path, spec, threads: _saved_model.SavedModelStep(path, spec, threads),
+            ),
         ),
         Format(
             name="tflite",
@@ -61,6 +77,12 @@ FORMATS: dict[str, Format] = {
             write=lambda network, path, _: _tflite.write(network, path),
             open=_open_tflite,
             readme=lambda manifest: _tflite.readme(manifest),
+            step=Step(
+                file="step.tflite",
+                open=_open_tflite_step,
+                write=lambda network, path, _: _tflite.write_step(network, path),
+                steps=1,
+            ),
         ),
         Format(
             name="tflite_int8",
@@ -71,6 +93,7 @@ FORMATS: dict[str, Format] = {
             open=_open_tflite,
             readme=lambda manifest: [],
             quantized=True,
+            step=Step("step.int8.tflite", _open_tflite_step, _write_int8_step, steps=1),
         ),
         Format(
             name="tflite_float16",
@@ -81,6 +104,12 @@ FORMATS: dict[str, Format] = {
             open=_open_tflite,
             readme=lambda manifest: [],
             quantized=True,
+            step=Step(
+                file="step.float16.tflite",
+                open=_open_tflite_step,
+                write=lambda network, path, _: _tflite.write_float16_step(network, path),
+                steps=1,
+            ),
         ),
         Format(
             name="onnx",
@@ -92,6 +121,11 @@ FORMATS: dict[str, Format] = {
             ),
             open=lambda path, spec, threads: _onnx.OnnxRuntime(path, spec, threads),
             readme=lambda manifest: _onnx.readme(manifest),
+            step=Step(
+                file="step.onnx",
+                open=lambda path, spec, threads: _onnx.OnnxStep(path, spec, threads),
+                write=lambda network, path, options: _onnx.write_step(network, path, options.opset),
+            ),
         ),
         Format(
             name="torch",

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.example import EXAMPLE, REQUEST
-from export.formats.format import AGAIN, as_inputs, file_metadata
+from export.formats.format import AGAIN, CheckedStep, as_inputs, file_metadata
 from export.formats.registry import file_of
-from export.formats.tf_function import inference_function
+from export.formats.tf_function import inference_function, step_function
 from export.markdown import (
+    check_last,
     check_probabilities,
     code,
+    each_frame,
     example_inputs,
     given,
+    last_answer,
     load_example,
+    next_states,
     varies,
+    zero_states,
 )
-from export.network import INPUT, LENGTHS, OUTPUT, Network
+from export.network import FRAMES, INPUT, LENGTHS, NEXT_STATE, OUTPUT, STATE, Network
+from export.signatures import CLASSIFY, STEP, state_units
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
@@ -45,14 +51,16 @@ def write(network: Network, folder: Path) -> dict[str, Any]:
     """Write the network as a SavedModel into `folder`; give what the manifest says about it.
 
     `serving_default` maps float32 `sequence` `(batch, timesteps, features)`, and int32 `lengths`
-    `(batch,)` where they vary, to float32 `probabilities` `(batch, classes)`; `metadata` takes
-    nothing and gives the `labels` `(classes,)`, and the `spec` and `signatures` as JSON, all
-    strings. There is no variable in it.
+    `(batch,)` where they vary, to float32 `probabilities` `(batch, classes)`; `step` reads the next
+    frames of sequences, where the network reads forward; `metadata` takes nothing and gives the
+    `labels` `(classes,)`, and the rest of what a file says of itself as JSON, all strings. There is
+    no variable in it.
     """
     import tensorflow as tf
 
     function = inference_function(network)
-    about = {name: tf.constant(text) for name, text in file_metadata(network).items()}
+    written = file_metadata(network, (CLASSIFY, STEP))
+    about = {name: tf.constant(text) for name, text in written.items()}
     about["labels"] = tf.constant(list(network.spec.labels))
 
     @tf.function(input_signature=[])  # type: ignore[untyped-decorator]
@@ -61,17 +69,17 @@ def write(network: Network, folder: Path) -> dict[str, Any]:
 
     module = tf.Module()
     module.serving_default, module.metadata = function, metadata
+    functions = {"serving_default": function, "metadata": metadata}
+    if not network.bidirectional:
+        module.step = functions[STEP] = step_function(network, one=False)
     version = folder / SERVING_VERSION
     tf.saved_model.save(
         module,
         str(version),
-        signatures={
-            "serving_default": function.get_concrete_function(),
-            "metadata": metadata.get_concrete_function(),
-        },
+        signatures={name: each.get_concrete_function() for name, each in functions.items()},
     )
     _write_warmup(network, version / "assets.extra" / "tf_serving_warmup_requests")
-    return {"version": SERVING_VERSION, "signatures": ["serving_default", "metadata"]}
+    return {"version": SERVING_VERSION, "signatures": list(functions)}
 
 
 def _write_warmup(network: Network, file: Path) -> None:
@@ -113,17 +121,16 @@ def _refuse_other_files(file: Path) -> None:
         )
 
 
-class SavedModelRuntime:
-    """A SavedModel in TensorFlow, through its `serving_default` signature."""
+class _Loaded:
+    """A SavedModel in TensorFlow, one of whose signatures is called."""
 
-    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+    def __init__(self, path: Path, signature: str, threads: int | None) -> None:
         tf = start_tensorflow(threads)
         _refuse_other_files(path / SERVING_VERSION / "saved_model.pb")
         # The signature lives only as long as what was loaded.
         self.loaded = tf.saved_model.load(str(path / SERVING_VERSION))
-        self.call = self.loaded.signatures["serving_default"]
+        self.call = self.loaded.signatures[signature]
         self.tensor = tf.constant
-        self.spec = spec
 
     def metadata(self) -> Mapping[str, str]:
         found = {
@@ -132,11 +139,35 @@ class SavedModelRuntime:
         labels = json.dumps([label.decode() for label in found.pop("labels")], ensure_ascii=False)
         return {"labels": labels, **{name: text.decode() for name, text in found.items()}}
 
-    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
-        inputs = as_inputs(x, lengths, self.spec)
+    def ask(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         answer = self.call(**{name: self.tensor(value) for name, value in inputs.items()})
-        result: np.ndarray = answer[OUTPUT].numpy()
-        return result
+        return {name: value.numpy() for name, value in answer.items()}
+
+
+class SavedModelRuntime(_Loaded):
+    """A SavedModel in TensorFlow, through its `serving_default` signature."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        super().__init__(path, "serving_default", threads)
+        self.spec = spec
+
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        return self.ask(as_inputs(x, lengths, self.spec))[OUTPUT]
+
+
+class SavedModelStep(_Loaded, CheckedStep):
+    """A SavedModel in TensorFlow, through its `step` signature."""
+
+    def __init__(self, path: Path, spec: SequenceSpec, threads: int | None = None) -> None:
+        super().__init__(path, STEP, threads)
+        self.spec, self.units = spec, state_units(self.metadata().get("signatures", ""))
+
+    def run(
+        self, frames: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        before = {STATE.format(i): state for i, state in enumerate(states)}
+        answer = self.ask({FRAMES: frames, **before})
+        return answer[OUTPUT], [answer[NEXT_STATE.format(i)] for i in range(len(self.units))]
 
 
 def readme(manifest: dict[str, Any]) -> list[str]:
@@ -157,10 +188,24 @@ def _python(manifest: dict[str, Any]) -> str:
         f'model = tf.saved_model.load("{file_of("saved_model")}/{SERVING_VERSION}")',
         f'answer = model.signatures["serving_default"]({_given(manifest)})',
         f'probabilities = answer["{OUTPUT}"].numpy()',
-        *check_probabilities(),
+        *check_probabilities(manifest),
         'labels = model.signatures["metadata"]()["labels"].numpy()',
-        "print(labels[probabilities[0].argmax()].decode(), probabilities[0].max())",
+        f"last = {last_answer(manifest)}",
+        "print(labels[last.argmax()].decode(), last.max())",
+        *(_step(manifest) if next_states(manifest) else []),
     )
+
+
+def _step(manifest: dict[str, Any]) -> list[str]:
+    return [
+        "",
+        f'step = model.signatures["{STEP}"]',
+        *zero_states(manifest, "tf.zeros((1, {}))"),
+        each_frame(manifest),
+        f"    answer = step({FRAMES}=tf.constant(x[:, t : t + 1]), **states)",
+        '    states = {name: answer[f"next_{name}"] for name in states}',
+        *check_last(manifest, f'answer["{OUTPUT}"].numpy()[0, -1]'),
+    ]
 
 
 def _given(manifest: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.network import OUTPUT, Layer, Network, Recurrence
-from export.signatures import classify
+from export.network import NEXT_STATE, OUTPUT, Layer, Network, Recurrence
+from export.signatures import STEPS, Signature, classify
+from export.signatures import step as step_signature
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.model.cells import Cell
 
@@ -45,7 +46,8 @@ def inference_function(network: Network, *, unroll: bool | None = None, fold: bo
     """The network as a `tf.function`, weights as constants, for SavedModel and the converters.
 
     It maps raw float32 `sequence` `(batch, timesteps, features)`, any batch, to a dictionary with
-    float32 `probabilities` `(batch, classes)`. Where lengths vary, its second input is int32
+    float32 `probabilities` `(batch, classes)`, or, where it answers at every step, `(batch,
+    timesteps, classes)`. Where lengths vary, its second input is int32
     `lengths` `(batch,)`; loops then end with the longest sequence. `unroll` writes the time steps
     out, by default as many as are worth it. `fold` puts the normalization into the weights of the
     first layer. Weights that are to be rounded are better off without it: features may be of very
@@ -57,15 +59,7 @@ def inference_function(network: Network, *, unroll: bool | None = None, fold: bo
     unroll = spec.longest <= MOST_UNROLLED if unroll is None else unroll
 
     @tf.function(  # type: ignore[untyped-decorator]
-        input_signature=[
-            tf.TensorSpec(
-                [axis if isinstance(axis, int) else None for axis in each.axes],
-                each.dtype,
-                each.name,
-            )
-            for each in classify(spec).inputs
-        ],
-        autograph=False,
+        input_signature=_input_signature(classify(spec)), autograph=False
     )
     def function(sequence: tf.Tensor, lengths: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         *before, last = network.raw_layers if fold else network.layers
@@ -74,12 +68,108 @@ def inference_function(network: Network, *, unroll: bool | None = None, fold: bo
         read = functools.partial(_read_layer, lengths=known, unroll=unroll)
         for layer in before:
             frames = tf.concat(read(layer, frames, every=True), axis=2)
-        state = tf.concat(read(last, frames, every=False), axis=1)
-        # Here, so that weights are constants of the graph; outside they would be further inputs.
-        dense_kernel, dense_bias = map(tf.constant, (network.dense_kernel, network.dense_bias))
-        return {OUTPUT: tf.nn.softmax(state @ dense_kernel + dense_bias, name=OUTPUT)}
+        if not network.every_step:
+            state = tf.concat(read(last, frames, every=False), axis=1)
+            return {OUTPUT: _answer(network, state)}
+        states = tf.concat(read(last, frames, every=True), axis=2)
+        answers = _answer(network, tf.reshape(states, (-1, last.width)))
+        return {OUTPUT: tf.reshape(answers, (-1, spec.longest, spec.classes))}
 
     return function
+
+
+def step_function(network: Network, *, one: bool, fold: bool = True) -> Any:
+    """The step of a network that reads forward, as a `tf.function`, weights as constants.
+
+    It maps raw float32 `frames` `(batch, steps, features)` and the states before them, `(batch,
+    units)` each, to a dictionary with the `probabilities` after each, `(batch, steps, classes)`,
+    and the states after the last. With `one`, steps is 1, and nothing but what that needs is in the
+    graph; else any number, in a loop. `fold` is as above.
+    """
+    import tensorflow as tf
+
+    spec, units = network.spec, network.state_units
+    signature = step_signature(spec, units, 1 if one else STEPS)
+    layers = [each.forward for each in (network.raw_layers if fold else network.layers)]
+
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=_input_signature(signature), autograph=False
+    )
+    def function(frames: tf.Tensor, *states: tf.Tensor) -> dict[str, tf.Tensor]:
+        frames = frames if fold else _normalized(frames, spec.normalization)
+        read = _reader(layers)
+        if one:
+            # Reshaped, not sliced: XNNPACK, which computes the rest, takes that too.
+            top, after = read(tf.reshape(frames, (-1, spec.features)), states)
+            answers = tf.reshape(_answer(network, top), (-1, 1, spec.classes))
+        else:
+            by_time, after = _read_in_a_loop(read, frames, states)
+            answers = _answer(network, tf.reshape(by_time, (-1, layers[-1].units)))
+            shape = tf.concat([tf.shape(by_time)[:2], [spec.classes]], 0)
+            answers = tf.transpose(tf.reshape(answers, shape), (1, 0, 2))
+        named = {NEXT_STATE.format(i): state for i, state in enumerate(after)}
+        return {OUTPUT: answers, **named}
+
+    return function
+
+
+# Reads a frame (batch, features) in the states of all layers; gives the output and all states.
+Reader = Callable[["tf.Tensor", State], tuple["tf.Tensor", State]]
+
+
+def _reader(layers: list[Recurrence]) -> Reader:
+    """One step of all layers, each of which reads what the one before gives."""
+    import tensorflow as tf
+
+    steps = [step(weights) for weights in layers]
+    kernels = [(tf.constant(each.kernel), tf.constant(each.input_bias)) for each in layers]
+
+    def read(frame: tf.Tensor, states: State) -> tuple[tf.Tensor, State]:
+        after: list[tf.Tensor] = []
+        each = len(states) // len(layers)
+        for i, (one_step, (kernel, bias)) in enumerate(zip(steps, kernels, strict=True)):
+            new = one_step(frame @ kernel + bias, states[i * each : (i + 1) * each])
+            after += new
+            frame = new[0]
+        return frame, tuple(after)
+
+    return read
+
+
+def _read_in_a_loop(read: Reader, frames: tf.Tensor, states: State) -> tuple[tf.Tensor, State]:
+    """What `read` gives of each frame, `(steps, batch, units)`, and the states after the last."""
+    import tensorflow as tf
+
+    by_time = tf.transpose(frames, (1, 0, 2))
+    end, units = tf.shape(by_time)[0], states[-1].shape[1]
+
+    def turn(t: tf.Tensor, found: Any, states: State) -> tuple[tf.Tensor, Any, State]:
+        top, after = read(by_time[t], states)
+        return t + 1, found.write(t, top), after
+
+    found = tf.TensorArray(tf.float32, size=end, element_shape=(None, units))
+    _, found, after = tf.while_loop(lambda t, *_: t < end, turn, (tf.constant(0), found, states))
+    return found.stack(), after
+
+
+def _input_signature(signature: Signature) -> list[tf.TensorSpec]:
+    import tensorflow as tf
+
+    return [
+        tf.TensorSpec(
+            [axis if isinstance(axis, int) else None for axis in each.axes], each.dtype, each.name
+        )
+        for each in signature.inputs
+    ]
+
+
+def _answer(network: Network, states: tf.Tensor) -> tf.Tensor:
+    """The softmax of `states` `(rows, width)`."""
+    import tensorflow as tf
+
+    # Here, so that weights are constants of the graph; outside they would be further inputs.
+    dense_kernel, dense_bias = map(tf.constant, (network.dense_kernel, network.dense_bias))
+    return tf.nn.softmax(states @ dense_kernel + dense_bias, name=OUTPUT)
 
 
 def _known(lengths: tf.Tensor, longest: int) -> Lengths:

@@ -23,7 +23,8 @@ TFDS = "tfds:"
 
 MNIST = "mnist"
 
-# The settings of `Source`, beside the name of the data, that have a meaning in each kind of source.
+# The settings of `Source` that have a meaning in every kind of source, and those of each.
+IN_ALL = ("dataset", "answer", "fold")
 RECORDINGS = ("missing", "window", "stride", "test_share")
 SETTINGS = {
     "mnist": ("test_share",),  # refused by what it would do
@@ -76,6 +77,7 @@ def _read(source: Source, to_train: bool) -> SequenceData:
         data = module.load(source.dataset.removeprefix(TFDS))
     else:
         data = module.load(source)
+    data = data.answering(source.answer)
     if to_train and source.dataset != MNIST:
         for line in likely_mistakes(data):
             warnings.warn(f"{source.dataset}: {line}", stacklevel=3)
@@ -128,5 +130,5 @@ def _meaningless(source: Source, kind: str) -> dict[str, object]:
     return {
         name: value
         for name, value in source.source().items()
-        if name not in ("dataset", "fold", *SETTINGS[kind]) and value != getattr(default, name)
+        if name not in (*IN_ALL, *SETTINGS[kind]) and value != getattr(default, name)
     }

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rnn_tf.config import Answer
+from rnn_tf.data.spec import UNLABELLED
 from rnn_tf.errors import InputError
 
 # More different values than this are identifiers or times, not classes.
 MOST_CLASSES = 65_536
+
+# What stands for no label among the labels of steps: as text, and as a whole number.
+NO_LABEL = ("", str(UNLABELLED))
 
 # How many classes a message names.
 MOST_NAMED = 5
@@ -30,7 +35,7 @@ class Classes:
 
     @classmethod
     def of(cls, y_train: np.ndarray, labels: np.ndarray | None, source: str) -> Classes:
-        """The classes of a source whose training labels are `y_train` `(n,)`.
+        """The classes of a source whose training labels are `y_train`, `(n,)` or `(n, steps)`.
 
         Without `labels`, they are the different values in `y_train`, sorted, as in scikit-learn.
         With `labels`, text `(classes,)`, `y` holds text out of it, or places in it from 0.
@@ -40,7 +45,7 @@ class Classes:
             names = _checked_labels(labels, source)
             is_text = y_train.dtype.kind == "U"
             return cls(names, np.array(names) if is_text else np.arange(len(names)), given=True)
-        values = np.unique(y_train)
+        values = np.unique(y_train[has_label(y_train)] if y_train.ndim == 2 else y_train)
         if not 2 <= len(values) <= MOST_CLASSES:
             raise InputError(
                 f"{source}: y_train gives a bad number of classes",
@@ -82,6 +87,13 @@ class Classes:
             )
         return places
 
+    def step_places(self, y: np.ndarray, name: str, source: str) -> np.ndarray:
+        """The class of each step as `places` has it, of the same shape; UNLABELLED without one."""
+        labelled = has_label(y)
+        found = np.full(y.shape, UNLABELLED, np.int32)
+        found[labelled] = self.places(y[labelled], name, source)
+        return found
+
     def _fix(self, y: np.ndarray) -> str:
         if not self.given:
             return "y_train has no example of it; to keep the class, name all classes in labels."
@@ -100,14 +112,29 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
-def check_y(y: np.ndarray, examples: int, name: str, source: str) -> None:
-    """Raise `InputError` unless `y` has one class for each of `examples`, as text or numbers."""
-    if y.shape != (examples,):
+def has_label(y: np.ndarray) -> np.ndarray:
+    """Which labels of steps, text or whole numbers, are labels: bool, as `y`."""
+    labels: np.ndarray = ~np.isin(y, NO_LABEL) if y.dtype.kind == "U" else y != UNLABELLED
+    return labels
+
+
+def check_y(y: np.ndarray, x: np.ndarray, answer: Answer, name: str, source: str) -> None:
+    """Raise `InputError` unless `y` has one class for each sequence of `x`, as text or numbers.
+
+    Where every step is answered, it may have one for each step.
+    """
+    examples, steps = x.shape[:2]
+    by_step = y.shape == (examples, steps)
+    if y.shape != (examples,) and not (by_step and answer == "every_step"):
+        fix = _one_column(y, name) if y.ndim == 2 and len(y) == examples else None
+        if fix is None and by_step:
+            fix = "For labels by step, train with --answer every_step."
+        of_steps = f", or ({examples}, {steps}), of each step" if answer == "every_step" else ""
         raise InputError(
             f"{source}: {name} does not have one class for each example",
-            expected=f"shape ({examples},)",
+            expected=f"shape ({examples},){of_steps}",
             got=y.shape,
-            fix=_one_column(y, name) if y.ndim == 2 and len(y) == examples else None,
+            fix=fix,
         )
     if y.dtype.kind not in "iuU":
         raise InputError(

@@ -42,10 +42,12 @@ def numbers(table: pa.Table, names: Sequence[str]) -> np.ndarray:
     return np.stack([table.column(name).to_numpy() for name in names], axis=1)
 
 
-def texts(table: pa.Table, name: str, file: ColumnFile) -> tuple[list[str], np.ndarray]:
+def texts(
+    table: pa.Table, name: str, file: ColumnFile, *, may_be_empty: bool = False
+) -> tuple[list[str], np.ndarray]:
     """The different texts of a column, and the place of each row's among them.
 
-    Raises `InputError` where a row has none.
+    Raises `InputError` where a row has none, or if it `may_be_empty`, that is the empty text.
     """
     import pyarrow as pa
 
@@ -62,7 +64,12 @@ def texts(table: pa.Table, name: str, file: ColumnFile) -> tuple[list[str], np.n
     places = {text: i for i, text in enumerate(different)}
     of_code = np.array([*(places[text] for text in stripped), -1])  # the last: null
     place: np.ndarray = of_code[encoded.indices.fill_null(-1).to_numpy()]
-    _refuse_empty((place == -1) | (place == places.get("", -1)), name, file)
+    empty = (place == -1) | (place == places.get("", -1))
+    if not may_be_empty:
+        _refuse_empty(empty, name, file)
+    elif empty.any():
+        place[empty] = places.setdefault("", len(different))
+        different = list(places)
     return different, place
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnn_tf.data.spec import SequenceData
+from rnn_tf.data.spec import UNLABELLED, SequenceData, Split
 
 # How many classes are named, and how much of each name.
 MOST_NAMED, LONGEST_NAME = 8, 30
@@ -14,21 +14,36 @@ def describe(data: SequenceData) -> str:
     """How many sequences, how long, of how many features and of which classes, then the notes.
 
     `270 sequences of 7 to 29 steps, 12 features, 9 classes: 1 (30), 2 (30), ...; 370 to test`. The
-    sequences that are counted are those of train and valid.
+    sequences that are counted are those of train and valid; where steps have labels of their own,
+    a class is followed by its steps.
     """
     spec = data.spec
-    counts = np.bincount(np.concatenate([data.train.y, data.valid.y]), minlength=spec.classes)
+    y = np.concatenate([data.train.y, data.valid.y])
+    counts = np.bincount(y[y >= 0], minlength=spec.classes)
     classes = [
         f"{' '.join(label.split())[:LONGEST_NAME]} ({count:,})"
         for label, count in zip(spec.labels[:MOST_NAMED], counts.tolist(), strict=False)
     ]
     more = f" and {spec.classes - MOST_NAMED:,} more" if spec.classes > MOST_NAMED else ""
     line = (
-        f"{_count(int(counts.sum()), 'sequence')} of {_steps(data)}, "
-        f"{_count(spec.features, 'feature')}, {spec.classes:,} classes: {', '.join(classes)}{more}"
-        f"; {len(data.test.y):,} to test"
+        f"{_count(len(y), 'sequence')} of {_steps(data)}, "
+        f"{_count(spec.features, 'feature')}, {spec.classes:,} classes{_of_steps(data)}: "
+        f"{', '.join(classes)}{more}; {len(data.test.y):,} to test"
     )
     return "\n".join((line, *data.notes))
+
+
+def _of_steps(data: SequenceData) -> str:
+    """That labels are those of steps, and how many steps have none."""
+    if not data.train.labelled_by_step:
+        return ""
+    labels = np.concatenate([split.y[_valid(split)] for split in (data.train, data.valid)])
+    without = int((labels == UNLABELLED).sum())
+    return f" of steps ({_count(without, 'step')} without)" if without else " of steps"
+
+
+def _valid(split: Split) -> np.ndarray:
+    return np.ones(split.y.shape, bool) if split.valid is None else split.valid
 
 
 def _steps(data: SequenceData) -> str:

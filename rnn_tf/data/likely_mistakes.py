@@ -65,15 +65,21 @@ def _axes_swapped(data: SequenceData) -> str | None:
 
 
 def _classes_without_examples(data: SequenceData) -> str | None:
-    in_train = np.bincount(data.train.y, minlength=data.spec.classes)
-    in_test = np.bincount(data.test.y, minlength=data.spec.classes)
+    in_train, in_test = (_counts(split, data.spec.classes) for split in (data.train, data.test))
     missing = np.flatnonzero(in_train == 0)
     if not missing.size:
         return None
     labels = _named([repr(data.spec.labels[i]) for i in missing])
     tested = in_test[missing].sum()
     wrong = f", but {tested:,} in test, which will all be wrong" if tested else ""
-    return f"no training example of {labels}{wrong}"
+    example = "step" if data.train.labelled_by_step else "example"
+    return f"no training {example} of {labels}{wrong}"
+
+
+def _counts(split: Split, classes: int) -> np.ndarray:
+    """How many examples each class has; of labels by step, how many steps."""
+    counts: np.ndarray = np.bincount(split.y[split.y >= 0], minlength=classes)
+    return counts
 
 
 def _missing_labels(data: SequenceData) -> str | None:
@@ -84,22 +90,24 @@ def _missing_labels(data: SequenceData) -> str | None:
 
 
 def _one_class(data: SequenceData) -> str | None:
-    counts = np.bincount(data.train.y)
+    counts = _counts(data.train, data.spec.classes)
     share = counts.max() / counts.sum()
     if share <= MOST_OF_ONE_CLASS:
         return None
     label = data.spec.labels[int(counts.argmax())]
+    examples = "steps" if data.train.labelled_by_step else "examples"
     return (
-        f"{share:.1%} of the training examples are of class {label!r}: a model that always "
+        f"{share:.1%} of the training {examples} are of class {label!r}: a model that always "
         "answers it has that accuracy. See what rnn-tf evaluate says of each class"
     )
 
 
 def _cut_from_a_sorted_file(data: SequenceData) -> str | None:
     for name, split in (("validation", data.valid), ("test", data.test)):
-        y = np.concatenate([data.train.y, split.y])
-        if (np.diff(y) >= 0).all() and len(np.unique(split.y)) < len(np.unique(y)):
-            labels = _named([repr(data.spec.labels[i]) for i in np.unique(split.y)])
+        cut = split.sequence_labels
+        y = np.concatenate([data.train.sequence_labels, cut])
+        if (np.diff(y) >= 0).all() and len(np.unique(cut)) < len(np.unique(y)):
+            labels = _named([repr(data.spec.labels[i]) for i in np.unique(cut)])
             return (
                 f"the labels are in sorted order, and {name} has only {labels}: was it cut off the "
                 "end of a sorted file? Shuffle the examples first"

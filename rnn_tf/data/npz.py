@@ -9,6 +9,7 @@
 |---|---|---|
 | `x_train` | (n, timesteps, features) | whole numbers, bool or floats |
 | `y_train` | (n,) | the class of each example: text or whole numbers |
+| | or (n, timesteps) | with `--answer every_step`, the class of each step |
 | `x_test`, `y_test` | like the others; optional with `--test-share` | |
 | `x_valid`, `y_valid` | like the others; optional | |
 | `lengths_train`, ... | (n,), optional, for all splits or none | whole numbers, 1 to timesteps |
@@ -17,7 +18,8 @@
 | `scale` | (), optional | a number: value * scale is what the model sees |
 
 Without `labels` the classes are the different values in `y_train`, sorted: -1 and 1 are two
-classes, 1 to 9 are nine. With `labels`, `y` holds names out of it, or places in it from 0.
+classes, 1 to 9 are nine. With `labels`, `y` holds names out of it, or places in it from 0. Among
+classes of steps, -1 or an empty text stands for a step without a label.
 
 Sequences of different lengths are padded at the end, and `lengths` says how many steps of each
 count; what the others hold never matters. Right-padded arrays rather than one flat array and
@@ -34,7 +36,7 @@ from rnn_tf.config import Source, ToScore
 from rnn_tf.data.classes import Classes, check_y
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.recordings import Recordings, sequence_data
-from rnn_tf.data.spec import SPLITS, SequenceData, Split
+from rnn_tf.data.spec import SPLITS, UNLABELLED, SequenceData, Split, valid_steps
 from rnn_tf.data.values import raw_values
 from rnn_tf.errors import InputError
 from rnn_tf.files.arrays import ObjectArray, read_arrays
@@ -86,14 +88,17 @@ def load(source: Source) -> SequenceData:
     names = [name for name in SPLITS if f"x_{name}" in arrays]
     for name in names:
         _check_x(arrays, name, path)
-        _check_y(arrays, name, path)
+        _check_y(arrays, name, source)
         _check_lengths(arrays, name, path)
         _check_groups(arrays, name, path)
+        if arrays[f"y_{name}"].ndim == 2:
+            arrays[f"y_{name}"] = _without_padding(arrays, name)
     classes = _classes(arrays, source)
     x = raw_values({f"x_{name}": _x(arrays, name, source) for name in names}, path, LEAVE_OUT)
     splits = {}
     for name in names:
-        y = classes.places(arrays[f"y_{name}"], f"y_{name}", path)
+        y = arrays[f"y_{name}"]
+        y = (classes.step_places if y.ndim == 2 else classes.places)(y, f"y_{name}", path)
         split = Split(
             x[f"x_{name}"], y, arrays.get(f"lengths_{name}"), arrays.get(f"groups_{name}")
         )
@@ -114,7 +119,8 @@ def _classes(arrays: dict[str, np.ndarray], source: Source) -> Classes:
 def _x(arrays: dict[str, np.ndarray], name: str, source: Source) -> np.ndarray:
     """The `x` of a split, with zeros as padding and without gaps that may be filled."""
     x = arrays[f"x_{name}"]
-    split = Split(x, arrays[f"y_{name}"], arrays.get(f"lengths_{name}"))
+    # Its classes are of no concern here.
+    split = Split(x, np.zeros(len(x), np.int32), arrays.get(f"lengths_{name}"))
     if split.lengths is not None:
         x = np.where(np.asarray(split.valid)[..., np.newaxis], x, np.zeros((), x.dtype))
     if source.missing != "refuse" and x.dtype.kind == "f" and np.isnan(x).any():
@@ -177,15 +183,32 @@ def _check_x(arrays: dict[str, np.ndarray], name: str, path: str) -> None:
         )
 
 
-def _check_y(arrays: dict[str, np.ndarray], name: str, path: str) -> None:
-    y, y_train = arrays[f"y_{name}"], arrays["y_train"]
-    check_y(y, len(arrays[f"x_{name}"]), f"y_{name}", path)
+def _check_y(arrays: dict[str, np.ndarray], name: str, source: Source) -> None:
+    path, y, y_train = source.dataset, arrays[f"y_{name}"], arrays["y_train"]
+    check_y(y, arrays[f"x_{name}"], source.answer, f"y_{name}", path)
+    if y.ndim != y_train.ndim:
+        raise InputError(
+            f"{path}: y_{name} and y_train label different things",
+            expected="a class for each example in both, or for each step",
+            got=f"shapes {y.shape} and {y_train.shape}",
+        )
     if (y.dtype.kind == "U") != (y_train.dtype.kind == "U"):
         raise InputError(
             f"{path}: y_{name} and y_train name classes in different ways",
             expected="text in both, or whole numbers in both",
             got=f"{y.dtype} and {y_train.dtype}",
         )
+
+
+def _without_padding(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """The classes of steps of a split, with no label where there is padding."""
+    y = arrays[f"y_{name}"]
+    is_text = y.dtype.kind == "U"
+    y = y if is_text else y.astype(np.int64)
+    lengths = arrays.get(f"lengths_{name}")
+    if lengths is None:
+        return y
+    return np.where(valid_steps(lengths, y.shape[1]), y, "" if is_text else UNLABELLED)
 
 
 def _check_lengths(arrays: dict[str, np.ndarray], name: str, path: str) -> None:

@@ -13,9 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnn_tf.config import Missing, Source, ToScore
-from rnn_tf.data.classes import Classes, in_order
+from rnn_tf.data.classes import NO_LABEL, Classes, in_order
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.data.spec import (
+    UNLABELLED,
+    SequenceData,
+    SequenceSpec,
+    Split,
+    most_frequent,
+    valid_steps,
+)
 from rnn_tf.data.splits import with_missing_splits
 from rnn_tf.data.values import to_float32
 from rnn_tf.errors import InputError
@@ -35,9 +42,12 @@ class Recordings:
 
     values: np.ndarray  # (time steps of all, features), numbers; NaN where one is missing
     lengths: np.ndarray  # (n,), whole numbers >= 1, which add up to the time steps of all
-    y: np.ndarray  # (n,), the class of each: text, or its place among the classes
+    # (n,), the class of each, or if `by_step` (time steps of all,), that of each step: text, or its
+    # place among the classes. A step without a label has one of `classes.NO_LABEL`.
+    y: np.ndarray
     groups: np.ndarray | None = None  # (n,), whole numbers or text
     names: np.ndarray | None = None  # (n,), what the source calls each; None: by their place
+    by_step: bool = False
 
     @classmethod
     def of(cls, split: Split) -> Recordings:
@@ -45,9 +55,11 @@ class Recordings:
         examples, steps, features = split.x.shape
         if split.lengths is None:
             lengths, values = np.full(examples, steps), split.x.reshape(-1, features)
+            y = split.y.reshape(-1)
         else:
             lengths, values = split.lengths.astype(np.int64), split.x[split.valid]
-        return cls(values, lengths, split.y, split.groups)
+            y = split.y[split.valid] if split.labelled_by_step else split.y
+        return cls(values, lengths, y, split.groups, by_step=split.labelled_by_step)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -57,6 +69,13 @@ class Recordings:
         """The row of `values` at which each sequence begins."""
         starts: np.ndarray = np.cumsum(self.lengths) - self.lengths
         return starts
+
+    @property
+    def sequence_labels(self) -> np.ndarray:
+        """One class for each, `(n,)`, of places among the classes: of steps, the most frequent."""
+        if not self.by_step:
+            return self.y
+        return most_frequent(np.repeat(np.arange(len(self)), self.lengths), self.y, len(self))
 
     @property
     def called(self) -> np.ndarray:
@@ -76,16 +95,17 @@ class Recordings:
     def windows(self, size: int, stride: int) -> Recordings:
         """Every window of `size` steps, one each `stride` steps; a shorter sequence as it is.
 
-        Steps after the last whole window are left out. Windows of one sequence are of one group:
-        its own, or else the sequence itself.
+        Steps after the last whole window are left out, and windows of which no step has a label.
+        Windows of one sequence are of one group: its own, or else the sequence itself.
         """
         counts = np.maximum((self.lengths - size) // stride, 0) + 1
         rows = np.repeat(np.arange(len(self)), counts)
         offsets = (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
         groups = self.names if self.groups is None else self.groups
-        return dataclasses.replace(self, groups=groups)._pieces(
+        windows = dataclasses.replace(self, groups=groups)._pieces(
             rows, offsets, np.minimum(self.lengths[rows], size)
         )
+        return windows.take(windows.sequence_labels >= 0) if self.by_step else windows
 
     def _pieces(
         self, rows: np.ndarray, offsets: np.ndarray | int = 0, lengths: np.ndarray | None = None
@@ -96,17 +116,23 @@ class Recordings:
         steps = np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
         steps += np.arange(len(steps))
         groups, names = (None if each is None else each[rows] for each in (self.groups, self.names))
-        return Recordings(self.values[steps], lengths, self.y[rows], groups, names)
+        y = self.y[steps if self.by_step else rows]
+        return Recordings(self.values[steps], lengths, y, groups, names, self.by_step)
 
     def padded(self, longest: int, *, varies: bool) -> Split:
         """As arrays of `longest` steps, with zeros after the end of shorter sequences."""
         shape = (len(self), longest, self.values.shape[1])
         y = self.y.astype(np.int32)
         if not varies:
+            y = y.reshape(shape[:2]) if self.by_step else y
             return Split(self.values.reshape(shape), y, None, self.groups)
-        split = Split(np.zeros(shape, self.values.dtype), y, self.lengths, self.groups)
-        split.x[split.valid] = self.values
-        return split
+        valid = valid_steps(self.lengths, longest)
+        x = np.zeros(shape, self.values.dtype)
+        x[valid] = self.values
+        if self.by_step:
+            of_steps, y = y, np.full(shape[:2], UNLABELLED, np.int32)
+            y[valid] = of_steps
+        return Split(x, y, self.lengths, self.groups)
 
     def without_gaps(self, missing: Missing, where: Where) -> Recordings:
         """The same without NaN. Raises `InputError` where a value is missing and may not be.
@@ -154,28 +180,32 @@ def from_text(
     The classes are `labels`, or else all that there are, in order. Raises `InputError` for missing
     values that may not be, for infinite ones and those beyond float32, and for too few classes.
     """
+    by_step = splits["train"].by_step
+    found = {str(label) for each in splits.values() for label in np.unique(each.y)}
+    found -= set(NO_LABEL) if by_step else set()
     if isinstance(source, ToScore):
         labels = source.labels
-        _refuse_unknown_class(splits, source)
+        _refuse_unknown_class(found, source)
     elif labels is None:
-        labels = in_order({str(label) for each in splits.values() for label in each.y})
+        labels = in_order(found)
     if len(labels) < 2:
         raise InputError(
-            f"{source.dataset}: too few classes", expected="at least 2", got=", ".join(labels)
-        )
+            f"{source.dataset}: too few classes", expected="at least 2", got=", ".join(labels),
+            fix=f"{UNLABELLED} stands for a step without a label." if by_step else None,
+        )  # fmt: skip
     classes = Classes.of(splits["train"].y, np.array(labels), source.dataset)
     read = {}
     for name, recordings in splits.items():
         whole = recordings.without_gaps(source.missing, where[name])
         values = to_float32(whole.values, where[name])
-        y = classes.places(whole.y, f"y_{name}", source.dataset)
+        places = classes.step_places if by_step else classes.places
+        y = places(whole.y, f"y_{name}", source.dataset)
         read[name] = dataclasses.replace(whole, values=values, y=y)
     return sequence_data(read, classes.labels, source, feature_names=feature_names, notes=notes)
 
 
-def _refuse_unknown_class(splits: Mapping[str, Recordings], source: ToScore) -> None:
+def _refuse_unknown_class(found: set[str], source: ToScore) -> None:
     """Raise `InputError` for a class that the model to be scored does not know."""
-    found = {str(label) for each in splits.values() for label in each.y}
     if unknown := in_order(found - set(source.labels)):
         raise InputError(
             f"{source.dataset} has a class that the model does not know",
@@ -204,8 +234,7 @@ def sequence_data(
         splits = {name: each.named(name) for name, each in splits.items()}
     splits = _with_all_splits(splits, source)
     if source.window is not None:
-        size, stride = source.window, source.stride or source.window
-        splits = {name: each.windows(size, stride) for name, each in splits.items()}
+        splits = {name: _windows(each, name, source) for name, each in splits.items()}
         longest = 0
     lengths = np.concatenate([each.lengths for each in splits.values()])
     varies = bool((lengths != lengths[0]).any())
@@ -217,9 +246,22 @@ def sequence_data(
         normalize,
         longest=longest,
         feature_names=feature_names,
+        answer=source.answer,
     )
     padded = {name: each.padded(longest, varies=varies) for name, each in splits.items()}
     return SequenceData(spec, **padded, notes=notes)
+
+
+def _windows(recordings: Recordings, name: str, source: Source) -> Recordings:
+    """The windows of a split. Raises `InputError` where none has a label."""
+    size = source.window or 0
+    windows = recordings.windows(size, source.stride or size)
+    if len(recordings) and not len(windows):
+        raise InputError(
+            f"{source.dataset}: no window of {name} has a label", expected="one at least",
+            fix="Leave --window out, or make windows longer.",
+        )  # fmt: skip
+    return windows
 
 
 def _with_all_splits(splits: Mapping[str, Recordings], source: Source) -> dict[str, Recordings]:
@@ -230,7 +272,7 @@ def _with_all_splits(splits: Mapping[str, Recordings], source: Source) -> dict[s
         return {"train": none, "valid": none, "test": scored}
     # By place: whole recordings move, not yet their windows.
     places = {
-        name: Split(np.arange(len(each)), each.y, None, each.groups)
+        name: Split(np.arange(len(each)), each.sequence_labels, None, each.groups)
         for name, each in splits.items()
     }
     train, valid, test = with_missing_splits(

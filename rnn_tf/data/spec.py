@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from rnn_tf.config import NormalizeChoice
+from rnn_tf.config import Answer, NormalizeChoice
 from rnn_tf.data.normalize import Normalize, choose
 from rnn_tf.errors import InputError
 
 # Of a written specification. Raised when what is in one changes.
-VERSION = 2
+VERSION = 3
 # What the model sees where nobody has said anything: raw values.
 AS_IT_IS = Normalize(origin="none")
 SPLITS = ("train", "valid", "test")
+# The class of a step that has none, among labels by step.
+UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class SequenceSpec:
     # otherwise it is `timesteps`, whatever is given.
     longest: int = 0
     feature_names: tuple[str, ...] = ()  # the name of each feature; none where the source has none
+    # What the model is asked for: one answer, when a sequence has ended, or one at every step.
+    answer: Answer = "end"
 
     def __post_init__(self) -> None:
         if self.timesteps is not None:
@@ -66,7 +70,15 @@ class SequenceSpec:
                 "the names of the features do not match them",
                 expected=f"{self.features} names, or none", got=len(self.feature_names),
             )  # fmt: skip
+        if self.answer not in get_args(Answer):
+            expected = f"one of {', '.join(get_args(Answer))}"
+            raise InputError("bad answer", expected=expected, got=repr(self.answer))
         self.normalization.check_features(self.features)
+
+    @property
+    def every_step(self) -> bool:
+        """Whether the model answers at every step."""
+        return self.answer == "every_step"
 
     @property
     def varies(self) -> bool:
@@ -94,6 +106,7 @@ class SequenceSpec:
             "normalize": self.normalize and self.normalize.to_dict(),
             "channels": self.channels,
             "feature_names": list(self.feature_names),
+            "answer": self.answer,
         }
 
     def to_json(self) -> str:
@@ -116,7 +129,7 @@ class SequenceSpec:
         """
         if not isinstance(values, dict):
             raise InputError("bad specification", expected="an object", got=type(values).__name__)
-        values = _as_version_2(dict(values))
+        values = _as_this_version(dict(values))
         known = {"version", *(field.name for field in dataclasses.fields(cls))}
         if set(values) != known:
             raise InputError(
@@ -141,8 +154,8 @@ class SequenceSpec:
         return spec
 
 
-def _as_version_2(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a specification of any version as version 2 has them."""
+def _as_this_version(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a specification of any version as this version has them."""
     version = values.get("version", 1)
     if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
         raise InputError(
@@ -160,7 +173,9 @@ def _as_version_2(values: dict[str, Any]) -> dict[str, Any]:
             )  # fmt: skip
         values["normalize"] = {"scale": [values.pop("scale")], "shift": [0.0]}
         values["longest"], values["feature_names"] = values.get("timesteps"), []
-        values["version"] = VERSION
+        version = values["version"] = 2
+    if version == 2:  # before there were answers at every step
+        values["answer"] = "end"
     return values
 
 
@@ -168,7 +183,9 @@ class Split(NamedTuple):
     """Examples of one split, as the source has them: raw values, not scaled."""
 
     x: np.ndarray  # (n, longest, features), uint8 or float32; shorter sequences are right-padded
-    y: np.ndarray  # (n,), int32 class indices
+    # int32 class indices: (n,), one a sequence, or (n, longest), one a step, with UNLABELLED at
+    # steps that have none and in the padding.
+    y: np.ndarray
     lengths: np.ndarray | None = None  # (n,), int32, 1 to longest; None where all are as long
     # (n,), whole numbers or text: who or what an example comes from; None where nobody says.
     groups: np.ndarray | None = None
@@ -185,6 +202,55 @@ class Split(NamedTuple):
             return None
         return valid_steps(self.lengths, self.x.shape[1])
 
+    @property
+    def labelled_by_step(self) -> bool:
+        """Whether each step has a label of its own, and not the sequence one for all."""
+        return self.y.ndim == 2
+
+    @property
+    def step_labels(self) -> np.ndarray:
+        """The label of every step, int32 `(n, longest)`; UNLABELLED where there is none."""
+        if self.labelled_by_step:
+            return self.y
+        labels = np.repeat(self.y[:, np.newaxis], self.x.shape[1], axis=1)
+        if self.lengths is not None:
+            labels[~np.asarray(self.valid)] = UNLABELLED
+        return labels
+
+    def labelled_for(self, spec: SequenceSpec) -> Split:
+        """The same with a label for each answer of a model of `spec`: for every step, or for all.
+
+        Raises `ValueError` where steps have labels and the answer is at the end.
+        """
+        if self.labelled_by_step and not spec.every_step:
+            raise ValueError("labels by step for an answer at the end")
+        return self._replace(y=self.step_labels) if spec.every_step else self
+
+    @property
+    def sequence_labels(self) -> np.ndarray:
+        """One label for every sequence, `(n,)`: of labels by step, its most frequent."""
+        if not self.labelled_by_step:
+            return self.y
+        sequences, steps = self.y.shape
+        return most_frequent(np.repeat(np.arange(sequences), steps), self.y.ravel(), sequences)
+
+
+def most_frequent(sequence: np.ndarray, labels: np.ndarray, sequences: int) -> np.ndarray:
+    """The most frequent label of each sequence, `(sequences,)`; of equals, the lowest.
+
+    `labels` are those of steps, `sequence` says whose, from 0, both `(steps,)`. UNLABELLED does not
+    count; a sequence without a label has UNLABELLED.
+    """
+    sequence, found = sequence[labels >= 0], labels[labels >= 0]
+    most = np.full(sequences, UNLABELLED, np.int32)
+    if found.size:
+        width = int(found.max()) + 1
+        pairs, counts = np.unique(sequence * width + found, return_counts=True)
+        # What is written last stays: the most frequent, and of equals the lowest.
+        order = np.lexsort((-pairs, counts))
+        most[pairs[order] // width] = pairs[order] % width
+    return most
+
 
 def valid_steps(lengths: np.ndarray, longest: int) -> np.ndarray:
     """Which steps of right-padded sequences belong to them: bool `(n, longest)`."""
@@ -197,7 +263,8 @@ class SequenceData:
     """A data set: three splits and their specification.
 
     `valid` chooses the model; `test` is read by evaluation only, once. Where lengths vary, what is
-    given as padding never matters: it is 0 here. Raises `InputError` for lengths that do not fit.
+    given as padding never matters: it is 0 here, and has no label. Raises `InputError` for lengths
+    and labels that do not fit.
     """
 
     spec: SequenceSpec
@@ -210,6 +277,11 @@ class SequenceData:
     def __post_init__(self) -> None:
         for name in SPLITS:
             object.__setattr__(self, name, checked(getattr(self, name), name, self.spec))
+            if getattr(self, name).labelled_by_step != self.train.labelled_by_step:
+                raise InputError(
+                    f"labels by step in train or {name}, and by sequence in the other",
+                    expected="the same in both",
+                )
 
     def normalized(self, by: NormalizeChoice | Normalize | None) -> SequenceData:
         """The same raw values with the normalization of a run: given, or chosen by name.
@@ -220,12 +292,26 @@ class SequenceData:
             by = choose(by, self.spec.normalize, self.train.x, self.train.valid)
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, normalize=by))
 
+    def answering(self, answer: Answer) -> SequenceData:
+        """The same examples for a model that answers so.
+
+        Raises `InputError` where steps have labels of their own and the answer is at the end.
+        """
+        if answer == self.spec.answer:
+            return self
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, answer=answer))
+
 
 def checked(split: Split, name: str, spec: SequenceSpec) -> Split:
-    """The split with zeros as padding. Raises `InputError` for lengths that do not fit.
+    """The split with zeros as padding, and no labels there.
 
-    `name` is what the error calls it.
+    `name` is what errors call it. Raises `InputError` for lengths and labels that do not fit.
     """
+    split = _with_checked_lengths(split, name, spec)
+    return _with_checked_step_labels(split, name, spec) if split.labelled_by_step else split
+
+
+def _with_checked_lengths(split: Split, name: str, spec: SequenceSpec) -> Split:
     lengths = split.lengths
     if (lengths is not None) != spec.varies:
         raise InputError(
@@ -254,3 +340,39 @@ def checked(split: Split, name: str, spec: SequenceSpec) -> Split:
         x[padding] = 0
         split = split._replace(x=x)
     return split
+
+
+def _with_checked_step_labels(split: Split, name: str, spec: SequenceSpec) -> Split:
+    y, steps = split.y, split.x.shape[:2]
+    if not spec.every_step:
+        raise InputError(
+            f"{name} has a label for each step, and the answer is at the end of a sequence",
+            expected=f"a label for each sequence, shape ({len(split.x)},)", got=f"shape {y.shape}",
+            fix="For an answer at every step, train with --answer every_step.",
+        )  # fmt: skip
+    if y.dtype.kind not in "iu":
+        raise InputError(
+            f"bad dtype of the labels of {name}", expected="whole numbers", got=str(y.dtype)
+        )
+    if y.shape != steps:
+        raise InputError(
+            f"the labels of {name} do not match its steps",
+            expected=f"shape {steps}, or ({steps[0]},) for one a sequence", got=f"shape {y.shape}",
+        )  # fmt: skip
+    if split.lengths is not None:
+        y = np.where(np.asarray(split.valid), y, UNLABELLED)
+    wrong = np.argwhere((y < UNLABELLED) | (y >= spec.classes))
+    if wrong.size:
+        example, step = wrong[0]
+        raise InputError(
+            f"bad label in {name}",
+            expected=f"0 to {spec.classes - 1}, or {UNLABELLED} for a step without one",
+            got=f"{y[example, step]} in step {step} of example {example}",
+        )
+    without = np.flatnonzero((y == UNLABELLED).all(axis=1))
+    if without.size:
+        raise InputError(
+            f"a sequence of {name} without a label", expected="one at least",
+            got=f"none in example {without[0]}", fix="Leave such sequences out.",
+        )  # fmt: skip
+    return split._replace(y=y.astype(np.int32, copy=False))

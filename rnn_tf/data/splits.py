@@ -1,7 +1,8 @@
 """Splits that a source does not have, cut from its training examples, and folds of them.
 
 Every class gives its share, and where examples come in groups (a person, a device, a recording)
-no group lies in two parts. Which examples are in which part is a pure function of labels and
+no group lies in two parts. An example whose steps have labels of their own counts as one of the
+class that most of them have. Which examples are in which part is a pure function of labels and
 groups, in whole numbers: the same on every machine and for every version of a library. That is
 why scikit-learn's splitters, which promise neither, are not used.
 """
@@ -131,14 +132,15 @@ def _apart(split: Split, rows: np.ndarray) -> tuple[Split, Split]:
 
 def _held_out(train: Split, examples: int) -> np.ndarray:
     """The places of the examples that `hold_out` cuts, in rising order."""
+    labels = train.sequence_labels
     if train.groups is not None:
-        return _held_out_groups(train.y, train.groups, examples)
-    cut = np.sort(_proportional(train.y, examples))
+        return _held_out_groups(labels, train.groups, examples)
+    cut = np.sort(_proportional(labels, examples))
     if not cut.size:
         raise InputError(
             "too few training examples to hold some out",
             expected="a class with two examples or more",
-            got=f"{len(train.y)} of {len(np.unique(train.y))} classes",
+            got=f"{len(labels)} of {len(np.unique(labels))} classes",
             fix="Add examples, or give a validation split.",
         )
     return cut
@@ -241,7 +243,8 @@ def fold_of(data: SequenceData, fold: str) -> SequenceData:
     `fold` is `"2/5"` for the second of five. Validation, which chooses the model, is held out of
     the other folds; the test split of the data itself is not read. Every example is in one fold;
     folds are stratified by class, and groups stay together. Raises `InputError` when a class has
-    fewer examples than there are folds, and when groups cannot be dealt out.
+    fewer examples than there are folds (unless steps have labels of their own: there, an example
+    of one class has steps of others), and when groups cannot be dealt out.
     """
     number, count = parse_fold(fold)
     if (data.train.groups is None) != (data.valid.groups is None):
@@ -269,9 +272,10 @@ def _joined(first: Split, second: Split) -> Split:
 
 def _dealt(split: Split, folds: int, labels: Sequence[str]) -> np.ndarray:
     """The fold of each example, int64 from 0."""
-    sizes = np.bincount(split.y, minlength=len(labels))
+    y, every_class = split.sequence_labels, not split.labelled_by_step
+    sizes = np.bincount(y, minlength=len(labels))
     few = np.flatnonzero((sizes > 0) & (sizes < folds))
-    if few.size:
+    if few.size and every_class:
         least = int(sizes[few].min())
         label = labels[int(few[sizes[few].argmin()])]
         raise InputError(
@@ -280,18 +284,19 @@ def _dealt(split: Split, folds: int, labels: Sequence[str]) -> np.ndarray:
             fix=f"Set --folds {least}." if least > 1 else "Add examples of it, or leave it out.",
         )  # fmt: skip
     if split.groups is not None:
-        return _dealt_groups(split.y, split.groups, folds, labels)
+        return _dealt_groups(y, split.groups, folds, labels, every_class=every_class)
     # One class after the other, each in random order, dealt out as cards are.
-    order = np.random.RandomState(SEED).permutation(len(split.y))
-    order = order[np.argsort(split.y[order], kind="stable")]
+    order = np.random.RandomState(SEED).permutation(len(y))
+    order = order[np.argsort(y[order], kind="stable")]
     dealt = np.empty(len(order), np.int64)
     dealt[order] = np.arange(len(order)) % folds
     return dealt
 
 
 def _dealt_groups(
-    y: np.ndarray, groups: np.ndarray, folds: int, labels: Sequence[str]
+    y: np.ndarray, groups: np.ndarray, folds: int, labels: Sequence[str], *, every_class: bool
 ) -> np.ndarray:
+    """The fold of each example. `every_class`: raises unless each class is in two folds or more."""
     group, counts = _by_group(y, groups)
     if len(counts) < folds:
         raise InputError(
@@ -303,7 +308,7 @@ def _dealt_groups(
     for g in _large_first(counts):
         of_group[g] = parts.add(counts[g], range(folds))
     dealt: np.ndarray = of_group[group]
-    for c in np.unique(y):
+    for c in np.unique(y) if every_class else ():
         if len(np.unique(dealt[y == c])) == 1:
             raise InputError(
                 f"groups put all examples of class {labels[c]!r} into one fold, whose model would "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnn_tf.config import Source
+from rnn_tf.config import Answer, Source
 from rnn_tf.data.classes import in_order
 from rnn_tf.data.columns import ColumnFile, numbers, refuse_a_time_twice, texts, times
 from rnn_tf.data.delimited import DelimitedText
@@ -39,6 +39,9 @@ MOST_NAMED = 5
 def load(source: Source) -> SequenceData:
     """The sequences of the table `source.dataset`, in the order of their ids.
 
+    Where every step is answered, the class may change within a sequence: then it is that of each
+    step, and `-1` or nothing where it has none.
+
     Raises `InputError`, with line and column where it can, for a table that cannot be read, a
     column that is not there, a step without id or class, a time twice in one sequence, and two
     classes, splits or groups in one.
@@ -49,12 +52,14 @@ def load(source: Source) -> SequenceData:
     if not len(table):
         raise InputError(f"{file.path}: no rows below the names of the columns")
     sequences = _Sequences(file, table, roles.id, roles.time)
+    y, by_step = sequences.labels(roles.label, source.answer)
     recordings = Recordings(
         numbers(table, roles.features)[sequences.order],
         sequences.lengths,
-        sequences.constant(roles.label, "classes"),
+        y,
         sequences.constant(roles.groups, "groups") if roles.groups else None,
         sequences.names,
+        by_step,
     )
     splits, where = {}, {}
     for name, chosen in _splits(sequences, roles.split).items():
@@ -159,25 +164,41 @@ class _Sequences:
         rows: np.ndarray = self.order[np.repeat(chosen, self.lengths)]
         return rows
 
-    def constant(self, column: str, what: str) -> np.ndarray:
+    def labels(self, column: str, answer: Answer) -> tuple[np.ndarray, bool]:
+        """The class of each sequence, `(n,)`, or of each step, `(rows,)`, and whether of steps."""
+        if answer == "end":
+            return self.constant(
+                column, "classes", "For a class at each step, train with --answer every_step."
+            ), False
+        said, place = texts(self.table, column, self.file, may_be_empty=True)
+        in_steps, first = self._in_steps(place)
+        by_step = "" in said or bool((in_steps != np.repeat(first, self.lengths)).any())
+        return np.array(said)[in_steps if by_step else first], by_step
+
+    def constant(self, column: str, what: str, fix: str = "") -> np.ndarray:
         """The text of `column` in each sequence, which must be one: `(n,)`."""
         said, place = texts(self.table, column, self.file)
-        in_steps = place[self.order]
-        starts = np.cumsum(self.lengths) - self.lengths
-        first = in_steps[starts]
+        in_steps, first = self._in_steps(place)
         others = np.flatnonzero(in_steps != np.repeat(first, self.lengths))
         if others.size:
             step = others[0]
+            starts = np.cumsum(self.lengths) - self.lengths
             sequence = int(np.searchsorted(starts, step, side="right")) - 1
             rows = self.order[[starts[sequence], step]]
             got = [f"{said[place[row]]!r} in {self.file.place(int(row))}" for row in rows]
             raise InputError(
                 f"{self.file.path}, column {column!r}: two {what} in the sequence "
                 f"{str(self.names[sequence])!r}",
-                expected="one in all of its rows", got=" and ".join(got), fix=self._other_id,
+                expected="one in all of its rows", got=" and ".join(got),
+                fix=" ".join(filter(None, (self._other_id, fix))),
             )  # fmt: skip
         constant: np.ndarray = np.array(said)[first]
         return constant
+
+    def _in_steps(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What rows have, by step, `(rows,)`, and what the first step of each sequence has."""
+        in_steps = place[self.order]
+        return in_steps, in_steps[np.cumsum(self.lengths) - self.lengths]
 
     @property
     def _other_id(self) -> str:

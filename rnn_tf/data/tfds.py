@@ -61,7 +61,7 @@ def load(name: str) -> SequenceData:
     with a scale of 1/255. Pictures that differ in size are stretched to 32x32, and any to
     `height` and `width` where the name ends with `@<height>x<width>`. A tensor `(timesteps, ...)`
     becomes float32 `(timesteps, features)`, with one feature where it has no other axis. `y` is
-    int32.
+    int32, a class a sequence, or one a step where the label is a sequence of classes as long as it.
 
     The splits are the set's own `train`, `validation` and `test`, without examples that have no
     label (-1). Where it has no test split, a fifth of train becomes one, of every class its share

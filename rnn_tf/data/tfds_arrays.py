@@ -12,7 +12,7 @@ from rnn_tf.data import mnist
 from rnn_tf.data.decoded import Decoded
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.data.splits import hold_out_test, hold_out_valid
-from rnn_tf.data.tfds_features import Columns
+from rnn_tf.data.tfds_features import Columns, class_label
 from rnn_tf.data.values import raw_values
 from rnn_tf.errors import InputError
 
@@ -49,7 +49,7 @@ def read(builder: tfds.core.DatasetBuilder, columns: Columns, source: str) -> De
     splits = {}
     for key in split_sizes(builder):
         split = _read_split(builder, columns, key)
-        labelled = split.y >= 0
+        labelled = split.sequence_labels >= 0
         if not labelled.all():
             left_out = np.count_nonzero(~labelled)
             notes.append(f"{left_out:,} examples of {key} have no label and are left out")
@@ -72,10 +72,11 @@ def read(builder: tfds.core.DatasetBuilder, columns: Columns, source: str) -> De
         )
     if "validation" not in splits:
         train, splits["validation"] = hold_out_valid(train)
-    labels = tuple(builder.info.features[columns.y].names or ())
+    labels = tuple(class_label(builder.info.features[columns.y]).names or ())
     spec = SequenceSpec(
-        columns.timesteps, columns.features, labels, columns.normalize, columns.channels
-    )
+        columns.timesteps, columns.features, labels, columns.normalize, columns.channels,
+        answer="every_step" if columns.by_step else "end",
+    )  # fmt: skip
     return Decoded(SequenceData(spec, train, splits["validation"], splits["test"]), tuple(notes))
 
 
@@ -84,7 +85,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, columns: Columns, key: str) -
 
     examples = builder.info.splits[key].num_examples
     x = np.empty((examples, columns.timesteps, columns.features), columns.dtype)
-    y = np.empty(examples, np.int32)
+    y = np.empty((examples, columns.timesteps) if columns.by_step else examples, np.int32)
     start = 0
     # Shown where TFDS shows its own progress.
     with tqdm_utils.tqdm(desc=f"Reading {key}", total=examples, unit=" examples") as progress:

@@ -5,6 +5,7 @@ All of it is decided from what TFDS knows before it downloads anything.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Columns:
 
     x: str  # name of the input feature
     y: str  # name of the class label feature
+    by_step: bool  # whether that has a class for each step, and not one for all
     timesteps: int
     features: int
     dtype: np.dtype[Any]  # of x as TFDS decodes it
@@ -69,8 +71,30 @@ def choose(features: Any, supervised: Any, size: tuple[int, int] | None, source:
         )
     x, y = supervised[:2] if supervised else (None, None)
     y = _label(features, y, source)
-    x = _input(features, x, source)
-    return _columns(features[x], x, y, size, source)
+    x = _input({key: value for key, value in features.items() if key != y}, x, source)
+    columns = _columns(features[x], x, y, size, source)
+    if not _is_of_steps(features[y]):
+        return columns
+    if features[y].shape != (columns.timesteps,):
+        raise InputError(
+            f"{source} has classes that do not match its steps",
+            expected=f"one, or {columns.timesteps}, one a step of {x}", got=_named(features)[y],
+        )  # fmt: skip
+    return dataclasses.replace(columns, by_step=True)
+
+
+def class_label(feature: Any) -> Any:
+    """The `ClassLabel` of a label feature, of the sequence or of each of its steps."""
+    return feature.feature if _is_of_steps(feature) else feature
+
+
+def _is_of_steps(feature: Any) -> bool:
+    """Whether a feature is a sequence of so many classes; of any number, they are tags of it."""
+    import tensorflow_datasets as tfds
+
+    if not isinstance(feature, tfds.features.Sequence):
+        return False
+    return isinstance(feature.feature, tfds.features.ClassLabel) and None not in feature.shape
 
 
 def _label(features: Mapping[str, Any], target: Any, source: str) -> str:
@@ -78,6 +102,9 @@ def _label(features: Mapping[str, Any], target: Any, source: str) -> str:
     import tensorflow_datasets as tfds
 
     labels = [key for key, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
+    of_steps = [key for key, value in features.items() if _is_of_steps(value)]
+    if not labels or target in of_steps:
+        labels = of_steps
     if target is None and not labels:
         raise InputError(
             f"{source} has no class label",
@@ -99,7 +126,7 @@ def _label(features: Mapping[str, Any], target: Any, source: str) -> str:
             expected="a ClassLabel as its target",
             got=_named(features).get(str(target), target),
         )
-    classes = features[target].num_classes  # None: known once the set is prepared
+    classes = class_label(features[target]).num_classes  # None: known once the set is prepared
     if classes is not None and classes < 2:
         raise InputError(f"{source} has too few classes", expected="2 or more", got=classes)
     return str(target)
@@ -177,6 +204,7 @@ def _columns(feature: Any, x: str, y: str, size: tuple[int, int] | None, source:
     return Columns(
         x=x,
         y=y,
+        by_step=False,
         timesteps=timesteps,
         features=math.prod(rest),
         dtype=dtype,

@@ -20,16 +20,23 @@ def build_model(
     """Build `Sequential([recurrent layers..., Dense(classes, softmax)])`, weights initialised.
 
     The model maps float32 `(batch, timesteps, features)`, already normalized, to float32
-    probabilities `(batch, classes)`. All recurrent layers but the last give their states at every
-    time step; a bidirectional one gives those of both directions side by side. `precision` is the
-    Keras dtype policy of the recurrent layers; the softmax is float32 whatever it is, so that
-    small probabilities survive. `unroll` writes the time steps out: faster to run under a
+    probabilities `(batch, classes)`, or `(batch, timesteps, classes)` where `spec` wants an answer
+    at every step. All recurrent layers but the last give their states at every time step, and then
+    the last does too; a bidirectional one gives those of both directions side by side. `precision`
+    is the Keras dtype policy of the recurrent layers; the softmax is float32 whatever it is, so
+    that small probabilities survive. `unroll` writes the time steps out: faster to run under a
     compiler, slower to build, same weights.
 
     Raises `InputError` for an activation or initializer that Keras does not have.
     """
     recurrent = [
-        _recurrent(config, number, precision=precision, unroll=unroll)
+        _recurrent(
+            config,
+            number,
+            every=number < config.layers or spec.every_step,
+            precision=precision,
+            unroll=unroll,
+        )
         for number in range(1, config.layers + 1)
     ]
     softmax = keras.layers.Dense(
@@ -52,8 +59,10 @@ def build_model(
     return model
 
 
-def _recurrent(config: TrainConfig, number: int, *, precision: str, unroll: bool) -> keras.Layer:
-    """Build the recurrent layer with that number, counted from 1."""
+def _recurrent(
+    config: TrainConfig, number: int, *, every: bool, precision: str, unroll: bool
+) -> keras.Layer:
+    """Build the recurrent layer with that number, counted from 1; `every`: with all its states."""
     name = "recurrent" if number == 1 else f"recurrent_{number}"
     layer = keras_layer(config.cell)(
         config.units,
@@ -61,7 +70,7 @@ def _recurrent(config: TrainConfig, number: int, *, precision: str, unroll: bool
         recurrent_initializer=_initializer(config.cell_initializer),
         dropout=config.dropout,
         recurrent_dropout=config.recurrent_dropout,
-        return_sequences=number < config.layers,
+        return_sequences=every,
         unroll=unroll,
         dtype=precision,
         name=name,
@@ -125,47 +134,6 @@ def keras_layer(cell: Cell) -> type[keras.layers.RNN]:
     """The recurrent layer that Keras has for a cell."""
     layer: type[keras.layers.RNN] = getattr(keras.layers, CELLS[cell].keras_layer)
     return layer
-
-
-def read_along(model: keras.Sequential, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the model holds and would say after each step of scaled `x` `(timesteps, features)`.
-
-    `x` is one sequence, without padding: where lengths vary, as long as it is.
-    Returns float32 hidden states `(timesteps, width)`, those that the softmax reads, of the last
-    layer, and the probabilities `(timesteps, classes)`. Row t is what the model holds and says of
-    the sequence that ends there: of a bidirectional model, the direction that reads backwards
-    begins at t. The last row is what it says of the whole sequence.
-    """
-    *recurrent, softmax = model.layers
-    one_way = all(len(pair) == 1 for pair in recurrent_layers(model))
-    read = _each_state if one_way else _state_of_each_beginning
-    states = read(recurrent, keras.ops.convert_to_tensor(x[None], "float32"))
-    to_numpy = keras.ops.convert_to_numpy
-    return to_numpy(keras.ops.cast(states, "float32")), to_numpy(softmax(states))
-
-
-def _each_state(layers: list[keras.layers.RNN], sequence: Any) -> Any:
-    """The states `(timesteps, units)` of the last layer, which knows nothing of what is to come."""
-    last = layers[-1]
-    each_step = type(last).from_config(
-        {**last.get_config(), "return_sequences": True, "name": "each_step"}
-    )
-    for layer in layers[:-1]:
-        sequence = layer(sequence)
-    each_step.build(sequence.shape)
-    each_step.set_weights(last.get_weights())
-    return each_step(sequence)[0]
-
-
-def _state_of_each_beginning(layers: list[keras.Layer], sequence: Any) -> Any:
-    """The last states `(timesteps, width)` of the sequences that end at each step."""
-    states = []
-    for end in range(1, sequence.shape[1] + 1):
-        state = sequence[:, :end]
-        for layer in layers:
-            state = layer(state)
-        states.append(state[0])
-    return keras.ops.stack(states)
 
 
 def _activation(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What an example counts in the loss, by its class, whatever computes it."""
+"""What an answer counts in the loss, by its class, whatever computes it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ def class_weights(choice: ClassWeights, y: np.ndarray, classes: int) -> np.ndarr
 
     `balanced`: n / (k * examples of the class), k the classes that have examples, after King and
     Zeng, "Logistic Regression in Rare Events Data" (2001), as scikit-learn has it. The mean over
-    the training examples `y` `(n,)` is 1. A class without examples weighs nothing.
+    the training labels `y`, `(n,)` or `(n, timesteps)`, is 1. A class without examples weighs
+    nothing, nor does a step without a label, which is below 0.
     """
     if choice == "none":
         return None
-    counts = np.bincount(y, minlength=classes)
+    counts = np.bincount(y[y >= 0], minlength=classes)
     found = counts > 0
-    weights = len(y) / (found.sum() * np.maximum(counts, 1)) * found
+    weights = counts.sum() / (found.sum() * np.maximum(counts, 1)) * found
     return np.asarray(weights, np.float32)

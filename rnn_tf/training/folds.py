@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rnn_tf.config import TrainConfig, parse_fold
 from rnn_tf.data import SequenceData, load_to_fold
 from rnn_tf.data.splits import fold_of
 from rnn_tf.errors import InputError
 from rnn_tf.files.writing import as_input_errors, write_text
 from rnn_tf.run import Run, holds_run, new_folder
-from rnn_tf.scores import Scores, score
+from rnn_tf.scores import Scores, pooled, score_split
 from rnn_tf.training.backend import Backend, choose_backend
 from rnn_tf.training.job import find_run, load_while_tensorflow_starts, start, train
 
 SUMMARY, PICTURE = "folds.json", "confusion.png"
 # What is reported as mean, spread and range over the folds.
-REPORTED = ("accuracy", "balanced_accuracy", "macro_f1", "loss")
+REPORTED = (
+    "accuracy", "last_step_accuracy", "sequence_accuracy", "balanced_accuracy", "macro_f1", "loss",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,29 @@ class Folds:
 
     def as_text(self) -> str:
         """A line each: how good, as mean, spread and range over the folds, how large, where."""
-        names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro F1"}
+        names = {
+            "accuracy": "accuracy",
+            "last_step_accuracy": "last step",
+            "sequence_accuracy": "sequences",
+            "balanced_accuracy": "balanced",
+            "macro_f1": "macro F1",
+        }
         lines = [
             f"{said:<11} {of['mean']:.2%} ± {of['std']:.2%} ({of['min']:.2%} to {of['max']:.2%})"
-            for said, of in ((said, self.summary[name]) for name, said in names.items())
+            for said, of in (
+                (said, self.summary[name]) for name, said in names.items() if name in self.summary
+            )
         ]
-        loss, pooled = self.summary["loss"], self.summary["pooled"]
-        majority = repr(self.summary["labels"][pooled["most_frequent_class"]])
+        loss, together = self.summary["loss"], self.summary["pooled"]
+        majority = repr(self.summary["labels"][together["most_frequent_class"]])
+        unit = "steps" if "sequences" in together else "examples"
         return "\n".join(
             (
                 *lines,
                 f"loss        {loss['mean']:.4f} ± {loss['std']:.4f} "
                 f"({loss['min']:.4f} to {loss['max']:.4f})",
-                f"majority    {pooled['most_frequent_share']:.2%} by always answering {majority}",
-                f"folds       {len(self.runs)}, of {pooled['examples']:,} examples in all",
+                f"majority    {together['most_frequent_share']:.2%} by always answering {majority}",
+                f"folds       {len(self.runs)}, of {together['examples']:,} {unit} in all",
                 f"runs        {self.path}, all together in {SUMMARY} and {PICTURE}",
             )
         )
@@ -108,7 +117,7 @@ def train_folds(
         )  # fmt: skip
         said = backend.probabilities(run, run.load_model(), split.test)
         runs.append(run)
-        scores.append(score(said, split.test.y))
+        scores.append(score_split(said, split.test))
     return _kept(folder, runs, scores)
 
 
@@ -134,10 +143,7 @@ def _kept(folder: Path, runs: list[Run], scores: list[Scores]) -> Folds:
     """Write what all folds say together, as JSON and as a picture."""
     from rnn_tf import plots
 
-    examples = [each.examples for each in scores]
-    confusion = np.sum([each.confusion for each in scores], axis=0)
-    loss = float(np.average([each.loss for each in scores], weights=examples))
-    pooled = Scores(confusion, loss)
+    together = pooled(scores)
     labels = runs[0].spec.labels
     summary = {
         "folds": [
@@ -148,13 +154,19 @@ def _kept(folder: Path, runs: list[Run], scores: list[Scores]) -> Folds:
             }
             for run, each in zip(runs, scores, strict=True)
         ],
-        **{name: _spread([each.summary()[name] for each in scores]) for name in REPORTED},
-        "pooled": pooled.summary(),
+        **{
+            name: _spread([each.summary()[name] for each in scores])
+            for name in REPORTED
+            if name in together.summary()
+        },
+        "pooled": together.summary(),
         "labels": list(labels),
-        "confusion": confusion.tolist(),
+        "confusion": together.confusion.tolist(),
     }
-    title = f"{len(runs)} folds: {pooled.accuracy:.2%} of {pooled.examples:,} right"
-    plots.plot_confusion(confusion, labels, title, folder / PICTURE)
+    title = (
+        f"{len(runs)} folds: {together.accuracy:.2%} of {together.examples:,} {together.unit} right"
+    )
+    plots.plot_confusion(together.confusion, labels, title, folder / PICTURE)
     write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return Folds(folder, runs, summary)
 

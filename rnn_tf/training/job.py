@@ -141,7 +141,8 @@ def train_run(
             if run is not None and run.complete:
                 return run
             # A run that goes on keeps its own.
-            data = data.normalized(run.spec.normalize if run else config.normalize)
+            normalize = run.spec.normalize if run else config.normalize
+            data = data.answering(config.answer).normalized(normalize)
             if run is not None and run.spec != data.spec:
                 raise InputError(
                     f"the data are not those that the run was begun with: {config.dataset}"
@@ -200,7 +201,7 @@ def _check_trainable(config: TrainConfig, data: SequenceData, backend: Backend) 
     """Raise `InputError` for what only Keras, or the backend, knows to be impossible."""
     from rnn_tf.model.classifier import build_model
 
-    build_model(config, data.spec)
+    build_model(config, data.answering(config.answer).spec)
     backend.describe(config, data)
     backend.precision(config)
 
@@ -298,7 +299,7 @@ def _import_plots(beside: ThreadPoolExecutor) -> keras.callbacks.Callback:
 def _best_validation(fitted: Fitted, data: SequenceData) -> dict[str, Any]:
     """The validation scores of the best epoch, as they were when it ended."""
     best = fitted.history[fitted.best_epoch - 1]
-    names = ("accuracy", "balanced_accuracy", "loss")
+    names = ("accuracy", "balanced_accuracy", "last_step_accuracy", "sequence_accuracy", "loss")
     found = {name: best[f"val_{name}"] for name in names if f"val_{name}" in best}
     return {**found, "examples": len(data.valid.y)}
 
@@ -318,15 +319,15 @@ def _score_and_draw(
     closes them.
     """
     from rnn_tf import plots
-    from rnn_tf.scores import score
+    from rnn_tf.scores import score_split
 
     def scored(split: Split) -> Scores:
-        return score(backend.probabilities(run, fitted.model, split), split.y)
+        return score_split(backend.probabilities(run, fitted.model, split), split)
 
     splits = {"test": data.test, "train": data.train, "valid": data.valid}
     scoring = {name: beside.submit(scored, split) for name, split in splits.items()}
     plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
     test = scoring["test"].result()
-    title = f"Test split: {test.accuracy:.2%} of {test.examples:,} right"
+    title = f"Test split: {test.accuracy:.2%} of {test.examples:,} {test.unit} right"
     plots.plot_confusion(test.confusion, data.spec.labels, title, run.confusion_file)
     return {name: scoring[name].result().summary() for name in ("train", "valid", "test")}

@@ -8,7 +8,6 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-
 # Lines in a log, at most about so many: of more epochs, some are passed over.
 MOST_LINES = 40
 

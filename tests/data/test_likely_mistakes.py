@@ -46,6 +46,23 @@ def test_a_class_in_test_only() -> None:
     assert found == ["no training example of 'mild', but 3 in test, which will all be wrong"]
 
 
+def test_classes_that_no_training_step_has() -> None:
+    """Those of a model that answers at every step, whether labels are of sequences or of steps."""
+    spec = SequenceSpec(4, 3, LABELS, answer="every_step")
+    by_sequence = data(spec=spec, train=split(0, [0, 2] * 10), test=split(2, [0, 2]))
+    assert likely_mistakes(by_sequence) == ["no training example of 'mild'"]
+    steps = {
+        name: getattr(by_sequence, name)._replace(y=getattr(by_sequence, name).step_labels)
+        for name in ("train", "valid", "test")
+    }
+    assert likely_mistakes(data(spec=spec, **steps)) == ["no training step of 'mild'"]
+    steps["train"].y[:, 1:] = -1
+    steps["train"].y[::2, 0] = 1
+    steps["train"].y[1::2, 0] = 0
+    (found,) = likely_mistakes(data(spec=spec, **steps))
+    assert found == "no training step of 'warm', but 4 in test, which will all be wrong"
+
+
 def test_many_classes_without_examples() -> None:
     labels = tuple(map(str, range(12)))
     (line,) = likely_mistakes(data(spec=SequenceSpec(4, 3, labels)))

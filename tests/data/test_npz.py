@@ -703,3 +703,80 @@ def test_corrupt_array_header(tmp_path: Path, data: st.DataObject) -> None:
         content[data.draw(st.integers(0, 127))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(InputError):
         load(rezip(tmp_path, [(GOOD[0][0], bytes(content)), *GOOD[1:]]))
+
+
+# --- a class at each step ---
+def by_step(**change: Any) -> dict[str, Any]:
+    steps = {"y_train": np.arange(80).reshape(20, 4) % 3, "y_test": np.zeros((5, 4), int)}
+    return steps | change
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_class_for_each_step(as_text: bool, tmp_path: Path) -> None:
+    given = by_step()
+    given["y_train"][0] = [-1, 2, -1, 0]
+    if as_text:
+        names = np.array(["a", "b", "c", ""])  # the last: of -1
+        given = {key: names[y] for key, y in given.items()}
+    data = load(write(tmp_path, **given), answer="every_step")
+    assert data.spec.labels == (("a", "b", "c") if as_text else ("0", "1", "2"))
+    assert data.train.y[0].tolist() == [-1, 2, -1, 0]
+    assert data.test.y.tolist() == [[0] * 4] * 5
+
+
+def test_classes_of_steps_end_with_a_sequence(tmp_path: Path) -> None:
+    """Whatever the padding holds."""
+    given = by_step(lengths_train=np.full(20, 2), lengths_test=np.full(5, 4))
+    given["y_train"][:, 2:] = 77
+    data = load(write(tmp_path, **given), answer="every_step")
+    assert data.spec.labels == ("0", "1", "2")
+    assert set(data.train.y[:, 2:].ravel().tolist()) == {-1}
+    named = load(write(tmp_path, labels=np.array(["a", "b", "c"]), **given), answer="every_step")
+    assert named.spec.labels == ("a", "b", "c")
+    np.testing.assert_array_equal(named.train.y, data.train.y)
+
+
+def test_one_class_an_example_for_an_answer_at_every_step(tmp_path: Path) -> None:
+    data = load(write(tmp_path), answer="every_step")
+    assert data.spec.every_step
+    assert data.train.y.shape == (18,)
+
+
+@pytest.mark.parametrize(
+    ("change", "answer", "message"),
+    [
+        (
+            by_step(),
+            "end",
+            r"expected shape \(20,\), got \(20, 4\). For .*--answer every_step",
+        ),
+        (
+            by_step(y_train=np.zeros((20, 5), int)),
+            "every_step",
+            r"y_train does not have .*; expected shape \(20,\), or \(20, 4\), of each.*\(20, 5\)",
+        ),
+        (
+            by_step(y_test=np.zeros(5, int)),
+            "every_step",
+            r"y_test and y_train label different things; .*got shapes \(5,\) and \(20, 4\)",
+        ),
+        (
+            by_step(labels=np.array(["a", "b"])),
+            "every_step",
+            r"y_train has a class that does not exist; expected 0, 1, got 2",
+        ),
+        (by_step(y_test=np.full((5, 4), -1)), "every_step", r"a sequence of test without a label"),
+        (by_step(y_train=np.full((20, 4), 3)), "every_step", r"bad number of classes; .*got 1: 3"),
+        (by_step(y_train=np.zeros((20, 4))), "every_step", r"bad dtype of y_train"),
+    ],
+)
+def test_bad_classes_of_steps(change: Any, answer: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path, **change), answer=answer)
+
+
+def test_gaps_are_filled_whatever_names_the_classes(tmp_path: Path) -> None:
+    x, y = arrays()["x_train"].copy(), np.array(["odd", "even"] * 10)
+    x[0, 1] = np.nan
+    path = write(tmp_path, x_train=x, y_train=y, y_test=y[:5])
+    assert np.isfinite(load(path, missing="interpolate").train.x).all()

@@ -142,7 +142,7 @@ def test_the_examples_of_the_document(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / f"Vowels_{split}.ts").write_text(f"{header}@data\n{lines * 4}")
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^rnn-tf train --dataset (\S+)(.*)", text, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for dataset, options in commands:
         if "patient" in options:  # columns that somebody else has
             continue
@@ -151,9 +151,12 @@ def test_the_examples_of_the_document(tmp_path: Path, monkeypatch: pytest.Monkey
             name.replace("-", "_"): float(value) if "." in value else int(value)
             for name, value in said
         }
+        by_step = "--answer every_step" in options
+        settings |= {"answer": "every_step"} if by_step else {}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* has no test split: 12 of its 60 training")
             data = load(Source(dataset, **settings))
-        assert set(data.spec.labels) == {"fall", "rise"}
+        assert set(data.spec.labels) == ({"idle", "busy"} if by_step else {"fall", "rise"})
+        assert data.train.labelled_by_step == by_step
     with pytest.warns(UserWarning, match="are rounded to float32"):
         assert load("padded.npz").spec.longest == 29

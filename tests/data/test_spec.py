@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split, most_frequent
 from rnn_tf.errors import InputError
 
 SPEC = SequenceSpec(
@@ -52,6 +52,18 @@ def test_a_specification_of_version_1_still_opens() -> None:
     assert SequenceSpec.from_json(json.dumps(old)) == SPEC
     with pytest.raises(InputError, match=r"do not match the classes; expected 3 labels, got 2"):
         SequenceSpec.from_json(json.dumps(old | {"classes": 3}))
+
+
+def test_a_specification_of_version_2_answers_at_the_end() -> None:
+    old = json.loads(SPEC.to_json()) | {"version": 2}
+    del old["answer"]
+    assert SequenceSpec.from_json(json.dumps(old)) == SPEC
+
+
+def test_answers_at_every_step_survive() -> None:
+    spec = replace(SPEC, answer="every_step")
+    assert spec.every_step
+    assert SequenceSpec.from_json(spec.to_json()) == spec
 
 
 def test_lengths_that_vary_survive() -> None:
@@ -123,6 +135,71 @@ def test_lengths_are_given_exactly_where_they_vary() -> None:
         SequenceData(fixed, without, ragged(), without)
 
 
+# --- labels by step ---
+STEPS = replace(VARYING, answer="every_step")
+
+
+def by_step(y: object = ((1, 0, 0, 0), (0, 1, 1, 0), (-1, 1, 0, 0))) -> Split:
+    return ragged()._replace(y=np.array(y))
+
+
+def test_labels_by_step_end_where_a_sequence_does() -> None:
+    data = SequenceData(STEPS, by_step(), by_step(), by_step())
+    assert data.train.labelled_by_step
+    assert data.train.y.tolist() == [[1, -1, -1, -1], [0, 1, 1, 0], [-1, 1, -1, -1]]
+    assert data.train.y.dtype == np.int32
+    assert data.train.step_labels is data.train.y
+    assert data.train.sequence_labels.tolist() == [1, 0, 1]
+    assert data.train.take([2]).y.tolist() == [[-1, 1, -1, -1]]
+
+
+def test_a_label_of_a_sequence_is_that_of_its_steps() -> None:
+    data = SequenceData(STEPS, ragged(), ragged(), ragged())
+    assert not data.train.labelled_by_step
+    assert data.train.step_labels.tolist() == [[0, -1, -1, -1], [1] * 4, [0, 0, -1, -1]]
+    assert data.train.sequence_labels.tolist() == [0, 1, 0]
+
+
+def test_the_most_frequent_label_of_each_sequence() -> None:
+    sequence = np.array([0, 0, 0, 1, 1, 1, 2, 3, 3, 3])
+    labels = np.array([2, 0, 2, 1, 0, -1, -1, 0, 2, 2])
+    assert most_frequent(sequence, labels, 5).tolist() == [2, 0, -1, 2, -1]
+
+
+def test_all_splits_are_labelled_alike() -> None:
+    with pytest.raises(InputError, match="labels by step in train or test, and by sequence in the"):
+        SequenceData(STEPS, by_step(), by_step(), ragged())
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros((3, 5), int), r"labels of train do not .*; expected shape \(3, 4\), or \(3,\) f"),
+        (np.zeros((2, 4), int), r"labels of train do not .*; expected shape \(3, 4\), or \(3,\) f"),
+        (((0,) * 4, (0, 2, 0, 0), (0,) * 4), r"bad label in train; expected 0 to 1, or -1 .*got 2 "
+                                             r"in step 1 of example 1"),
+        (((-2,) * 4, (0,) * 4, (0,) * 4), r"bad label in train; .* got -2 in step 0 of example 0"),
+        (((-1, 0, 0, 0), (0,) * 4, (0,) * 4), r"a sequence of train without a label; .*example 0"),
+        (np.zeros((3, 4)), r"bad dtype of the labels of train; expected whole numbers, got float"),
+    ],
+)  # fmt: skip
+def test_labels_by_step_that_do_not_fit_are_refused(y: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SequenceData(STEPS, by_step(y), by_step(), by_step())
+
+
+def test_labels_by_step_need_an_answer_at_every_step() -> None:
+    message = r"train has a label for each step.*; expected .*\(3,\), got .*--answer every_step"
+    with pytest.raises(InputError, match=message):
+        SequenceData(VARYING, by_step(), by_step(), by_step())
+    data = SequenceData(STEPS, by_step(), by_step(), by_step())
+    with pytest.raises(InputError, match=message):
+        data.answering("end")
+    ends = SequenceData(VARYING, ragged(), ragged(), ragged())
+    assert ends.answering("end") is ends
+    assert ends.answering("every_step").spec == STEPS
+
+
 @given(st.text())
 def test_any_text_is_a_spec_or_an_input_error(text: str) -> None:
     with pytest.raises(InputError):
@@ -172,9 +249,10 @@ def test_any_json_value_is_a_spec_or_an_input_error(key: str, value: object) -> 
         ),
         (normalize(origin="guess"), r"bad origin; expected one of source, none, .*, got guess"),
         (normalize(gain=[1.0]), r"unknown keys in the normalization; got gain"),
-        ({"version": 3}, r"written by a newer version .*; expected version 2 or older, got 3"),
-        ({"version": "2"}, r"written by a newer version .*; expected version 2 or older, got '2'"),
+        ({"version": 4}, r"written by a newer version .*; expected version 3 or older, got 4"),
+        ({"version": "2"}, r"written by a newer version .*; expected version 3 or older, got '2'"),
         ({"channels": 4}, r"bad channels; expected 0, 1, 3 or 4, a divisor of features, got 4"),
+        ({"answer": "now"}, r"bad answer; expected one of end, every_step, got 'now'"),
         ({"colour": 1}, r"the specification has other keys; expected .*, got .*'colour'"),
     ],
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recordings import phases
 
 from rnn_tf.data import SequenceData, SequenceSpec
 from rnn_tf.data.spec import Split
@@ -289,3 +292,26 @@ def test_a_class_in_one_group_only() -> None:
     y = np.where(groups == 5, 1, np.arange(30) % 2 * 2)
     with pytest.raises(InputError, match="groups put all examples of class 'b' into one fold"):
         fold_of(data_of(y, groups), "1/3")
+
+
+# --- labels by step ---
+def test_an_example_counts_as_of_the_class_that_most_of_its_steps_have() -> None:
+    y = np.repeat(np.array([0] * 80 + [1] * 20, np.int32)[:, None], 3, axis=1)
+    y[:, 0], y[::2, 2] = 2, -1  # of equals, the lowest
+    _, valid = hold_out(Split(np.zeros((100, 3, 1)), y), 10)
+    assert valid.y.shape == (10, 3)
+    assert np.bincount(valid.y[:, 1]).tolist() == [8, 2]
+    by_group = Split(np.zeros((100, 3, 1)), y, None, np.arange(100) % 10)
+    assert len(hold_out(by_group, 10)[1].y) == 10
+
+
+def test_folds_of_labels_by_step_need_no_class_in_each() -> None:
+    data = phases()
+    rare = data.train.y.copy()
+    rare[rare == 2] = 1
+    rare[0, 0] = 2  # the only step of its class
+    train = data.train._replace(y=rare)
+    whole = dataclasses.replace(data, train=train, valid=train.take(slice(5, 9)))
+    sizes = [len(fold_of(whole, f"{i}/3").test.y) for i in (1, 2, 3)]
+    assert sum(sizes) == len(train.y) + 4
+    assert max(sizes) - min(sizes) <= 1

@@ -366,7 +366,8 @@ BAD = {
         lines((4, "10,2,run,train,3,6")),
         ", column 'label': two classes in the sequence '10'; expected one in all of its rows, got "
         "'walk' in line 2 and 'run' in line 4. Is 'id' the column that tells sequences apart? If "
-        "not, say --id COLUMN.",
+        "not, say --id COLUMN. For a class at each step, train with "
+        "--answer every_step.",
     ),
     "two splits": (
         lines((4, "10,2,walk,test,3,6")),
@@ -523,3 +524,81 @@ def test_a_folder_or_nothing_of_that_name(tmp_path: Path) -> None:
         load(str(tmp_path / "table.csv"))
     with pytest.raises(InputError, match=r"^no such file: .*table\.parquet$"):
         load(str(tmp_path / "table.parquet"))
+
+
+# --- a class at each step ---
+PHASES = """id,time,label,split,x
+1,0,rest,train,0
+1,1,rest,train,1
+1,2,walk,train,5
+2,0,walk,train,6
+2,1,,train,7
+3,0,rest,valid,0
+3,1,walk,valid,5
+4,1,-1,test,4
+4,0,walk,test,5
+"""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_class_may_change_within_a_sequence(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path, PHASES)
+    if suffix == ".parquet":  # with a null where the text has nothing
+        options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+        table = pyarrow.csv.read_csv(path, convert_options=options)
+        path = str(tmp_path / "table.parquet")
+        pyarrow.parquet.write_table(table, path)
+    data = load(Source(path, answer="every_step"))
+    assert data.spec.every_step
+    assert data.spec.labels == ("rest", "walk")
+    assert data.train.y.tolist() == [[0, 0, 1], [1, -1, -1]]
+    assert data.valid.y.tolist() == [[0, 1, -1]]
+    assert data.test.y.tolist() == [[1, -1, -1]]  # by time
+    assert describe(data).startswith(
+        "3 sequences of 2 to 3 steps, 1 feature, 2 classes of steps (1 step without): rest (3), "
+        "walk (3); 1 to test"
+    )
+
+
+def test_one_class_a_sequence_stays_that_for_an_answer_at_every_step(tmp_path: Path) -> None:
+    data = load(Source(write(tmp_path), answer="every_step"))
+    check(data)
+    assert data.spec.every_step
+    assert not data.train.labelled_by_step
+
+
+def test_a_class_at_each_step_where_none_is_asked_for(tmp_path: Path) -> None:
+    message = r"two classes in the sequence '1'.*'rest' in line 2 and 'walk' in line 4.* --answer e"
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path, PHASES.replace("2,1,,", "2,1,walk,")))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            PHASES.replace("rest", "-1"),
+            r"too few classes; .*got walk. -1 stands for a step with",
+        ),
+        (PHASES.replace("4,0,walk", "4,0,"), r"a sequence of test without a label; .*example 0"),
+    ],
+)
+def test_bad_classes_of_steps(content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load(Source(write(tmp_path, content), answer="every_step"))
+
+
+def test_windows_have_the_classes_of_their_steps(tmp_path: Path) -> None:
+    """But for a window without any."""
+    rows = [
+        f"{i},{t},{'' if t < 3 else 'ab'[t % 2]},{split},{t}"
+        for i, split in enumerate(("train", "train", "valid", "test"))
+        for t in range(7)
+    ]
+    path = write(tmp_path, "\n".join(["id,time,label,split,x", *rows]))
+    data = load(Source(path, answer="every_step", window=3, stride=2))
+    assert data.spec.timesteps == 3
+    starts = data.train.x[:, 0, 0].tolist()
+    assert set(starts) == {2, 4}
+    for start, y in zip(starts, data.train.y.tolist(), strict=True):
+        assert y == {2: [-1, 1, 0], 4: [0, 1, 0]}[start]

@@ -19,6 +19,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from rnn_tf.config import Source
 from rnn_tf.data import load as load_source
 from rnn_tf.data import mnist
 from rnn_tf.data.spec import SequenceData
@@ -55,12 +56,16 @@ class Generated(tfds.core.GeneratorBasedBuilder):
         for index in range(self.SIZES[split]):
             example = {"input": self.make(f"{split}{index}"), "note": f"{split}{index}"}
             if self.LABEL is not None:
-                example["label"] = index % 3
+                example["label"] = self.label(index)
             yield index, example
 
     @classmethod
     def make(cls, key: str) -> np.ndarray:
         raise NotImplementedError
+
+    @classmethod
+    def label(cls, index: int) -> Any:
+        return index % 3
 
 
 def three_classes() -> tfds.features.ClassLabel:
@@ -107,6 +112,20 @@ class RnnSeries(RnnGrey):
     @classmethod
     def make(cls, key: str) -> np.ndarray:
         return random(key).normal(size=7).astype(np.float32)
+
+
+class RnnPhases(RnnSeries):
+    """A class for each step; some steps have none, and one example has none at all."""
+
+    LABEL: Any = staticmethod(lambda: tfds.features.Sequence(three_classes(), length=7))
+
+    @classmethod
+    def label(cls, index: int) -> Any:
+        return [-1 if index == 1 or step == 2 else (index + step) % 3 for step in range(7)]
+
+
+class RnnPhasesTooShort(RnnPhases):
+    LABEL: Any = staticmethod(lambda: tfds.features.Sequence(three_classes(), length=6))
 
 
 class RnnMatrix(RnnGrey):
@@ -389,6 +408,22 @@ def test_unlabelled_examples_are_left_out() -> None:
         "class its share, are the test split and not trained on",
     ]
     assert [len(split.y) for split in splits(data)] == [22, 2, 6]
+
+
+@pytest.mark.filterwarnings("ignore:tfds.rnn_phases. 1 examples of .* have no label")
+def test_a_class_for_each_step() -> None:
+    data = load_source(Source("tfds:rnn_phases", answer="every_step"))
+    assert data.spec.every_step
+    assert data.spec.labels == tuple(LABELS)
+    made = {RnnPhases.make(f"train{i}").tobytes(): RnnPhases.label(i) for i in range(30)}
+    assert [len(split.y) for split in splits(data)] == [27, 2, 5]
+    for x, y in zip(data.train.x, data.train.y.tolist(), strict=True):
+        assert y == made[x.tobytes()]
+    # From the cache; and a model with one answer has no use for them.
+    with pytest.raises(InputError, match=r"a label for each step.* --answer every_step"):
+        load_source("tfds:rnn_phases")
+    with pytest.raises(InputError, match=r"do not match its steps; expected one, or 7.*\(6,\)"):
+        load("rnn_phases_too_short")
 
 
 def test_pictures_of_varying_size_are_resized() -> None:

@@ -206,6 +206,8 @@ def test_a_newer_layout_is_named(layout: object, copy: Bundle, capsys: Capture) 
     [
         ({"formats": {"coreml": {}}}, "bad formats in "),
         ({"formats": ["onnx"]}, "bad formats in "),
+        ({"formats": {"onnx": 17}}, "expected an object for each, got onnx: 17"),
+        ({"formats": {"onnx": {"answers": ["step"]}}}, "expected an object for each, got onnx"),
         ({"formats": {"tflite_float16": {}}}, "got no file of tflite_float16"),
         ({"files": ["model.onnx"]}, "bad files in "),
         ({"files": {"model.onnx": 7}}, "bad files in "),
@@ -213,7 +215,7 @@ def test_a_newer_layout_is_named(layout: object, copy: Bundle, capsys: Capture) 
         ({"files": {"model.keras": "0" * 64}}, "is not the file that was verified"),
         ({"spec": []}, "bad specification; expected an object, got list"),
         ({"spec": {"timesteps": 28}}, "the specification has other keys"),
-        ({"signatures": [{"name": "step"}]}, "unknown signature 'step'; expected one of classify"),
+        ({"signatures": [{"name": "walk"}]}, "unknown signature 'walk'; expected one of classify"),
         ({"signatures": [{"name": ["classify"]}]}, "unknown signature ['classify']"),
         ({"signatures": [{}]}, "unknown signature None"),
         ({"signatures": []}, "unknown signature None"),

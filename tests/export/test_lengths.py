@@ -34,7 +34,7 @@ from export.formats.quantize import round_to_int8
 from export.formats.registry import FORMATS, file_of
 from export.network import INPUT, LENGTHS, OUTPUT, Network
 from export.runtimes import OracleRuntime, open_file
-from export.signatures import classify
+from export.signatures import classify, step
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.activations import ACTIVATIONS
@@ -139,12 +139,11 @@ def test_a_format_answers_each(
 @pytest.mark.parametrize(
     ("cell", "stack", "length"),
     [
-        *((cell, "1 layer", length) for cell in CELLS for length in SPECS),
-        ("simple_rnn", "3 layers both ways", "long"),
-        ("simple_rnn", "both ways", "short"),
+        ("simple_rnn", "1 layer", "short"),
+        ("lstm", "1 layer", "long"),
+        ("gru", "1 layer", "short"),
+        ("simple_rnn", "both ways", "long"),
         ("lstm", "2 layers", "long"),
-        ("lstm", "3 layers both ways", "short"),
-        ("gru", "both ways", "long"),
         ("gru", "3 layers both ways", "short"),
     ],
 )
@@ -293,7 +292,8 @@ def test_an_empty_batch_is_answered_with_nothing(cell: Cell, activation: str) ->
 @pytest.mark.parametrize(
     ("cell", "stack", "length"),
     [
-        *((cell, "1 layer", length) for cell in CELLS for length in SPECS),
+        ("simple_rnn", "1 layer", "short"),
+        ("gru", "1 layer", "long"),
         ("lstm", "both ways", "long"),
         ("gru", "2 layers", "short"),
     ],
@@ -368,8 +368,9 @@ def test_each_file_has_the_inputs_of_the_signature(tmp_path: Path) -> None:
     assert lite.interpreter.get_signature_list() == {
         "serving_default": {"inputs": ["lengths", "sequence"], "outputs": ["probabilities"]}
     }
-    for runtime in (saved, lite):
-        assert json.loads(runtime.metadata()["signatures"]) == [classify(VARYING).to_dict()]
+    asked = classify(VARYING).to_dict(), step(VARYING, [network.units]).to_dict()
+    for runtime, signatures in ((saved, asked), (lite, asked[:1])):
+        assert json.loads(runtime.metadata()["signatures"]) == list(signatures)
 
 
 def test_the_warm_up_of_serving_has_lengths(tmp_path: Path) -> None:

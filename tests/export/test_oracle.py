@@ -25,7 +25,8 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
 from rnn_tf.model.activations import ACTIVATIONS
 from rnn_tf.model.cells import CELLS, Cell
-from rnn_tf.model.classifier import build_model, read_along
+from rnn_tf.model.classifier import build_model
+from rnn_tf.model.stepwise import read_along
 
 # Fine where activations bend, and out to where careless formulas overflow or cancel.
 FAR = np.logspace(-6, 4, 401)

@@ -76,6 +76,9 @@ def test_a_bundle_holds_the_files_that_its_readme_names(bundle: Bundle) -> None:
         "model.tflite",
         "model.int8.tflite",
         "model.onnx",
+        "step.tflite",
+        "step.int8.tflite",
+        "step.onnx",
     }
     readme = (bundle.path / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in top - {"README.md"})
@@ -85,6 +88,8 @@ def test_the_manifest_says_what_a_caller_needs(bundle: Bundle, run: Run) -> None
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert manifest == bundle.manifest
     assert manifest["layout"] == LAYOUT == 2
+    fingerprint = manifest["model"].pop("fingerprint")
+    assert len(fingerprint) == 64
     assert manifest["model"] == {
         "cell": "simple_rnn",
         "units": 32,
@@ -98,7 +103,10 @@ def test_the_manifest_says_what_a_caller_needs(bundle: Bundle, run: Run) -> None
     assert bundle.spec == run.spec
     assert manifest["dataset"] == "mnist"
     assert manifest["metrics"] == run.metrics
-    (classify,) = manifest["signatures"]
+    classify, step = manifest["signatures"]
+    assert step["name"] == "step"
+    assert [each["axes"] for each in step["inputs"]] == [["batch", "steps", 28], ["batch", 32]]
+    assert step["states"] == [["state_0", "next_state_0"]]
     assert classify["name"] == "classify"
     (given,), (answer,) = classify["inputs"], classify["outputs"]
     assert (given["name"], given["dtype"]) == ("sequence", "float32")
@@ -217,7 +225,10 @@ def test_only_what_was_asked_for_is_made(
     bundle.check()
     tops = {name.split("/")[0] for name in bundle.manifest["files"]}
     others = {"README.md", "data_profile.npz", "example.json", "request.json"}
-    assert tops == {file_of(name) for name in ("keras", *made)} | others
+    assert tops == {file_of("keras")} | others | {
+        file for name in made for file in bundle.signatures_of(name).values()
+    }
+    assert bundle.steppers == made
     readme = (bundle.path / "README.md").read_text()
     assert ("## ONNX from Python" in readme) == ("onnx" in made)
     assert ("## TFLite from Python" in readme) == ("tflite" in made)
@@ -237,6 +248,7 @@ def test_a_new_bundle_has_nothing_of_the_one_before(small_run: Run, old: Bundle)
     assert bundle.path == old.path
     assert set(files(old.path)) == {
         "model.onnx",
+        "step.onnx",
         "model.keras",
         "data_profile.npz",
         "example.json",
@@ -306,8 +318,8 @@ def put_writer(name: str, write: Writer, monkeypatch: pytest.MonkeyPatch) -> Non
     ("limit", "value", "reason"),
     [
         # It cannot gain a point, nor agree in more than all answers.
-        ("MOST_ACCURACY_LOSS", -0.01, "tflite_int8, test split: accuracy lost 0, limit -0.01"),
-        ("LEAST_AGREEMENT", 1.01, "tflite_int8, test split: agreement 1, at least 1.01"),
+        ("MOST_ACCURACY_LOSS", -0.01, "accuracy lost 0, limit -0.01"),
+        ("LEAST_AGREEMENT", 1.01, "agreement 1, at least 1.01"),
     ],
 )
 def test_a_quantized_format_that_is_worse_is_not_shipped(
@@ -317,11 +329,14 @@ def test_a_quantized_format_that_is_worse_is_not_shipped(
     monkeypatch.setattr(limits, limit, value)
     monkeypatch.setattr(limits, "MOST_OF_ONE", -1)  # nor may one answer be another
     said: list[str] = []
+    asked = ("test split", "step: whole sequences")
+    reason = "; ".join(f"tflite_int8, {family}: {reason}" for family in asked)
     bundle = export_run(run_copy, formats=("tflite",), say=said.append)
     assert bundle.formats == ["tflite"]
     assert bundle.manifest["not_shipped"] == {"tflite_int8": reason}
     assert f"tflite_int8 is not shipped: {reason}" in said
     assert not (bundle.path / "model.int8.tflite").exists()
+    assert not (bundle.path / "step.int8.tflite").exists()
     assert "int8" not in (bundle.path / "README.md").read_text()
     found = json.loads(bundle.verification_file.read_text())
     assert found["passed"] is True

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpp import HEADER
 
 from export import oracle
 from export.bundle import Bundle
@@ -106,8 +107,8 @@ def test_the_python_of_each_format_notices_another_answer(name: str, copy: Bundl
 
 
 def test_a_format_is_called_by_the_names_and_shapes_of_the_manifest(bundle: Bundle) -> None:
-    (signature,) = bundle.manifest["signatures"]
-    (given,), (answer,) = signature["inputs"], signature["outputs"]
+    classify, step = bundle.manifest["signatures"]
+    (given,), (answer,) = classify["inputs"], classify["outputs"]
     _, timesteps, features = given["axes"]
     (cpp,), (javascript,) = blocks(bundle, "cpp"), blocks(bundle, "javascript")
     assert f'inputs[] = {{"{given["name"]}"}}' in cpp
@@ -120,6 +121,18 @@ def test_a_format_is_called_by_the_names_and_shapes_of_the_manifest(bundle: Bund
     )
     assert f"const {{ {answer['name']} }} = await session.run" in javascript
     assert '"model.onnx"' in javascript
+    # And its step.
+    frames, state = (each["name"] for each in step["inputs"])
+    _, after = (each["name"] for each in step["outputs"])
+    units = step["inputs"][1]["axes"][1]
+    assert f'step_inputs[] = {{"{frames}", "{state}"}}' in cpp
+    assert f'step_outputs[] = {{"{answer["name"]}", "{after}"}}' in cpp
+    assert f"states = {{std::vector<float>({units})}};" in cpp
+    assert f"x.data() + t * {features}, {features}" in cpp
+    assert f"const {frames} = new ort.Tensor" in javascript
+    assert f"states = {{ {state}: said.{after} }};" in javascript
+    assert f"new Float32Array({units}), [1, {units}]" in javascript
+    assert all('"step.onnx"' in code for code in (cpp, javascript))
 
 
 def test_the_shapes_are_those_of_the_model_not_of_mnist(small_bundle: Bundle) -> None:
@@ -218,6 +231,21 @@ def test_the_cpp_reads_the_example(bundle: Bundle, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         np.array(done.stdout.split(), np.float32), np.concatenate(expected).astype(np.float32)
     )
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_the_cpp_of_a_step_is_cpp(small_bundle: Bundle, tmp_path: Path) -> None:
+    """Against a header that has of ONNX Runtime's what is called."""
+    (code,) = blocks(small_bundle, "cpp")
+    assert "step.Run" in code
+    (tmp_path / "onnxruntime_cxx_api.h").write_text(HEADER)
+    (tmp_path / "example.cpp").write_text(code)
+    compiler = [shutil.which("g++") or "", "-std=c++17", "-Wall", "-Werror", f"-I{tmp_path}"]
+    built = subprocess.run(
+        [*compiler, str(tmp_path / "example.cpp"), "-o", str(tmp_path / "example")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
 
 
 def test_microcontrollers_are_told_of(bundle: Bundle) -> None:

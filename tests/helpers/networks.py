@@ -132,7 +132,8 @@ def in_keras(network: Network, dtype: str = "float32") -> keras.Sequential:
     model = keras.Sequential([keras.Input((spec.longest, spec.features), dtype=dtype)])
     for layer in network.layers:
         weights = layer.forward
-        options = {"activation": weights.activation, "return_sequences": layer is not last}
+        every = layer is not last or network.every_step
+        options = {"activation": weights.activation, "return_sequences": every}
         if weights.cell != "simple_rnn":
             options["recurrent_activation"] = weights.recurrent_activation
         kind = getattr(keras.layers, CELLS[weights.cell].keras_layer)

@@ -38,6 +38,29 @@ def recordings(seed: int = 0, longest: int = LONGEST, **examples: int) -> Sequen
     return SequenceData(spec, train, valid, test).normalized("standard")
 
 
+def phases(seed: int = 0, longest: int = LONGEST, *, varies: bool = True) -> SequenceData:
+    """Recordings that pass from one phase to the next, with the phase as the label of each step.
+
+    The level says the phase, in noise. Some steps have no label; every sequence has one.
+    """
+    random = np.random.default_rng(seed)
+
+    def split(count: int) -> Split:
+        lengths = random.integers(1, longest + 1, count).astype(np.int32)
+        lengths[:2] = 1, longest
+        y = np.sort(random.integers(0, 3, (count, longest)), axis=1).astype(np.int32)
+        x = (y - 1)[..., None] * 1.5 + random.normal(0, 0.4, (count, longest, FEATURES))
+        y[:, 1:][random.random((count, longest - 1)) < 0.2] = -1
+        x = (x + np.array([5, -3])).astype(np.float32)
+        return Split(x, y, lengths if varies else None)
+
+    spec = SequenceSpec(
+        None if varies else longest, FEATURES, ("low", "middle", "high"), longest=longest,
+        answer="every_step",
+    )  # fmt: skip
+    return SequenceData(spec, *map(split, EXAMPLES.values())).normalized("standard")
+
+
 def arrays(data: SequenceData) -> dict[str, Any]:
     """The data as the arrays of an .npz file."""
     found: dict[str, Any] = {"labels": np.array(data.spec.labels)}

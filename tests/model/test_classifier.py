@@ -18,9 +18,9 @@ from rnn_tf.model.classifier import (
     MaskedSequential,
     build_model,
     keras_layer,
-    read_along,
     recurrent_layers,
 )
+from rnn_tf.model.stepwise import read_along
 
 SPEC = SequenceSpec(timesteps=6, features=3, labels=tuple("abcd"))
 ROWS = SequenceSpec(timesteps=28, features=28, labels=tuple("0123456789"))
@@ -122,6 +122,28 @@ def test_reading_along_says_what_the_model_says_of_a_sequence_that_ends_there(
     logits = states @ kernel + bias
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, False), (2, True)])
+def test_an_answer_at_every_step(cell: str, layers: int, bidirectional: bool) -> None:
+    values = {"cell": cell, "units": 5, "layers": layers, "bidirectional": bidirectional}
+    config, x = TrainConfig.from_dict(values), sequences()
+    model = build_model(config, dataclasses.replace(SPEC, answer="every_step"))
+    assert type(model) is keras.Sequential
+    assert model.output_shape == (None, 6, 4)
+    said = np.asarray(model(x))
+    assert said.shape == (5, 6, 4)
+    assert said.sum(axis=2) == pytest.approx(1, abs=1e-6)
+    # The same layers, asked at the end: the last step of whoever reads forwards.
+    ends = build_model(config, SPEC)
+    ends.set_weights(model.get_weights())
+    if not bidirectional:
+        np.testing.assert_allclose(said[:, -1], ends(x), atol=1e-6)
+        np.testing.assert_allclose(said[:, 2], ends(x[:, :3]), atol=1e-6)
+    states, along = read_along(model, x[0])
+    assert states.shape == (6, 5 * (1 + bidirectional))
+    np.testing.assert_allclose(along, said[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", CELLS)

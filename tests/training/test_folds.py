@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -227,3 +228,20 @@ def test_a_source_without_a_test_split_is_refused_with_advice(
         main, ["--dataset", "mnist", *line, "--overwrite", "--test-share", "0.2"], capsys
     )
     assert "mnist has a test split of its own" in message
+
+
+def test_folds_of_answers_at_every_step(every_step_run: Run, tmp_path: Path) -> None:
+    config = dataclasses.replace(every_step_run.config, epochs=1, units=3, optimizer="adam")
+    folds = train_folds(2, config, tmp_path / "folds", progress=False)
+    pooled = folds.summary["pooled"]
+    assert pooled["sequences"] == 243
+    parts = [run.metrics["test"] for run in folds.runs]
+    for name, weight in (("accuracy", "examples"), ("last_step_accuracy", "sequences"),
+                         ("sequence_accuracy", "sequences")):  # fmt: skip
+        mean = np.average([p[name] for p in parts], weights=[p[weight] for p in parts])
+        assert pooled[name] == pytest.approx(mean)
+        assert folds.summary[name]["mean"] == pytest.approx(np.mean([p[name] for p in parts]))
+    said = folds.as_text()
+    assert "\nlast step   " in said
+    assert "\nsequences   " in said
+    assert f"of {pooled['examples']:,} steps in all" in said

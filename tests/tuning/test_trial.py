@@ -38,3 +38,16 @@ def test_a_trial_is_trained_as_a_run_is(
         for one, other in zip(trial.get_weights(), run.load_model().get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
     assert len(kept._models) == (1 if name == "keras" else 0)
+
+
+def test_a_trial_of_answers_at_every_step(labelled_steps: SequenceData, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, answer="every_step", epochs=1)
+    data = without_test(labelled_steps)
+    found = train_trial(config, data, tmp_path / "trial_0", choose_backend("keras", warn=False))
+    trial = Run.open(tmp_path / "trial_0")
+    assert trial.spec.every_step
+    valid = trial.metrics["valid"]
+    assert found["val_accuracy"] == valid["accuracy"]
+    assert 0 <= valid["sequence_accuracy"] <= valid["last_step_accuracy"] <= 1
+    # Finished: it is not trained again.
+    assert train_trial(config, data, trial.path, choose_backend("keras", warn=False)) == found

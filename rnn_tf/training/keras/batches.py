@@ -15,6 +15,9 @@ from rnn_tf.training.order import epoch_order
 # Sequences `(batch, timesteps, features)`, where lengths vary beside their lengths, `(batch,)`.
 Inputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
 
+# In all that follows, labels and weights have one more axis, timesteps, where a split has labels by
+# step. A step without a label, such as padding, has weight 0, and class 0: any would do.
+
 # Examples per evaluation batch: many, since each batch has a fixed cost, and a divisor of MNIST's
 # splits, so that one compiled shape serves all three. Fewer when sequences are large.
 EVALUATION_BATCH = 5000
@@ -81,7 +84,7 @@ def batches(
 
 
 def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -> tf.data.Dataset:
-    """The split once, in order, every example: `(x, y)`, y int32.
+    """The split once, in order, every example: `(x, y)`, y int32, or by step `(x, y, weight)`.
 
     `x` is normalized float32 `(batch, timesteps, features)`, or as it was loaded if `raw`; where
     lengths vary, `(x, lengths)`.
@@ -89,7 +92,9 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
     by_input = EVALUATION_BYTES // (4 * spec.longest * spec.features)
     by_states = STATES_BYTES // (4 * spec.longest * NUMBERS_A_STEP)
     most = max(1, min(EVALUATION_BATCH, by_input, by_states))
-    examples = (_inputs(split), split.y)
+    weights = _weights(split, None)
+    labels = (split.y,) if weights is None else (_labels(split), weights)
+    examples = (_inputs(split), *labels)
     if len(split.y) <= most:
         # As a whole: cutting it up and putting it together takes longer than evaluating it.
         dataset = tf.data.Dataset.from_tensors(examples)
@@ -98,7 +103,7 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
     if not raw:
         normalize = normalizer(spec.normalization)
         # After batching, so that normalizing is vectorised.
-        dataset = dataset.map(lambda x, y: (normalize(x), y)).prefetch(1)
+        dataset = dataset.map(lambda x, *labels: (normalize(x), *labels)).prefetch(1)
     return dataset.with_options(_untuned())
 
 
@@ -134,18 +139,34 @@ def _inputs(split: Split) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     return split.x if split.lengths is None else (split.x, split.lengths)
 
 
+def _labels(split: Split) -> np.ndarray:
+    """The class of each answer, a class also where there is none."""
+    return np.maximum(split.y, 0) if split.labelled_by_step else split.y
+
+
+def _weights(split: Split, class_weights: np.ndarray | None) -> np.ndarray | None:
+    """What each answer counts in the loss, float32 like `y`; None where all count the same."""
+    of_class = None if class_weights is None else class_weights[_labels(split)]
+    if not split.labelled_by_step:
+        return of_class
+    labelled = (split.y >= 0).astype(np.float32)
+    return labelled if of_class is None else labelled * of_class
+
+
 def _gather(
     split: Split, class_weights: np.ndarray | None
 ) -> Callable[[tf.Tensor], tuple[Inputs, tf.Tensor, tf.Tensor]]:
-    examples = tf.nest.map_structure(tf.constant, (_inputs(split), split.y))
-    weights = None if class_weights is None else tf.constant(class_weights[split.y])
+    examples = tf.nest.map_structure(tf.constant, (_inputs(split), _labels(split)))
+    weights = _weights(split, class_weights)
+    of_example = None if weights is None else tf.constant(weights)
 
     def gather(order: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
         weight = tf.cast(order >= 0, tf.float32)
         # Example 0 fills the last batch: any finite numbers do, since their weight is 0.
         index = tf.maximum(order, 0)
-        if weights is not None:
-            weight *= tf.gather(weights, index)
+        if of_example is not None:
+            gathered = tf.gather(of_example, index)
+            weight = gathered * (weight[..., None] if split.labelled_by_step else weight)
         x, y = tf.nest.map_structure(lambda each: tf.gather(each, index), examples)
         return x, y, weight
 

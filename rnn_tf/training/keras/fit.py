@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData
+from rnn_tf.data.spec import SequenceData, SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import MaskedSequential, build_model, recurrent_layers
 from rnn_tf.run import Run
@@ -27,9 +27,14 @@ from rnn_tf.training.keras.batches import (
     normalizer,
     whole_epochs,
 )
-from rnn_tf.training.keras.layers import loop_over_time
+from rnn_tf.training.keras.layers import answer_all_steps, loop_over_time
 from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
-from rnn_tf.training.keras.scores import BalancedAccuracy
+from rnn_tf.training.keras.scores import (
+    BalancedAccuracy,
+    SequenceMean,
+    all_are_right,
+    last_is_right,
+)
 from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted, Recorder
 
@@ -41,7 +46,13 @@ UNROLL_TIMESTEPS = 64
 # A fused epoch holds the training split three times: as loaded, this epoch, the next. Bytes.
 FUSED_BYTES = 2 * 2**30
 # What a history calls the scores that Keras gives, and what Keras calls them.
-SAID = {"loss": "crossentropy", "accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
+SAID = {
+    "loss": "crossentropy",
+    **{
+        name: name
+        for name in ("accuracy", "balanced_accuracy", "last_step_accuracy", "sequence_accuracy")
+    },
+}
 # Plain fit: weight updates between two returns to Python.
 PLAIN_STEPS = 32
 
@@ -94,7 +105,7 @@ def _variables(model: keras.Sequential) -> list[keras.Variable]:
 
 
 class CountingSequential(MaskedSequential):
-    """A Sequential whose scores count each example once, whatever it weighs in the loss."""
+    """A Sequential whose scores count each answer once, whatever it weighs in the loss."""
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -111,7 +122,7 @@ class FusedSequential(CountingSequential):
     Keras compiles the training step; when that is one batch, most of the time goes into
     starting it. Here the loop over batches is inside what is compiled. An element of its
     training data is `(x, y, weight)` with a leading axis of steps, one of its validation data
-    `(x, y)`; x is raw, and where lengths vary `(x, lengths)`.
+    `(x, y)` or `(x, y, weight)`; x is raw, and where lengths vary `(x, lengths)`.
     """
 
     def __init__(self, layers: list[keras.Layer], normalize: Normalize) -> None:
@@ -132,11 +143,13 @@ class FusedSequential(CountingSequential):
         result: dict[str, tf.Tensor] = self.get_metrics_result()
         return result
 
-    def test_step(self, data: tuple[Inputs, tf.Tensor]) -> dict[str, tf.Tensor]:
-        x, y = data
+    def test_step(
+        self, data: tuple[Inputs, tf.Tensor, *tuple[tf.Tensor, ...]]
+    ) -> dict[str, tf.Tensor]:
+        x, *labels = data
         # Thousands of sequences are evaluated at a time: a loop is as fast, and sooner compiled.
         with _rolled(self):
-            result: dict[str, tf.Tensor] = super().test_step((self.normalize(x), y))
+            result: dict[str, tf.Tensor] = super().test_step((self.normalize(x), *labels))
         return result
 
 
@@ -164,8 +177,12 @@ def why_not_fused(
         return f"{strategy.num_replicas_in_sync} devices"
     if config.deterministic and tf.config.list_physical_devices("GPU"):
         return "--deterministic on a GPU"
-    if data.train.x.nbytes > FUSED_BYTES:
-        return f"{data.train.x.nbytes / 2**30:.1f} GiB of training data"
+    size = data.train.x.nbytes
+    if data.spec.every_step:  # a label and a weight for each step, 4 bytes each
+        examples, steps, _ = data.train.x.shape
+        size += 8 * examples * steps
+    if size > FUSED_BYTES:
+        return f"{size / 2**30:.1f} GiB of training data"
     return None
 
 
@@ -194,7 +211,7 @@ def fit(
         with (strategy or tf.distribute.get_strategy()).scope():
             model = _compiled(config, data, precision, fused=fused, steps=steps)
             if kept is not None:
-                shapes = (data.spec, data.train.x.shape, precision, fused)
+                shapes = (data.spec, data.train.x.shape, data.train.y.ndim, precision, fused)
                 model = meanwhile.enter_context(kept.lent(model, config, *shapes))
         meanwhile.enter_context(new_programs_expected())
         recorder = _fit(model, config, data, run, callbacks or [], fused=fused)
@@ -215,19 +232,20 @@ def _fit(
     keep = Keep(recorder, model)
     first = keep.restore()
     clock = EpochClock(first)
-    weights = class_weights(config.class_weights, data.train.y, data.spec.classes)
+    learned, held_out = (split.labelled_for(data.spec) for split in (data.train, data.valid))
+    weights = class_weights(config.class_weights, learned.y, data.spec.classes)
     how = (config.batch_size_for(len(data.train.y)), config.seed)
     if fused:
-        train = whole_epochs(data.train, *how, first, epochs, class_weights=weights)
+        train = whole_epochs(learned, *how, first, epochs, class_weights=weights)
     else:
-        train = batches(data.train, data.spec, *how, clock.now, class_weights=weights)
+        train = batches(learned, data.spec, *how, clock.now, class_weights=weights)
     if not recorder.over:
         model.fit(
             train,
             initial_epoch=first,
             epochs=epochs,
             steps_per_epoch=1 if fused else None,
-            validation_data=evaluation_batches(data.valid, data.spec, raw=fused),
+            validation_data=evaluation_batches(held_out, data.spec, raw=fused),
             shuffle=False,
             verbose=0,
             callbacks=[clock, keep, *callbacks],
@@ -244,7 +262,6 @@ def _compiled(
     elif data.spec.varies or config.class_weights != "none":
         model = CountingSequential(model.layers)
     optimizer = build_optimizer(config, steps)
-    balanced = config.objective == "balanced_accuracy"
     if not tf.distribute.has_strategy():
         # On one device there is nothing to add up. Keras 3.15 does so anyway, by a custom gradient,
         # which TensorFlow keeps for ever, and the whole training program with it.
@@ -254,19 +271,27 @@ def _compiled(
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer=optimizer,
-        # The mean over the examples that count: what fills the last batch has weight 0.
+        # The mean over the answers that count, at every step those of all sequences alike: what
+        # fills the last batch, pads a sequence or has no label has weight 0.
         loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
-        # Keras's own "loss" weighs the last batch like a full one; this one weighs examples.
-        weighted_metrics=[
-            "accuracy",
-            keras.metrics.SparseCategoricalCrossentropy(name="crossentropy"),
-            *([BalancedAccuracy(data.spec.classes)] if balanced else []),
-        ],
+        weighted_metrics=_metrics(config, data),
         jit_compile=_may_compile(config),
         steps_per_execution=1 if fused else PLAIN_STEPS,
     )
-    _build_variables(model, data.spec.classes)
+    _build_variables(model, data.spec)
     return model
+
+
+def _metrics(config: TrainConfig, data: SequenceData) -> list[keras.metrics.Metric | str]:
+    # Keras's own "loss" weighs the last batch like a full one; this one weighs answers.
+    metrics = ["accuracy", keras.metrics.SparseCategoricalCrossentropy(name="crossentropy")]
+    if config.objective == "balanced_accuracy":
+        metrics.append(BalancedAccuracy(data.spec.classes))
+    if data.spec.every_step:
+        metrics.append(SequenceMean(last_is_right, "last_step_accuracy"))
+    if data.train.labelled_by_step:
+        metrics.append(SequenceMean(all_are_right, "sequence_accuracy"))
+    return metrics
 
 
 def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> keras.Sequential:
@@ -284,6 +309,8 @@ def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> 
                 loop_over_time(layer, of_input=number > 0)
             elif unroll and not (config.dropout or config.recurrent_dropout):
                 _trace_once(layer.cell)
+    if whole_loops and data.spec.every_step:
+        answer_all_steps(model.layers[-1])
     return model
 
 
@@ -305,14 +332,15 @@ def _may_compile(config: TrainConfig) -> bool:
     return not (tf.distribute.has_strategy() or exact)
 
 
-def _build_variables(model: keras.Sequential, classes: int) -> None:
+def _build_variables(model: keras.Sequential, spec: SequenceSpec) -> None:
     """Make the variables of optimizer and metrics: a program that makes some is traced twice."""
     model.optimizer.build(model.trainable_variables)
+    answers = (1, spec.longest) if spec.every_step else (1,)
     model.compute_metrics(
         x=None,
-        y=np.zeros(1, np.int32),
-        y_pred=np.full((1, classes), 1 / classes, np.float32),
-        sample_weight=np.ones(1, np.float32),
+        y=np.zeros(answers, np.int32),
+        y_pred=np.full((*answers, spec.classes), 1 / spec.classes, np.float32),
+        sample_weight=np.ones(answers, np.float32),
     )
     model.reset_metrics()
 

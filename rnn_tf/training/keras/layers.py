@@ -97,6 +97,31 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
     layer.call = call
 
 
+def answer_all_steps(dense: keras.layers.Dense) -> None:
+    """Make the softmax `dense`, built, answer all steps by products of matrices that compile well.
+
+    Its variables stay its own. It then takes `(examples, timesteps, units)` only.
+    """
+    variables = [dense.kernel.value, dense.bias.value]
+
+    def answer(states: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        _, timesteps, units = states.shape
+        steps = tf.reshape(states, (-1, units))
+        with _turned_factors(steps):
+            logits = steps @ kernel + bias
+        return tf.reshape(logits, (-1, timesteps, kernel.shape[1]))
+
+    # A graph of its own: there the gradients of products are looked up.
+    traced = tf.function(answer, autograph=False)
+
+    def call(states: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        logits = traced(tf.cast(states, dense.compute_dtype), *map(tf.convert_to_tensor, variables))
+        # Not in there: from a softmax that it sees, Keras's loss takes the logits.
+        return tf.nn.softmax(logits)
+
+    dense.call = call
+
+
 def _is_simple(layer: keras.layers.RNN) -> bool:
     """Whether the gradients of the layer's steps are written out: of a float32 SimpleRNN."""
     cell = layer.cell

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+from rnn_tf.data.spec import UNLABELLED, SequenceData, SequenceSpec, Split
 from rnn_tf.model.cells import CELLS
 from rnn_tf.model.classifier import build_model
 from rnn_tf.run import Run
@@ -125,14 +125,14 @@ def probabilities(
 ) -> np.ndarray:
     """What PyTorch says for every example of a split with the weights of `model`.
 
-    float32 `(n, classes)`.
+    float32 `(n, classes)`, or `(n, timesteps, classes)` from a model that answers at every step.
     """
     device = choose_device()
     module = to_torch(model).to(device)
     examples = _on(device, split)
     with _one_thread():
         logits = _logits(module, examples, normalizer(spec.normalization, device), precision)
-    result: np.ndarray = torch.softmax(logits, 1).cpu().numpy()
+    result: np.ndarray = torch.softmax(logits, -1).cpu().numpy()
     return result
 
 
@@ -147,8 +147,9 @@ class Training:
         self.normalize = normalizer(data.spec.normalization, self.device)
         # The data stay as they came, uint8 for the most part, and are normalized batch by batch.
         self.lengths = data.train.lengths
-        self.train = _on(self.device, data.train)
-        self.valid = _on(self.device, data.valid)
+        self.own_labels = data.train.labelled_by_step
+        learned, held_out = (each.labelled_for(data.spec) for each in (data.train, data.valid))
+        self.train, self.valid = _on(self.device, learned), _on(self.device, held_out)
         self.module = to_torch(build_model(config, data.spec), dropout=config.dropout > 0)
         self.module.to(self.device)
         if CELLS[config.cell].biases == 1:
@@ -159,7 +160,7 @@ class Training:
         for parameter in self.module.parameters():
             # Also of a weight that nothing depends on: with one time step no state is multiplied.
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        weights = class_weights(config.class_weights, data.train.y, data.spec.classes)
+        weights = class_weights(config.class_weights, learned.y, data.spec.classes)
         self.class_weights = (
             weights if weights is None else torch.from_numpy(weights).to(self.device)
         )
@@ -176,7 +177,8 @@ class Training:
         examples, seed = len(self.train.y), self.config.seed
         rows = epoch_order(examples, self.batch_size, seed, number, self.lengths)
         order = torch.from_numpy(rows[rows >= 0].astype(np.int64)).to(self.device)
-        logits = torch.empty(len(order), self.spec.classes, device=self.device)
+        shape = (len(order), *self.train.y.shape[1:], self.spec.classes)
+        logits = torch.empty(shape, device=self.device)
         masks = self._masks(number)
         batches = zip(order.split(rows.shape[1]), logits.split(rows.shape[1]), strict=True)
         by_hand = writes_out(self.config, self.precision)
@@ -193,7 +195,14 @@ class Training:
         }
 
     def _scores(self, logits: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
-        """Mean cross-entropy and accuracy, 0 to 1, plain and balanced if that is the objective."""
+        """Mean cross-entropy and accuracy, 0 to 1, plain and balanced if that is the objective.
+
+        Of answers at every step, those of steps that have a label, and by sequence.
+        """
+        by_sequence = {}
+        if self.spec.every_step:
+            by_sequence = self._scores_by_sequence(logits.argmax(2) == y, y >= 0)
+            logits, y = logits[y >= 0], y[y >= 0]
         losses = functional.cross_entropy(logits, y, reduction="none")
         right = (logits.argmax(1) == y).cpu().double()
         # Sums of many float32 numbers lose digits in float32; Apple's GPUs have nothing longer.
@@ -202,6 +211,15 @@ class Training:
             seen = torch.bincount(y.cpu(), minlength=self.spec.classes)
             recall = torch.bincount(y.cpu(), right, minlength=self.spec.classes) / seen
             scores["balanced_accuracy"] = float(recall[seen > 0].mean())
+        return scores | by_sequence
+
+    def _scores_by_sequence(self, right: torch.Tensor, labelled: torch.Tensor) -> dict[str, float]:
+        """Shares of sequences, from which of their steps are right, and which have a label."""
+        steps = torch.arange(1, right.shape[1] + 1, device=right.device)
+        last = (labelled * steps).argmax(1, keepdim=True)
+        scores = {"last_step_accuracy": float(right.gather(1, last).cpu().double().mean())}
+        if self.own_labels:
+            scores["sequence_accuracy"] = float((right | ~labelled).all(1).cpu().double().mean())
         return scores
 
     def _written_out_gradients(
@@ -226,8 +244,10 @@ class Training:
         if masks is not None:
             masks = [mask[: len(batch.y)] for mask in masks]
         said = _say(self.module, batch, self.normalize, self.precision, masks)
-        logits.copy_(said.detach())
-        loss = functional.cross_entropy(said, batch.y, self.class_weights)
+        _fill(logits, said.detach())
+        loss = functional.cross_entropy(
+            said.flatten(0, -2), batch.y.flatten(), self.class_weights, ignore_index=UNLABELLED
+        )
         self.scaler.scale(loss).backward()
 
     def _masks(self, epoch: int) -> Iterator[Masks | None]:
@@ -290,7 +310,7 @@ class Examples(NamedTuple):
     """Some examples on the device; lengths stay on the CPU, where PyTorch wants them."""
 
     x: torch.Tensor  # raw `(n, timesteps, features)`
-    y: torch.Tensor  # int64 `(n,)`
+    y: torch.Tensor  # int64 `(n,)`, by step `(n, timesteps)`, UNLABELLED where there is none
     lengths: torch.Tensor | None  # int64 `(n,)`; None: all are as long
 
     def take(self, index: torch.Tensor) -> Examples:
@@ -299,7 +319,8 @@ class Examples(NamedTuple):
         if self.lengths is None:
             return Examples(x, y, None)
         lengths = self.lengths.index_select(0, index.cpu())
-        return Examples(x[:, : int(lengths.max())], y, lengths)
+        longest = int(lengths.max())
+        return Examples(x[:, :longest], y[:, :longest] if y.dim() == 2 else y, lengths)
 
 
 def _on(device: torch.device, split: Split) -> Examples:
@@ -317,27 +338,43 @@ def _say(
     precision: str,
     masks: Masks | None = None,
 ) -> torch.Tensor:
-    """The logits `(n, classes)` of some examples, which it normalizes, float32 in any precision."""
+    """The logits of some examples, which it normalizes, float32 in any precision.
+
+    `(n, classes)`, or `(n, timesteps, classes)` from a module that answers at every step.
+    """
     x = normalize(examples.x.float())
     dtype = DTYPES.get(precision)
     with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
-        state = module.last_state(x, masks, examples.lengths)
-    logits: torch.Tensor = module.dense(state.float())
+        states = module.states(x, masks, examples.lengths)
+    logits: torch.Tensor = module.dense(states.float())
     return logits
 
 
 def _logits(
     module: SequenceClassifier, examples: Examples, normalize: Normalizer, precision: str
 ) -> torch.Tensor:
-    """The logits `(n, classes)` of every example."""
-    rows = torch.arange(len(examples.y), device=examples.y.device)
+    """The logits of every example, as `_say` has them, for as many timesteps as `x` has."""
+    rows = torch.arange(len(examples.x), device=examples.x.device)
+    steps = examples.x.shape[1:2] if module.every_step else ()
+    logits = examples.x.new_empty(
+        (len(rows), *steps, module.dense.out_features), dtype=torch.float32
+    )
+    parts = zip(rows.split(EVALUATION_BATCH), logits.split(EVALUATION_BATCH), strict=True)
     with torch.no_grad():
-        return torch.cat(
-            [
-                _say(module, examples.take(part), normalize, precision)
-                for part in rows.split(EVALUATION_BATCH)
-            ]
-        )
+        for part, of_part in parts:
+            _fill(of_part, _say(module, examples.take(part), normalize, precision))
+    return logits
+
+
+def _fill(logits: torch.Tensor, said: torch.Tensor) -> None:
+    """Put what was said of some examples into `logits`, which may have more timesteps.
+
+    Those are beyond the end of all of them; 0 there.
+    """
+    if said.dim() == 3:
+        logits[:, said.shape[1] :] = 0
+        logits = logits[:, : said.shape[1]]
+    logits.copy_(said)
 
 
 def _as_keras_names(scores: dict[str, float]) -> dict[str, float]:

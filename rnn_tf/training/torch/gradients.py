@@ -54,7 +54,8 @@ class ManualGradients:
 
     Of right-padded sequences only the steps up to the longest of the batch are computed. States
     beyond the end of a sequence are computed with the others and come to nothing: the answer is
-    that of the state at its own end, where the way back begins.
+    that of the state at its own end, where the way back begins. A module that answers at every step
+    has the states of all steps answer, and their gradients join on the way back.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class ManualGradients:
         self._slopes = torch.empty(timesteps, examples, units)
         self._carried = torch.empty(examples, units)
         self._shift = torch.full((examples, units), self.activation.shift)
-        self._minus_one = torch.full((examples, 1), -1.0)
+        answers = timesteps * examples if module.every_step else examples
+        self._minus_one = torch.full((answers, 1), -1.0)
         self._rows = torch.arange(examples)
         self._steps = torch.arange(timesteps)[:, None]
         # Views cost as much to make as a small operation: they are made once.
@@ -91,6 +93,8 @@ class ManualGradients:
 
         `y` are int64 classes, `lengths` int64 `(examples,)`; None: all are as long as `x`.
         `weight`, float32 `(classes,)`, is what an example of each class counts; None: all alike.
+        For answers at every step, `logits` is `(examples, timesteps, classes)` and `y`
+        `(examples, steps up to the longest)`, below 0 where a step has no label and does not count.
         """
         with torch.no_grad():
             self._fill(y, logits, lengths, weight)
@@ -102,27 +106,53 @@ class ManualGradients:
         lengths: torch.Tensor | None,
         weight: torch.Tensor | None,
     ) -> None:
-        dense = self.module.dense
-        if lengths is None:
-            steps = len(self.x)
-            self._forward(steps)
-            kept = self._kept_by_step[steps]
+        steps = len(self.x) if lengths is None else int(lengths.max())
+        self._forward(steps)
+        if self.module.every_step:
+            states, y = self._states_of_all_steps(steps, lengths), y.t().flatten()
+            labelled, y = y >= 0, y.clamp(min=0)
+            counts = labelled if weight is None else labelled * weight.index_select(0, y)
+            said = logits.new_empty(len(states), logits.shape[2])
+            error = self._fill_dense(states, y, said, counts)
+            logits[:, steps:] = 0
+            logits[:, :steps] = said.unflatten(0, (steps, -1)).transpose(0, 1)
         else:
-            steps = int(lengths.max())
-            self._forward(steps)
-            kept = self._kept[lengths, self._rows]
-        last = torch.add(self._shift, kept, alpha=self.activation.scale)
-        torch.addmm(dense.bias, last, dense.weight.t(), out=logits)
-        # The gradient of the mean cross-entropy: what is said, less what is true.
-        error = torch.softmax(logits, 1).scatter_add_(1, y[:, None], self._minus_one)
-        if weight is None:
+            kept = self._kept_by_step[steps] if lengths is None else self._kept[lengths, self._rows]
+            states = torch.add(self._shift, kept, alpha=self.activation.scale)
+            of_each = None if weight is None else weight.index_select(0, y)
+            error = self._fill_dense(states, y, logits, of_each)
+        self._backward(error, steps, lengths)
+
+    def _states_of_all_steps(self, steps: int, lengths: torch.Tensor | None) -> torch.Tensor:
+        """The states after the first `steps` time steps, one step after the other."""
+        states = self._kept[1 : steps + 1].mul(self.activation.scale).add_(self.activation.shift)
+        if lengths is not None:
+            states.masked_fill_(self._padding(steps, lengths), 0)
+        return states.flatten(0, 1)
+
+    def _fill_dense(
+        self,
+        states: torch.Tensor,
+        y: torch.Tensor,
+        logits: torch.Tensor,
+        counts: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Fill `logits`, a row for each state, and the gradients of the weights that make them.
+
+        Each counts `counts` in the loss, or as much as the others. Returns the gradient of the mean
+        cross-entropy for the logits.
+        """
+        dense = self.module.dense
+        torch.addmm(dense.bias, states, dense.weight.t(), out=logits)
+        # What is said, less what is true.
+        error = torch.softmax(logits, 1).scatter_add_(1, y[:, None], self._minus_one[: len(y)])
+        if counts is None:
             error /= len(y)
         else:
-            of_each = weight.index_select(0, y)
-            error *= (of_each / of_each.sum())[:, None]
-        torch.mm(error.t(), last, out=dense.weight.grad)
+            error *= (counts / counts.sum())[:, None]
+        torch.mm(error.t(), states, out=dense.weight.grad)
         torch.sum(error, 0, out=dense.bias.grad)
-        self._backward(error, steps, lengths)
+        return error
 
     def _forward(self, steps: int) -> None:
         """Fill what is kept of the states of the first `steps` time steps."""
@@ -148,16 +178,19 @@ class ManualGradients:
         recurrent = self.module.recurrent
         _, _, factor, scale, shift = self.activation
         self._fill_slopes(steps)
-        of_last = torch.mm(error, self.module.dense.weight * (factor * scale), out=self._carried)
+        of_states = torch.mm(error, self.module.dense.weight * (factor * scale))
         weight = recurrent.weight_hh_l0 * (factor * scale)
         slopes_back = self._slopes_back[-steps:]
-        if lengths is None:
-            self._carry(slopes_back, weight, of_last)
-        else:
+        if lengths is not None:
             self._forget_padding(steps, lengths)
-            of_ends = self._slopes.new_zeros(steps, *of_last.shape)
-            of_ends[lengths - 1, self._rows] = of_last
-            self._carry_from_ends(slopes_back, weight, of_ends)
+        if self.module.every_step:
+            self._carry_all(slopes_back, weight, of_states.unflatten(0, (steps, -1)))
+        elif lengths is None:
+            self._carry(slopes_back, weight, of_states)
+        else:
+            of_steps = self._slopes.new_zeros(steps, *of_states.shape)
+            of_steps[lengths - 1, self._rows] = of_states
+            self._carry_all(slopes_back, weight, of_steps)
         grads, before = self._slopes[:steps].flatten(0, 1), self._kept[:steps].flatten(0, 1)
         grad = torch.sum(grads, 0, out=recurrent.bias_ih_l0.grad)
         # This way round the product takes two thirds of the time.
@@ -183,21 +216,25 @@ class ManualGradients:
             torch.mm(later, weight, out=self._carried)
             later = slopes.mul_(self._carried)
 
-    def _carry_from_ends(
-        self, slopes_back: Sequence[torch.Tensor], weight: torch.Tensor, of_ends: torch.Tensor
+    def _carry_all(
+        self, slopes_back: Sequence[torch.Tensor], weight: torch.Tensor, of_steps: torch.Tensor
     ) -> None:
-        """Carry the gradients of the states `of_ends` back, which are 0 but at a sequence's end."""
-        *of_ends_before, of_end = of_ends.unbind()
-        later = slopes_back[0].mul_(of_end)
-        for slopes, of_end in zip(slopes_back[1:], reversed(of_ends_before), strict=True):
-            torch.addmm(of_end, later, weight, out=self._carried)
+        """Carry the gradients of the states of all steps back, 0 where a state says nothing."""
+        *of_steps_before, of_step = of_steps.unbind()
+        later = slopes_back[0].mul_(of_step)
+        for slopes, of_step in zip(slopes_back[1:], reversed(of_steps_before), strict=True):
+            torch.addmm(of_step, later, weight, out=self._carried)
             later = slopes.mul_(self._carried)
 
     def _forget_padding(self, steps: int, lengths: torch.Tensor) -> None:
         """Put 0 in the place of all that comes from padding: infinity times 0 would be NaN."""
-        padding = (self._steps[:steps] >= lengths)[..., None]
+        padding = self._padding(steps, lengths)
         for values in (self._slopes, self._kept, self.x):
             values[:steps].masked_fill_(padding, 0)
+
+    def _padding(self, steps: int, lengths: torch.Tensor) -> torch.Tensor:
+        """Which of the first `steps` steps are beyond the end: bool `(steps, examples, 1)`."""
+        return (self._steps[:steps] >= lengths)[..., None]
 
     def _fill_slopes(self, steps: int) -> None:
         slopes = self._slopes[:steps]

@@ -18,7 +18,7 @@ try:
     import torch
     from torch import nn
     from torch.nn import functional
-    from torch.nn.utils.rnn import pack_padded_sequence
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 except ModuleNotFoundError as error:
     raise InputError("PyTorch is not installed", fix='pip install "rnn-tf[torch]"') from error
 
@@ -70,44 +70,54 @@ class SequenceClassifier(nn.Module):
     """Recurrent layers, the last state of each direction of the last one, and `nn.Linear`.
 
     Maps scaled float32 `(batch, timesteps, features)` to logits `(batch, classes)`; their softmax
-    is what the Keras model gives. With `lengths`, int64 `(batch,)` on the CPU, sequences are
-    right-padded, and what is beyond the end of one is not read. `recurrent` is `nn.RNN`, `nn.LSTM`,
-    `nn.GRU` or `Recurrent`, all of which have the same parameters; `width` is the size of the state
-    that `dense` reads.
+    is what the Keras model gives. With `every_step`, the state of every step is read, and the
+    logits are `(batch, timesteps, classes)`. With `lengths`, int64 `(batch,)` on the CPU, sequences
+    are right-padded, and what is beyond the end of one is not read; what is said there means
+    nothing. `recurrent` is `nn.RNN`, `nn.LSTM`, `nn.GRU` or `Recurrent`, all of which have the same
+    parameters; `width` is the size of the state that `dense` reads.
     """
 
-    def __init__(self, recurrent: nn.Module, width: int, classes: int) -> None:
+    def __init__(
+        self, recurrent: nn.Module, width: int, classes: int, *, every_step: bool = False
+    ) -> None:
         super().__init__()
         self.recurrent = recurrent
         self.dense = nn.Linear(width, classes)
+        self.every_step = every_step
 
-    def last_state(
+    def states(
         self,
         x: torch.Tensor,
         masks: Sequence[torch.Tensor] | None = None,
         lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The state that `dense` reads, `(batch, width)`; `masks` are those of `Recurrent`.
+        """What `dense` reads: `(batch, width)`, or with `every_step` `(batch, timesteps, width)`.
 
-        With `lengths`, int64 `(batch,)` on the CPU, sequences are right-padded, and what is beyond
-        the end of one is not read.
+        `masks` are those of `Recurrent`. With `lengths`, int64 `(batch,)` on the CPU, sequences are
+        right-padded, and what is beyond the end of one is not read.
         """
         recurrent = self.recurrent
         if isinstance(recurrent, Recurrent):
-            _, last = recurrent(x, masks, lengths)
+            every, last = recurrent(x, masks, lengths)
         else:
             if masks is not None:
                 (mask,) = masks  # PyTorch's own layers can be given those of one direction only
                 x = x * mask[:, None]
+            steps = x.shape[1]
             if lengths is not None:
                 x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-            _, last = recurrent(x)
+            every, last = recurrent(x)
+            if self.every_step and lengths is not None:
+                every, _ = pad_packed_sequence(every, batch_first=True, total_length=steps)
+        if self.every_step:
+            states: torch.Tensor = every
+            return states
         if isinstance(last, tuple):  # that of an LSTM has two parts
             last = last[0]
         return torch.cat((last[-2], last[-1]), 1) if recurrent.bidirectional else last[-1]
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        logits: torch.Tensor = self.dense(self.last_state(x, lengths=lengths))
+        logits: torch.Tensor = self.dense(self.states(x, lengths=lengths))
         return logits
 
 
@@ -277,7 +287,10 @@ def to_torch(model: keras.Sequential, *, dropout: bool = False) -> SequenceClass
         kind.name, *activations, features, units,
         layers=len(layers), bidirectional=len(first) > 1, dropout=dropout,
     )  # fmt: skip
-    module = SequenceClassifier(recurrent, units * len(first), int(dense.kernel.shape[1]))
+    module = SequenceClassifier(
+        recurrent, units * len(first), int(dense.kernel.shape[1]),
+        every_step=layers[-1][0].return_sequences,
+    )  # fmt: skip
     columns = columns_by_gate(kind.name, units)
     weights = iter(model.get_weights())
     values: dict[str, np.ndarray] = {}

@@ -15,6 +15,7 @@ from networks import (
     LONG,
     SPEC,
     STACKS,
+    UNITS,
     UNITS_OF_MEASURE,
     random_network,
     raw_input,
@@ -26,7 +27,7 @@ from export import oracle
 from export.formats import saved_model
 from export.formats.saved_model import SavedModelRuntime
 from export.network import Network
-from export.signatures import classify
+from export.signatures import classify, step
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.model.cells import CELLS, Cell
 
@@ -48,7 +49,7 @@ def loaded(folder: Path) -> Any:
 
 def test_it_is_laid_out_for_tensorflow_serving(tmp_path: Path) -> None:
     details = saved_model.write(random_network("lstm"), tmp_path / "saved_model")
-    assert details == {"version": "1", "signatures": ["serving_default", "metadata"]}
+    assert details == {"version": "1", "signatures": ["serving_default", "metadata", "step"]}
     assert [entry.name for entry in (tmp_path / "saved_model").iterdir()] == ["1"]
     assert (tmp_path / "saved_model" / "1" / "saved_model.pb").is_file()
 
@@ -116,13 +117,13 @@ def test_it_holds_no_variable(folder: Path, loaded: Any) -> None:
 
 def test_it_says_its_labels_specification_and_signatures(loaded: Any) -> None:
     answer = loaded.signatures["metadata"]()
-    assert sorted(answer) == ["labels", "signatures", "spec"]
+    assert sorted(answer) == ["labels", "model", "signatures", "spec"]
     assert tuple(label.decode() for label in answer["labels"].numpy()) == SPEC.labels
     text = answer["spec"].numpy().decode()
     assert SequenceSpec.from_json(text) == SPEC
     assert "läuft" in text  # to be read by people too
     signatures = json.loads(answer["signatures"].numpy())
-    assert signatures == [classify(SPEC).to_dict()]
+    assert signatures == [classify(SPEC).to_dict(), step(SPEC, [UNITS]).to_dict()]
 
 
 def test_the_warm_up_is_a_request_that_it_can_answer(folder: Path, loaded: Any) -> None:

@@ -147,14 +147,14 @@ def test_dropout_is_of_the_inputs_of_each_direction(
     assert masks is not None
     assert [mask.shape[1] for mask in masks] == ([2, 2] if bidirectional else [2, 7])
     x = torch.from_numpy(small.train.x[:16])
-    said = training.module.last_state(x, masks)
+    said = training.module.states(x, masks)
     for i in range(2):
         other = [mask.clone() for mask in masks]
         other[i][0] = 2 - other[i][0]  # what was dropped is kept, and the other way round
-        changed = (training.module.last_state(x, other) != said).any(1)
+        changed = (training.module.states(x, other) != said).any(1)
         assert changed.tolist() == [True] + 15 * [False]
-    nothing = training.module.last_state(x, [torch.ones_like(mask) for mask in masks])
-    torch.testing.assert_close(nothing, training.module.last_state(x))
+    nothing = training.module.states(x, [torch.ones_like(mask) for mask in masks])
+    torch.testing.assert_close(nothing, training.module.states(x))
 
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
