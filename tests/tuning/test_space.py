@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -90,12 +91,13 @@ def test_no_draw_is_above_the_limit_and_some_are_near_it(limit: int) -> None:
     assert max(sizes) > 0.8 * limit
 
 
+@functools.cache
+def size(shape: Shape, units: int) -> int:
+    return parameters(dataclasses.replace(BASE, **shape._asdict(), units=units), MNIST)
+
+
 @given(limit=st.integers(400, 60_000))
 def test_the_limit_takes_nothing_away_that_would_fit(limit: int) -> None:
-    def size(shape: Shape, units: int) -> int:
-        config = dataclasses.replace(BASE, **shape._asdict(), units=units)
-        return parameters(config, MNIST)
-
     try:
         fitting = within(FULL, BASE, MNIST, limit)
     except InputError:
