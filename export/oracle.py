@@ -241,7 +241,8 @@ def layer_states(
         states = np.empty((*frames.shape[:2], direction.units), arithmetic.dtype)
         in_order = states[:, ::order]
         for t, (state, *_) in enumerate(read(direction, frames[:, ::order], arithmetic)):
-            in_order[:, t] = state
+            with _no_warnings():
+                in_order[:, t] = state
         found.append(states)
     return found
 
@@ -263,7 +264,8 @@ def continued(
         found = np.empty((*frames.shape[:2], layer.width), arithmetic.dtype)
         before = None if states is None else states[i]
         for t, state in enumerate(read(layer.forward, frames, arithmetic, before)):
-            found[:, t] = state[0]
+            with _no_warnings():
+                found[:, t] = state[0]
         after.append(state)
         frames = found
     with _no_warnings():

@@ -486,6 +486,8 @@ def started(bundle: Bundle) -> subprocess.Popen[str]:
         [sys.executable, "-m", "rnn_tf.cli", "stream", str(bundle.path), "--json"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=dict(os.environ),
+        # A shell has its background jobs ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
