@@ -47,7 +47,7 @@ def weights(model: keras.Model) -> np.ndarray:
 # --- the compiled epoch ---
 @pytest.mark.parametrize(
     ("cell", "optimizer"),
-    [("simple_rnn", "soap"), ("simple_rnn", "adam"), ("lstm", "adam"), ("gru", "adam")],
+    [("simple_rnn", "soap"), ("lstm", "adam"), ("gru", "adam")],
 )
 def test_fused_and_plain_training_give_the_same_weights(
     cell: Cell, optimizer: Optimizer, small: SequenceData, tmp_path: Path
@@ -65,8 +65,7 @@ def test_fused_and_plain_training_give_the_same_weights(
 @pytest.mark.parametrize(
     ("cell", "layers", "bidirectional", "whole_loops"),
     [
-        ("simple_rnn", 2, True, True), ("simple_rnn", 2, True, False), ("lstm", 1, True, False),
-        ("gru", 2, True, True),
+        ("simple_rnn", 2, True, True), ("lstm", 1, True, False), ("gru", 2, True, True),
     ],
 )  # fmt: skip
 def test_stacks_and_two_directions_train_fused_as_plainly(
@@ -97,8 +96,7 @@ def test_stacks_and_two_directions_train_fused_as_plainly(
 @pytest.mark.parametrize(
     ("cell", "layers", "bidirectional", "whole_loops"),
     [
-        ("simple_rnn", 2, True, True), ("lstm", 1, False, True), ("gru", 2, True, True),
-        ("simple_rnn", 1, True, False), ("gru", 2, False, False),
+        ("simple_rnn", 2, True, True), ("lstm", 1, False, True), ("gru", 2, True, False),
     ],
 )  # fmt: skip
 def test_sequences_of_different_lengths_train_fused_as_plainly(
@@ -168,23 +166,20 @@ def test_training_reads_each_sequence_to_its_own_end(
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-@pytest.mark.parametrize("wrong", ["the mask dropped", "one step too many", "one step too few"])
-def test_other_lengths_give_another_model(wrong: str, tmp_path: Path) -> None:
+def test_other_lengths_give_another_model(tmp_path: Path) -> None:
     """What the tests above would not see if it made no difference."""
     right = recordings(valid=20, test=20)
-    change = {"the mask dropped": 9, "one step too many": 1, "one step too few": -1}[wrong]
+    config, kept = dataclasses.replace(CONFIG, cell="gru", epochs=1), CompiledModels()
+    found = weights(fitted(config, right, tmp_path / "right", kept=kept).model)
+    for wrong, change in (("no mask", 9), ("a step too many", 1), ("a step too few", -1)):
 
-    def changed(split: Split) -> Split:
-        assert split.lengths is not None
-        return split._replace(lengths=np.clip(split.lengths + change, 1, 9))
+        def changed(split: Split, change: int = change) -> Split:
+            assert split.lengths is not None
+            return split._replace(lengths=np.clip(split.lengths + change, 1, 9))
 
-    config = dataclasses.replace(CONFIG, cell="gru", epochs=1)
-    wrong_data = SequenceData(right.spec, *map(changed, (right.train, right.valid, right.test)))
-    found, other = (
-        fitted(config, data, tmp_path / name)
-        for name, data in (("right", right), ("wrong", wrong_data))
-    )
-    assert np.abs(weights(found.model) - weights(other.model)).max() > 1e-2
+        data = SequenceData(right.spec, *map(changed, (right.train, right.valid, right.test)))
+        other = weights(fitted(config, data, tmp_path / wrong, kept=kept).model)
+        assert np.abs(found - other).max() > 1e-2, wrong
 
 
 def test_sequences_of_different_lengths_are_learned(tmp_path: Path) -> None:
@@ -201,7 +196,7 @@ def test_sequences_of_different_lengths_are_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "optimizer", "fused"),
     [
-        ({}, "soap", True), ({}, "soap", False), ({}, "adam", True), ({}, "adam", False),
+        ({}, "adam", True), ({}, "soap", False),
         ({"layers": 2, "bidirectional": True}, "soap", True),
     ],
 )  # fmt: skip
