@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from export import oracle
 from export.bundle import Bundle
 from export.formats.format import (
     Runtime,
@@ -22,7 +21,7 @@ from export.formats.format import (
     naming,
 )  # fmt: skip
 from export.formats.registry import FORMATS
-from export.network import INPUT, LENGTHS, Network
+from export.network import INPUT, LENGTHS
 from export.signatures import STEP
 from export.start import start_tensorflow
 from rnn_tf.data.spec import SequenceSpec
@@ -73,18 +72,6 @@ def open_file(name: str, path: Path, spec: SequenceSpec, threads: int | None = N
     if name == "keras":
         return KerasRuntime(path, spec, threads)
     return FORMATS[name].open(path, spec, threads)
-
-
-class OracleRuntime:
-    """The float64 formulas. Not a format: what formats are held against."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
-        return oracle.probabilities(
-            self.network, *as_inputs(x, lengths, self.network.spec).values()
-        )
 
 
 class KerasRuntime:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Capture, refusal
+from oracle_runtime import OracleRuntime
 
 from export import __main__ as export_command
 from export import predict as bundle_predict
@@ -19,7 +20,7 @@ from export import verify as verify_command
 from export.bundle import LAYOUT, Bundle
 from export.network import read_model
 from export.publish import export_run
-from export.runtimes import OracleRuntime, load_keras, open_runtime
+from export.runtimes import load_keras, open_runtime
 from export.signatures import classify
 from export.verify import QUANTIZED, verify_bundle
 from rnn_tf import Run, load

@@ -22,12 +22,12 @@ from networks import (
     raw_input,
     some_lengths,
 )
+from oracle_runtime import OracleRuntime
 from PIL import Image
 
 from export import benchmark, peers
 from export.benchmark import BATCHES, Measured, Worker, call_times, main, ratios, table
 from export.bundle import Bundle, write_manifest
-from export.runtimes import OracleRuntime
 from rnn_tf.config import Cell
 from rnn_tf.data import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import CheckFailed

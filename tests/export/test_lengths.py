@@ -24,6 +24,7 @@ from networks import (
     some_lengths,
     with_padding,
 )
+from oracle_runtime import OracleRuntime
 
 from export import oracle
 from export.formats import onnx_graph
@@ -33,7 +34,7 @@ from export.formats.onnx_graph import MOST_IN_OPERATOR
 from export.formats.quantize import round_to_int8
 from export.formats.registry import FORMATS, file_of
 from export.network import INPUT, LENGTHS, OUTPUT, Network
-from export.runtimes import OracleRuntime, open_file
+from export.runtimes import open_file
 from export.signatures import classify, step
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import Capture, Command, failure, refusal
+from oracle_runtime import OracleRuntime
 
 from export import __main__ as command_line
 from export.bundle import LAYOUT, Bundle
@@ -27,7 +28,7 @@ from export.formats.format import Options, Writer
 from export.formats.registry import FORMATS, file_of
 from export.network import Network, read_model
 from export.publish import Quantize, export_run
-from export.runtimes import OracleRuntime, load_keras, open_runtime
+from export.runtimes import load_keras, open_runtime
 from export.verify import verify_bundle
 from rnn_tf import Run, TrainConfig, __version__, train
 from rnn_tf.config import Cell, Precision

@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from networks import SPEC, in_keras, random_network, raw_input
+from oracle_runtime import OracleRuntime
 
 from export import oracle
 from export.bundle import Bundle
 from export.formats.format import Options, as_inputs
 from export.formats.registry import FORMATS, file_of
 from export.formats.tflite import LiteRuntime
-from export.runtimes import OracleRuntime, open_file, open_runtime
+from export.runtimes import open_file, open_runtime
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 

@@ -30,6 +30,7 @@ from networks import (
     unscaled,
     with_array,
 )
+from oracle_runtime import OracleRuntime
 
 from export import readme
 from export.bundle import Bundle, find_bundle, write_manifest
@@ -45,7 +46,7 @@ from export.formats.registry import file_of
 from export.formats.saved_model import SERVING_VERSION
 from export.formats.tf_function import inference_function
 from export.network import INPUT, OUTPUT, Layer, Network, read_model
-from export.runtimes import OracleRuntime, load_keras, open_file, open_runtime
+from export.runtimes import load_keras, open_file, open_runtime
 from export.verify import QUANTIZED, WITNESS, main, table, verify, verify_bundle
 from rnn_tf import Run
 from rnn_tf.data import SequenceData, Split

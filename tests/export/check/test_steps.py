@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import SPEC, VARYING, of_length, random_network, raw_input, some_lengths
+from oracle_runtime import OracleRuntime
 
 from export import oracle
 from export.check import steps as check_steps
@@ -17,7 +18,6 @@ from export.check.steps import WITHOUT_RESET, StepFamily, answer_by_step, step_f
 from export.formats.format import StepRuntime
 from export.formats.onnx import OnnxStep, write_step
 from export.network import Network
-from export.runtimes import OracleRuntime
 from export.stream import State, Stream
 from export.verify import step_rows, verify
 from rnn_tf.data import Split
