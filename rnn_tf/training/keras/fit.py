@@ -27,6 +27,7 @@ from rnn_tf.training.keras.batches import (
     normalizer,
     whole_epochs,
 )
+from rnn_tf.training.keras.dropout import draw_quickly
 from rnn_tf.training.keras.layers import answer_all_steps, loop_over_time
 from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
 from rnn_tf.training.keras.scores import (
@@ -305,6 +306,7 @@ def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> 
     model = build_model(config, data.spec, precision=precision, unroll=unroll)
     for number, layers in enumerate(recurrent_layers(model)):
         for layer in layers:
+            draw_quickly(layer)
             if whole_loops and not unroll:
                 loop_over_time(layer, of_input=number > 0)
             elif unroll and not (config.dropout or config.recurrent_dropout):

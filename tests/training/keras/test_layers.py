@@ -17,6 +17,7 @@ from rnn_tf.model.cells import Cell
 from rnn_tf.model.classifier import keras_layer
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras import layers
+from rnn_tf.training.keras.dropout import draw_quickly
 from rnn_tf.training.keras.layers import SLOPES, loop_over_time
 
 # One of each kind of step: gradients written out, and TensorFlow's own of one and of two states.
@@ -185,6 +186,8 @@ def test_dropout_has_the_same_masks_in_every_step_and_on_the_way_back(
     x = sequences(7, 9)
     settings: dict[str, Any] = {"dropout": rates[0], "recurrent_dropout": rates[1], "seed": 1}
     plain, looped = (layer(cell, return_sequences=True, **settings) for _ in range(2))
+    for each in (plain, looped):
+        draw_quickly(each)
     loop_over_time(looped, of_input=True)
     expected, found = (state_and_gradients(each, of_input=True)(x) for each in (plain, looped))
     for one, other in zip(expected, found, strict=True):
