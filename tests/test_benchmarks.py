@@ -307,6 +307,8 @@ def test_inference_is_measured_beside_its_peers(
     # The worker has neither under this name.
     some = {"Keras tf.function": peers.KerasFunction, "PyTorch 9": peers.TorchEager}
     monkeypatch.setattr(peers, "PEERS", some)
+    few = {name: frames.WAYS[name] for name in ("onnx", "ONNX by hand")}
+    monkeypatch.setattr(frames, "WAYS", few)
     json_file, chart = tmp_path / "found.json", tmp_path / "found.png"
     argv = [run.path, "--rounds", "2", "--seconds", "0.001", "--json", json_file, "--chart", chart]
     assert inference.main([str(each) for each in argv]) == 0
@@ -428,7 +430,8 @@ def test_every_way_of_a_frame_says_the_same(
     config = TrainConfig.from_dict(
         {"dataset": str(small_npz), "cell": cell, "units": 4, "epochs": 1, "batch_size": 16}
     )
-    bundle = export_run(train(config, tmp_path / "run", progress=False))
+    run = train(config, tmp_path / "run", progress=False)
+    bundle = export_run(run, formats=("onnx", "tflite"))
     ways = {name: way for name, way in frames.WAYS.items() if name != "PyTorch compiled"}
     monkeypatch.setattr(frames, "WAYS", ways)
     monkeypatch.setattr(frames, "SESSIONS", (3,))

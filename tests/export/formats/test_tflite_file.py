@@ -113,7 +113,7 @@ def test_labels_and_specification_are_read_without_tensorflow(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     names, labels, spec, loaded = json.loads(done.stdout)
-    assert names == ["labels", "signatures", "spec"]
+    assert names == ["labels", "model", "signatures", "spec"]
     assert tuple(json.loads(labels)) == SPEC.labels
     assert SequenceSpec.from_json(spec) == SPEC
     assert loaded == []
