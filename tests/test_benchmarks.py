@@ -422,7 +422,7 @@ def test_a_frame_is_compared_with_the_faster_of_our_formats() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
 def test_every_way_of_a_frame_says_the_same(
     cell: str, small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

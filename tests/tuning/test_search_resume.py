@@ -228,8 +228,7 @@ def test_what_cannot_be_resumed_is_refused(
 
 # --- in earnest: real training, a real kill ---
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.0, 1.5])
-def test_a_real_kill(seconds: float, small_npz: Path, space: str, tmp_path: Path) -> None:
+def test_a_real_kill(small_npz: Path, space: str, tmp_path: Path) -> None:
     line = ["--dataset", str(small_npz), "--tuner", "random", "--trials", "4", "--epochs", "3"]
     line += ["--seed", "0", "--space", space, "--dir"]
     assert main([*line, str(tmp_path / "whole")]) == 0
@@ -241,7 +240,6 @@ def test_a_real_kill(seconds: float, small_npz: Path, space: str, tmp_path: Path
         if board.exists() and board.read_text().count("completed") == 2:
             break
         time.sleep(0.01)
-    time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     finished = {p: p.read_bytes() for p in tmp_path.glob("broken/trial_*/metrics.json")}
