@@ -239,10 +239,11 @@ def open_stream(
 class Command:
     """Answer frame by frame: each line is a frame, the numbers of one time step.
 
-    A line is CSV (0.1,0.2,0.3) or JSON ([0.1, 0.2, 0.3], or {"ax": 0.1, ...} where features have
-    names), in the raw units of the training data. An empty line ends a sequence: the next frame is
-    the first of a new one. A line is printed when the label or its probability changes; where the
-    bundle knows when an answer is final (rnn-tf evaluate --early), that is said, too:
+    A line is CSV (0.1,0.2,0.3; under a line of names other columns are left out) or JSON
+    ([0.1, 0.2, 0.3], or {"ax": 0.1, ...} where features have names), in the raw units of the
+    training data. An empty line ends a sequence: the next frame is the first of a new one. A line
+    is printed when the label or its probability changes; where the bundle knows when an answer is
+    final (rnn-tf evaluate --early), that is said, too:
 
     tail -f sensor.csv | rnn-tf stream runs/gestures
     """
@@ -270,7 +271,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m export.stream
     show = _as_json if command.json else _WhenItChanges()
     try:
         with _opened(command.file) as lines:
-            _follow(stream, bundle.spec, lines, str(command.file), show)
+            _follow(stream, bundle.spec, lines, _name(command.file), show)
     except KeyboardInterrupt:
         return 130
     finally:
@@ -331,6 +332,10 @@ class _WhenItChanges:
             return None
         self.shown = text
         return f"{frame}  {text}"
+
+
+def _name(file: Path) -> str:
+    return "standard input" if str(file) == "-" else str(file)
 
 
 def _opened(file: Path) -> AbstractContextManager[IO[str]]:

@@ -1,4 +1,8 @@
-"""Frames as lines of text, as they come: the numbers of one time step, in CSV or JSON."""
+"""Frames as lines of text, as they come: the numbers of one time step, in CSV or JSON.
+
+Commas, semicolons, tabs or spaces separate numbers; with semicolons and tabs, decimals may have
+commas.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +24,39 @@ def read_frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The number of each line, from 1, and its frame: float32 `(features,)`, or `END`.
 
-    A first line of the features' names is passed over. `name` is what errors call the source.
+    A first line of names is passed over, and says where the features are when there are other
+    columns, too. `name` is what errors call the source.
     Raises `InputError` for a line that is not as many finite numbers, naming it.
     """
+    header: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
-        if not text:
+        if number == 1 and _is_header(text, spec):
+            header = _names(text)
+        elif text:
+            yield number, _frame(text, spec, header, f"line {number} of {name}")
+        else:
             yield number, END
-        elif number > 1 or not _is_header(text, spec):
-            yield number, _frame(text, spec, f"line {number} of {name}")
 
 
 def _is_header(text: str, spec: SequenceSpec) -> bool:
-    names = tuple(cell.strip().strip('"') for cell in text.split(","))
-    return bool(spec.feature_names) and names == spec.feature_names
+    return bool(spec.feature_names) and set(spec.feature_names) <= set(_names(text))
 
 
-def _frame(text: str, spec: SequenceSpec, where: str) -> np.ndarray:
-    values = _from_json(text, spec, where) if text[0] in "[{" else _from_csv(text, where)
+def _names(text: str) -> list[str]:
+    return [cell.strip().strip('"') for cell in _cells(text)]
+
+
+def _cells(text: str) -> list[str]:
+    mark = next((mark for mark in "\t;," if mark in text), None)
+    return text.split(mark)
+
+
+def _frame(text: str, spec: SequenceSpec, header: list[str], where: str) -> np.ndarray:
+    if text[0] in "[{":
+        values = _from_json(text, spec, where)
+    else:
+        values = _from_csv(text, spec, header, where)
     if len(values) != spec.features:
         raise InputError(
             f"{where} is not a frame of the model",
@@ -50,11 +69,18 @@ def _frame(text: str, spec: SequenceSpec, where: str) -> np.ndarray:
     return frame
 
 
-def _from_csv(text: str, where: str) -> list[float]:
-    values = []
-    for cell in text.split(","):
+def _from_csv(text: str, spec: SequenceSpec, header: list[str], where: str) -> list[float]:
+    cells, values = _cells(text), []
+    if header:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{where} has another number of columns than the names in line 1",
+                expected=str(len(header)), got=len(cells),
+            )  # fmt: skip
+        cells = [cells[header.index(name)] for name in spec.feature_names]
+    for cell in cells:
         try:
-            values.append(float(cell))
+            values.append(float(cell.replace(",", ".")))
         except ValueError as error:
             raise InputError(
                 f"{where} is not numbers", expected="CSV or JSON", got=repr(cell[:40])

@@ -22,7 +22,10 @@ def frames(text: str, spec: SequenceSpec = SPEC) -> list[tuple[int, list[float]]
 
 
 def test_csv_json_and_spaces_are_the_same_frame() -> None:
-    for line in ("1,2.5", " 1 , 2.5 ", "1.0,25e-1\r", "[1, 2.5]", "[1.0,2.5]"):
+    for line in (
+        "1,2.5", " 1 , 2.5 ", "1.0,25e-1\r", "[1, 2.5]", "[1.0,2.5]", "1;2,5", "1,0; 2.5",
+        "1\t2,5", "1  2.5",
+    ):  # fmt: skip
         assert frames(line) == [(1, [1.0, 2.5])]
     assert frames('{"ay": 2.5, "ax": 1}', NAMED) == [(1, [1.0, 2.5])]
 
@@ -36,6 +39,9 @@ def test_an_empty_line_ends_a_sequence() -> None:
 def test_a_first_line_of_names_is_passed_over() -> None:
     assert frames("ax,ay\n1,2", NAMED) == [(2, [1.0, 2.0])]
     assert frames('"ax", "ay"\n1,2', NAMED) == [(2, [1.0, 2.0])]
+    assert frames("time;ay;ax;label\n0;2,5;1;walk", NAMED) == [(2, [1.0, 2.5])]
+    with pytest.raises(InputError, match=r"line 2 of x has another number .*expected 3, got 2"):
+        frames("time,ay,ax\n1,2", NAMED)
     with pytest.raises(InputError, match="line 1 of x is not numbers"):
         frames("ax,ay\n1,2")
     with pytest.raises(InputError, match="line 2 of x is not numbers"):
@@ -47,7 +53,7 @@ def test_a_first_line_of_names_is_passed_over() -> None:
     [
         ("1", "is not a frame of the model; expected 2 numbers, got 1"),
         ("1,2,", "is not numbers; expected CSV or JSON, got ''"),
-        ("1;2", "got '1;2'"),
+        ("1:2", "got '1:2'"),
         ("inf,1", "is not finite"),
         ("1e400,1", "is not finite"),
         ("[1,2]]", "is not JSON"),

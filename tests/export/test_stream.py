@@ -449,14 +449,20 @@ def test_a_session_goes_on_from_its_file(
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("1,2,3", "line 2 of -: expected 2 numbers, got 3"),
+        ("1,2,3", "line 2 of standard input: expected 2 numbers, got 3"),
         ("1", "expected 2 numbers, got 1"),
-        ("1,x", "line 2 of - is not numbers; expected CSV or JSON, got 'x'"),
-        ("1,nan", "line 2 of - is not finite; got NaN"),
-        ("1,1e39", "line 2 of - is not finite; got NaN, or more than float32 can hold"),
-        ("[1, 2", "line 2 of - is not JSON"),
-        ('[1, "2"]', "line 2 of - is not numbers; expected a list of them"),
-        ('{"a": 1}', "line 2 of - has other features; expected a list: they have no names, got a"),
+        ("1,x", "line 2 of standard input is not numbers; expected CSV or JSON, got 'x'"),
+        ("1,nan", "line 2 of standard input is not finite; got NaN"),
+        (
+            "1,1e39",
+            "line 2 of standard input is not finite; got NaN, or more than float32 can hold",
+        ),
+        ("[1, 2", "line 2 of standard input is not JSON"),
+        ('[1, "2"]', "line 2 of standard input is not numbers; expected a list of them"),
+        (
+            '{"a": 1}',
+            "line 2 of standard input has other features; expected a list: they have no names",
+        ),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(
@@ -467,8 +473,8 @@ def test_a_bad_line_is_named_by_its_number(
     out, err = capsys.readouterr()
     assert out.count("\n") == 1  # what came before is answered
     assert err.startswith("error: ")
-    assert what.removeprefix("line 2 of -: ") in err
-    assert "line 2 of -" in err
+    assert what.removeprefix("line 2 of standard input: ") in err
+    assert "line 2 of standard input" in err
 
 
 def test_a_file_or_a_state_that_is_not_there(
