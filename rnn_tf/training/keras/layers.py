@@ -66,17 +66,15 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
         sequence: tf.Tensor, mask: tf.Tensor | None, *weights: tf.Tensor, training: bool
     ) -> tf.Tensor:
         given = list(weights)
-        if training and _drops_input_once(cell):
-            cell.reset_dropout_mask()
-            sequence *= cell.get_dropout_mask(sequence[:, 0])[:, None]
         lengths = None if mask is None else tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         states = layer.get_initial_state(batch_size=tf.shape(sequence)[0])
+        if training:
+            sequence = _with_dropout_drawn(cell, sequence, states)
         if simple:
             step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
             # A row for each example: what is summed up over them is summed up over time before.
             given[-1] = tf.broadcast_to(given[-1], tf.shape(states[0]))
         else:
-            _draw_dropout(cell, sequence, states)
             step = step_of(cell, of_input=of_input, training=training)
         return run(
             step, given, sequence, states, lengths,
@@ -321,13 +319,21 @@ def _input_is_dropped(cell: keras.Layer) -> Iterator[None]:
         cell.dropout = dropout
 
 
-def _draw_dropout(cell: keras.Layer, sequence: tf.Tensor, states: Sequence[tf.Tensor]) -> None:
-    """Draw the masks that `cell` then has in every step, and in the steps back, of a sequence."""
+def _with_dropout_drawn(
+    cell: keras.Layer, sequence: tf.Tensor, states: Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """Draw the masks that `cell` then has in every step, and in the steps back, of a sequence.
+
+    Gives the sequence, without the inputs that are dropped at every step alike.
+    """
     cell.reset_dropout_mask()
     cell.reset_recurrent_dropout_mask()
-    if not _drops_input_once(cell):
-        cell.get_dropout_mask(sequence[:, 0])
+    of_input = cell.get_dropout_mask(sequence[:, 0])
     cell.get_recurrent_dropout_mask(states[0])
+    if not _drops_input_once(cell):
+        return sequence
+    cell.reset_dropout_mask()  # or the cell would apply it again
+    return sequence * of_input[:, None]
 
 
 def _matmul_gradient(operation: tf.Operation, of_product: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
