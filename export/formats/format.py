@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import math
@@ -155,16 +156,17 @@ def file_metadata(
     return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
-class CheckedStep:
+class CheckedStep(abc.ABC):
     """The step of a runtime that has `run`: looks at what it is given before it is run."""
 
     spec: SequenceSpec
     units: tuple[int, ...]
 
+    @abc.abstractmethod
     def run(
         self, frames: np.ndarray, states: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        raise NotImplementedError
+        """See `StepRuntime.run`."""
 
     def step(
         self, frames: npt.ArrayLike, states: Sequence[np.ndarray]

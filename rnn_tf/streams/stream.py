@@ -20,9 +20,8 @@ class Stream:
     """Sequences played one after the other; each may be followed by a gap."""
 
     frames: np.ndarray  # (steps, features), raw values
-    labels: (
-        np.ndarray
-    )  # (steps,), int32: the class that is right after each step, UNLABELLED in gaps
+    # (steps,), int32: the class that is right after each step, UNLABELLED in gaps.
+    labels: np.ndarray
     begins: np.ndarray  # (n,), int64: where each sequence begins, the first at 0
     lengths: np.ndarray  # (n,), int64: how many steps each has, without its gap
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from killed import killed_after
 from recordings import phases
 
 from rnn_tf import Run, TrainConfig, build_model, train
@@ -160,27 +161,13 @@ def test_devices_train_alike(labelled_steps: SequenceData, tmp_path: Path) -> No
     np.testing.assert_allclose(weights(alone.model), weights(found.model), atol=2e-5)
 
 
-def test_a_broken_run_ends_with_the_same_bits(
-    labelled_steps: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_run_ends_with_the_same_bits(labelled_steps: SequenceData, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=3, class_weights="balanced")
     unbroken = fitted(config, labelled_steps, tmp_path / "unbroken")
-    save_history = Run.save_history
-
-    class Killed(BaseException):
-        pass
-
-    def dies(run: Run, history: list[dict[str, Any]]) -> None:
-        if len(history) == 2:
-            raise Killed
-        save_history(run, history)
-
     run = Run.create(tmp_path / "broken", config, labelled_steps.spec)
     seed_everything(config)
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_history", dies)
-        with pytest.raises(Killed):
-            fit(config, labelled_steps, run)
+    with killed_after(2):
+        fit(config, labelled_steps, run)
     resumed = fit(config, labelled_steps, run)
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
 

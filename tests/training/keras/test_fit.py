@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from killed import killed_after
 from recordings import recordings
 
 from rnn_tf import Run, TrainConfig, build_model, train
@@ -314,26 +315,14 @@ def test_training_is_what_a_loop_over_the_batches_gives(
 
 @pytest.mark.parametrize("change", [{"dropout": 0.2}, {"cell": "gru", "bidirectional": True}])
 def test_a_broken_run_on_different_lengths_ends_with_the_same_bits(
-    change: dict[str, Any], varying: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], varying: SequenceData, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, epochs=5, **change)
     unbroken = fitted(config, varying, tmp_path / "unbroken")
-    save_history = Run.save_history
-
-    class Killed(BaseException):
-        pass
-
-    def dies(run: Run, history: list[dict[str, Any]]) -> None:
-        if len(history) == 3:
-            raise Killed
-        save_history(run, history)
-
     run = Run.create(tmp_path / "broken", config, varying.spec)
     seed_everything(config)
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_history", dies)
-        with pytest.raises(Killed):
-            fit(config, varying, run)
+    with killed_after(3):
+        fit(config, varying, run)
     seed_everything(config)
     resumed = fit(config, varying, run)
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
