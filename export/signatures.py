@@ -16,6 +16,8 @@ from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import InputError
 
 CLASSIFY, STEP = "classify", "step"
+# Axes of any size: the sequences in a call, and the steps of each where a file takes any number.
+BATCH, STEPS = "batch", "steps"
 # Every signature that this version knows, by name.
 SIGNATURES = (CLASSIFY, STEP)
 
@@ -57,7 +59,7 @@ def classify(spec: SequenceSpec) -> Signature:
     """Whole sequences in, and their lengths where these vary; the probability of each class out."""
     inputs = [
         Tensor(
-            INPUT, "float32", ("batch", spec.longest, spec.features),
+            INPUT, "float32", (BATCH, spec.longest, spec.features),
             "raw values, as the data has them; normalization is inside",
         ),
     ]  # fmt: skip
@@ -66,19 +68,15 @@ def classify(spec: SequenceSpec) -> Signature:
             f"how many steps each sequence has, 1 to {spec.longest}; what stands after them never "
             "matters"
         )
-        inputs.append(Tensor(LENGTHS, "int32", ("batch",), about))
-    axes: tuple[str | int, ...] = ("batch", spec.classes)
+        inputs.append(Tensor(LENGTHS, "int32", (BATCH,), about))
+    axes: tuple[str | int, ...] = (BATCH, spec.classes)
     about = "of each label, in their order"
     if spec.every_step:
-        axes = ("batch", spec.longest, spec.classes)
+        axes = (BATCH, spec.longest, spec.classes)
         about += ", at every step" + (
             "; after the end of a sequence they mean nothing" * spec.varies
         )
     return Signature(CLASSIFY, tuple(inputs), (Tensor(OUTPUT, "float32", axes, about),))
-
-
-# The axis of a step that is as long as the caller likes, where a file takes any number.
-STEPS = "steps"
 
 
 def step(spec: SequenceSpec, units: Sequence[int], steps: int | str = STEPS) -> Signature:
@@ -91,17 +89,17 @@ def step(spec: SequenceSpec, units: Sequence[int], steps: int | str = STEPS) -> 
 
     def of_states(end: int, about: str) -> list[Tensor]:
         names = (pair[end] for pair in states)
-        shapes = (("batch", each) for each in units)
+        shapes = ((BATCH, each) for each in units)
         return [
             Tensor(name, "float32", shape, about) for name, shape in zip(names, shapes, strict=True)
         ]
 
     frames = Tensor(
-        FRAMES, "float32", ("batch", steps, spec.features),
+        FRAMES, "float32", (BATCH, steps, spec.features),
         "raw values of the next steps, as the data has them; normalization is inside",
     )  # fmt: skip
     answer = Tensor(
-        OUTPUT, "float32", ("batch", steps, spec.classes),
+        OUTPUT, "float32", (BATCH, steps, spec.classes),
         "of each label, in their order, after each step",
     )  # fmt: skip
     before = of_states(0, "zeros at the start of a sequence, then what the last call gave")

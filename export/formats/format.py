@@ -50,6 +50,10 @@ class FileRuntime(Runtime, Protocol):
         """What `file_metadata` gave when the file was written, or whatever else it says."""
 
 
+# Does what a step does: frames, and states before them, to probabilities and states after them.
+Run = Callable[[np.ndarray, Sequence[np.ndarray]], tuple[np.ndarray, list[np.ndarray]]]
+
+
 class StepRuntime(Protocol):
     """What runs the step of a format: it keeps no state, which goes in and comes out."""
 
@@ -60,6 +64,13 @@ class StepRuntime(Protocol):
     @property
     def units(self) -> tuple[int, ...]:
         """Those of each state."""
+
+    def bind(self, sessions: int) -> Run:
+        """What runs a single frame of each of so many sessions, for one thread, as fast as it can.
+
+        The states that it gives are good until the next call but one, and as long as nobody writes
+        to them.
+        """
 
     def run(
         self, frames: np.ndarray, states: Sequence[np.ndarray]
@@ -161,6 +172,10 @@ class CheckedStep(abc.ABC):
 
     spec: SequenceSpec
     units: tuple[int, ...]
+
+    def bind(self, sessions: int) -> Run:
+        """See `StepRuntime.bind`."""
+        return self.run
 
     @abc.abstractmethod
     def run(

@@ -16,16 +16,18 @@ from export.formats.format import (
     OLDEST_OPSET,
     OPSET,
     CheckedStep,
+    Run,
     as_inputs,
     file_metadata,
 )
 from export.network import FRAMES, INPUT, LENGTHS, NEXT_STATE, OUTPUT, STATE, Network
-from export.signatures import CLASSIFY, STEP, state_units
+from export.signatures import BATCH, CLASSIFY, STEP, STEPS, state_units
 from rnn_tf.data.spec import SequenceSpec
 from rnn_tf.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 readme = onnx_readme.sections
 
@@ -170,15 +172,20 @@ class _Loaded:
     """ONNX in onnxruntime. Without TensorFlow."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
+        _refuse_external_data(path)
+        self.model, self.threads = path.read_bytes(), threads
+        self.session = self.open()
+
+    def open(self, **axes: int) -> onnxruntime.InferenceSession:
+        """A session of the file, for inputs whose `axes` have these sizes; the others may vary."""
         import onnxruntime
 
-        _refuse_external_data(path)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 1
+        options.intra_op_num_threads = self.threads or 1
         options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        for axis, size in axes.items():
+            options.add_free_dimension_override_by_name(axis, size)
+        return onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
 
     def metadata(self) -> Mapping[str, str]:
         found: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
@@ -207,6 +214,12 @@ class OnnxStep(_Loaded, CheckedStep):
         number = range(len(self.units))
         self.inputs = [FRAMES, *(STATE.format(i) for i in number)]
         self.outputs = [OUTPUT, *(NEXT_STATE.format(i) for i in number)]
+        self.of_one_frame: dict[int, onnxruntime.InferenceSession] = {}
+
+    def bind(self, sessions: int) -> Run:
+        if sessions not in self.of_one_frame:
+            self.of_one_frame[sessions] = self.open(**{BATCH: sessions, STEPS: 1})
+        return _Frame(self.of_one_frame[sessions], self.inputs, self.outputs, sessions).run
 
     def run(
         self, frames: np.ndarray, states: Sequence[np.ndarray]
@@ -214,3 +227,51 @@ class OnnxStep(_Loaded, CheckedStep):
         inputs = dict(zip(self.inputs, (frames, *states), strict=True))
         probabilities, *after = self.session.run(self.outputs, inputs)
         return probabilities, after
+
+
+class _Frame:
+    """One frame of so many sessions, in half the time that onnxruntime takes for any number.
+
+    onnxruntime drops the choices of a graph whose axes it knows, and looks once at arrays that it
+    is given for good. There are two of each state: the call that reads the first writes the second,
+    and the next call the other way round, so that none is copied.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        sessions: int,
+    ) -> None:
+        self.session = session
+        shapes = {
+            end.name: [sessions, *([1] * (len(end.shape) - 2)), end.shape[-1]]
+            for end in (*session.get_inputs(), *session.get_outputs())
+        }
+        self.frame, self.answer = (
+            np.zeros(shapes[name], np.float32) for name in (inputs[0], outputs[0])
+        )
+        self.states = [[np.zeros(shapes[name], np.float32) for name in inputs[1:]] for _ in "ab"]
+        self.bindings = []
+        for before, after in (self.states, self.states[::-1]):
+            binding = session.io_binding()
+            for bind, names, arrays in (
+                (binding.bind_input, inputs, (self.frame, *before)),
+                (binding.bind_output, outputs, (self.answer, *after)),
+            ):
+                for name, array in zip(names, arrays, strict=True):
+                    bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            self.bindings.append(binding)
+
+    def run(
+        self, frames: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """See `StepRuntime.bind`."""
+        self.frame[...] = frames
+        place = 1 if states is self.states[1] else 0
+        if states is not self.states[place]:
+            for array, state in zip(self.states[0], states, strict=True):
+                array[...] = state
+        self.session.run_with_iobinding(self.bindings[place])
+        return self.answer.copy(), self.states[1 - place]

@@ -130,8 +130,9 @@ def build_step(network: Network, opset: int) -> onnx.ModelProto:
     # A single frame is mostly that of few sessions.
     one, many = graph.inner("one", {**ACTIVATIONS, **SINGLE}), graph.inner("many")
     read = unrolled(one, network, replace(sequences, every=False, timesteps=1))
-    answer = one.add("Unsqueeze", _answer(one, network, read.top), one.constant("time", [1]))
-    of_one = Read(answer, read.states)
+    # Time comes before the softmax: onnxruntime copies what a last Unsqueeze is given.
+    logits = one.add("Unsqueeze", _logits(one, network, read.top), one.constant("time", [1]))
+    of_one = Read(one.add("Softmax", logits, axis=-1), read.states)
     read = recurrence(many, network, sequences)
     of_many = Read(_answer_by_time(many, network, read.top), read.states)
     steps = graph.add("Shape", FRAMES, start=1, end=2)
@@ -146,9 +147,13 @@ def build_step(network: Network, opset: int) -> onnx.ModelProto:
 
 def _answer(graph: Graph, network: Network, states: str) -> str:
     """The softmax of `states` `(batch, width)`."""
+    return graph.add("Softmax", _logits(graph, network, states), axis=-1)
+
+
+def _logits(graph: Graph, network: Network, states: str) -> str:
+    """What the softmax of `states` `(batch, width)` is taken of."""
     dense = graph.constant("dense_kernel", network.dense_kernel)
-    logits = graph.add("Gemm", states, dense, graph.constant("dense_bias", network.dense_bias))
-    return graph.add("Softmax", logits, axis=-1)
+    return graph.add("Gemm", states, dense, graph.constant("dense_bias", network.dense_bias))
 
 
 def _answer_by_time(graph: Graph, network: Network, states: str) -> str:

@@ -203,25 +203,33 @@ class LiteStep(_Loaded, CheckedStep):
         number = range(len(self.units))
         self.before = [self.inputs[STATE.format(i)] for i in number]
         self.after = [self.outputs[NEXT_STATE.format(i)] for i in number]
+        self.frame, self.answer = self.inputs[FRAMES], self.outputs[OUTPUT]
 
     def run(
         self, frames: np.ndarray, states: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        each = [frames] if frames.shape[1] == 1 else np.split(frames, frames.shape[1], axis=1)
-        given, answers = list(states), []
-        set_, get = self.interpreter.set_tensor, self.interpreter.get_tensor
         with self.turn:
             if len(frames) != self.batch:
-                before = {STATE.format(i): state for i, state in enumerate(given)}
-                self.resize({FRAMES: each[0], **before})
-            for frame in each:
-                set_(self.inputs[FRAMES], frame)
-                for index, state in zip(self.before, given, strict=True):
-                    set_(index, state)
-                self.interpreter.invoke()
-                answers.append(get(self.outputs[OUTPUT]))
-                given = [get(index) for index in self.after]
-        return answers[0] if len(answers) == 1 else np.concatenate(answers, axis=1), given
+                before = {STATE.format(i): state for i, state in enumerate(states)}
+                self.resize({FRAMES: frames[:, :1], **before})
+            if frames.shape[1] == 1:
+                return self._one(frames, states)
+            answers = []
+            for frame in np.split(frames, frames.shape[1], axis=1):
+                answer, states = self._one(frame, states)
+                answers.append(answer)
+        return np.concatenate(answers, axis=1), list(states)
+
+    def _one(
+        self, frame: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        interpreter = self.interpreter
+        interpreter.set_tensor(self.frame, frame)
+        for index, state in zip(self.before, states, strict=True):
+            interpreter.set_tensor(index, state)
+        interpreter.invoke()
+        get = interpreter.get_tensor
+        return get(self.answer), [get(index) for index in self.after]
 
 
 def readme(manifest: dict[str, Any]) -> list[str]:

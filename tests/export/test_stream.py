@@ -95,6 +95,36 @@ def test_streams_over_one_file_know_nothing_of_each_other(
         close(other.push(x[1, t : t + 1]), exact[1, t : t + 1])
 
 
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_frames_one_by_one_and_in_chunks_and_of_some_sessions_mix(
+    name: str, small_bundle: Bundle, x: np.ndarray, exact: np.ndarray
+) -> None:
+    stream = open_stream(small_bundle, name, sessions=2)
+    for t in range(4):
+        close(stream.push(x[:2, t : t + 1]), exact[:2, t : t + 1])
+    close(stream.push(x[:2, 4:6]), exact[:2, 4:6])
+    for t in (6, 7):
+        close(stream.push(x[:2, t : t + 1]), exact[:2, t : t + 1])
+    close(stream.push(x[1:2, 8:9], sessions=[1]), exact[1:2, 8:9])
+    close(stream.push(x[:1, 8:9], sessions=[0]), exact[:1, 8:9])
+    for t in (9, 10, 11):
+        close(stream.push(x[:2, t : t + 1]), exact[:2, t : t + 1])
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_answers_and_states_that_were_given_stay_as_they_are(
+    name: str, small_bundle: Bundle, x: np.ndarray
+) -> None:
+    stream = open_stream(small_bundle, name)
+    answers = [stream.push(x[0, t : t + 1]) for t in range(5)]
+    state = stream.state
+    kept = [array.copy() for array in (*answers, *state.arrays)]
+    for t in range(5, 9):
+        stream.push(x[0, t : t + 1])
+    for array, before in zip((*answers, *state.arrays), kept, strict=True):
+        np.testing.assert_array_equal(array, before)
+
+
 def test_auto_is_the_fastest_that_there_is(small_bundle: Bundle) -> None:
     assert type(open_stream(small_bundle).runtime).__name__ == "OnnxStep"
 

@@ -15,7 +15,7 @@ from export import oracle
 from export.check import steps as check_steps
 from export.check.compare import Report
 from export.check.steps import WITHOUT_RESET, StepFamily, answer_by_step, step_families
-from export.formats.format import StepRuntime
+from export.formats.format import Run, StepRuntime
 from export.formats.onnx import OnnxStep, write_step
 from export.network import Network
 from export.stream import State, Stream
@@ -173,6 +173,9 @@ class Wrong:
     @property
     def spec(self) -> SequenceSpec:
         return self.right.spec
+
+    def bind(self, sessions: int) -> Run:
+        return self.run
 
     def run(self, frames: np.ndarray, states: Sequence[np.ndarray]) -> Answer:
         return self.change(self.right, frames, list(states))
