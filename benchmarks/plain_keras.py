@@ -17,6 +17,12 @@ import numpy as np
 
 from rnn_tf.data import load
 
+CELLS = {
+    "simple_rnn": keras.layers.SimpleRNN,
+    "lstm": keras.layers.LSTM,
+    "gru": keras.layers.GRU,
+}
+
 
 class EpochTimes(keras.callbacks.Callback):
     """Seconds of each epoch, its validation included."""
@@ -50,14 +56,9 @@ def main(
     y_train, y_valid, y_test = (
         np.repeat(split.y[:, np.newaxis], 28, axis=1) if every_step else split.y for split in splits
     )
-    cells = {
-        "simple_rnn": keras.layers.SimpleRNN,
-        "lstm": keras.layers.LSTM,
-        "gru": keras.layers.GRU,
-    }
     model = keras.Sequential([keras.Input((28, 28))])
     for layer in range(layers):
-        recurrent = cells[cell](32, return_sequences=every_step or layer < layers - 1)
+        recurrent = CELLS[cell](32, return_sequences=every_step or layer < layers - 1)
         model.add(keras.layers.Bidirectional(recurrent) if directions == 2 else recurrent)
     model.add(keras.layers.Dense(10, activation="softmax"))
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])

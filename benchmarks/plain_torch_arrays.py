@@ -20,17 +20,19 @@ from rnn_tf.data import Split, load
 class Classifier(nn.Module):
     """PyTorch's own recurrent layers, the last state of each direction, `nn.Linear`."""
 
-    def __init__(self, cell: str, layers: int, directions: int) -> None:
+    def __init__(
+        self, cell: str, layers: int = 1, directions: int = 1, features: int = 28, units: int = 32
+    ) -> None:
         super().__init__()
         self.directions = directions
         kind = {"simple_rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
         self.recurrent = kind(
-            28, 32, num_layers=layers, bidirectional=directions == 2, batch_first=True
+            features, units, num_layers=layers, bidirectional=directions == 2, batch_first=True
         )
-        self.linear = nn.Linear(32 * directions, 10)
+        self.linear = nn.Linear(units * directions, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits `(batch, 10)` of `x` `(batch, 28, 28)`."""
+        """Logits `(batch, 10)` of `x` `(batch, timesteps, features)`."""
         _, last = self.recurrent(x)
         hidden = last[0] if isinstance(last, tuple) else last
         logits: torch.Tensor = self.linear(torch.cat(tuple(hidden[-self.directions :]), 1))
@@ -50,6 +52,21 @@ def accuracy(model: Classifier, x: torch.Tensor, y: torch.Tensor) -> float:
     return right / len(y)
 
 
+def train_epoch(
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    batch_size: int = 64,
+) -> None:
+    """Update the weights with every example once, in a new order."""
+    for batch in torch.randperm(len(y)).split(batch_size):
+        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
 def main(epochs: int, cell: str, layers: int, directions: int, threads: int) -> None:
     """Train on MNIST for some epochs."""
     torch.set_num_threads(threads)
@@ -57,15 +74,10 @@ def main(epochs: int, cell: str, layers: int, directions: int, threads: int) -> 
     (x, y), valid, test = map(tensors, (data.train, data.valid, data.test))
     model = Classifier(cell, layers, directions)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    criterion = nn.CrossEntropyLoss()
     seconds = []
     for _ in range(epochs):
         began = time.perf_counter()
-        for batch in torch.randperm(len(y)).split(64):
-            loss = criterion(model(x[batch]), y[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        train_epoch(model, optimizer, x, y)
         accuracy(model, *valid)
         seconds.append(time.perf_counter() - began)
     print(json.dumps({"epochs": seconds, "accuracy": accuracy(model, *test)}))

@@ -294,15 +294,22 @@ def _ratios_in_torch(ways: list[Way]) -> list[str]:
     ]
 
 
-def epoch_operations() -> float:
+def epoch_operations(
+    examples: int = EXAMPLES,
+    steps: int = STEPS,
+    features: int = FEATURES,
+    units: int = UNITS,
+    gates: int = 1,
+) -> float:
     """Floating-point operations of one epoch's matrix products, forward and backward.
 
-    2 for each multiplication and addition. Forward: input and state products of each step.
-    Backward: the gradients of both kernels and of the state; none of the input.
+    2 for each multiplication and addition. Forward: input and state products of each step, of each
+    gate. Backward: the gradients of both kernels and of the state; none of the input.
     """
-    forward = STEPS * UNITS * (FEATURES + UNITS)
-    backward = STEPS * UNITS * (FEATURES + UNITS + UNITS)
-    return 2.0 * EXAMPLES * (forward + backward + 3 * UNITS * CLASSES)
+    wide = gates * units
+    forward = steps * wide * (features + units)
+    backward = steps * wide * (features + units + units)
+    return 2.0 * examples * (forward + backward + 3 * units * CLASSES)
 
 
 def matrix_product_rate(size: int = 2048, repeats: int = 7) -> float:

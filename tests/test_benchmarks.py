@@ -18,6 +18,7 @@ from benchmarks import (
     frames,
     inference,
     lengths,
+    shapes,
     small_data,
     streams,
     training,
@@ -73,6 +74,30 @@ def test_plain_stacks_learn_as_ours_do(module: str) -> None:
     seconds, accuracy = run(1)
     assert len(seconds) == 1
     assert accuracy > 0.7  # 85-95 % after one epoch; chance is 10 %
+
+
+def test_shapes_are_timed_in_every_way_that_is_installed(capsys: Capture, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    shape = ["--cells", "gru", "--units", "256", "--batches", "1", "--sequences", "rows"]
+    assert shapes.main([*shape, "--rounds", "2", "--json", str(file)]) == 0
+    (found,) = json.loads(file.read_text())
+    assert {"rnn_tf", "plain Keras"} <= set(found["seconds"])
+    for seconds in found["seconds"].values():
+        assert len(seconds) == 2
+        assert min(seconds) > 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[-1].startswith("| gru 256, batch 1, rows | ")
+
+
+def test_a_shape_is_compared_with_its_fastest_peer() -> None:
+    shape = shapes.Shape("lstm", 128, 64, "rows")
+    timed = shapes.Timed(shape, {"rnn_tf": 3.5}, {"rnn_tf": [1.0, 3.0, 2.0], "plain Keras": [8.0]})
+    timed.seconds["JAX"] = [5.0]
+    # At a rate at which the products alone would take a second.
+    row = dict(zip(shapes.HEAD, shapes.row(timed, shape.operations), strict=True))
+    assert (row["rnn_tf"], row["plain Keras"], row["JAX"]) == ("2.000 s", "4.00x", "2.50x")
+    assert (row["PyTorch, 1 thread"], row["fastest peer"]) == ("-", "2.50x")
+    assert (row["arithmetic"], row["first epoch"]) == ("2.0x", "+1.5 s")
 
 
 def test_stacks_are_compared_for_every_cell_and_shape(tmp_path: Path) -> None:

@@ -1,0 +1,345 @@
+"""`python -m benchmarks.shapes`: an epoch at the sizes people use, beside what they would write.
+
+Every way trains in a process of its own, which waits while another is timed: epochs of all ways
+alternate, round after round, so that a machine whose speed drifts is the same for all. Examples are
+noise, of which speed does not depend; Adam, float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from benchmarks import documents
+from benchmarks.training import CLASSES, epoch_operations, matrix_product_rate
+from rnn_tf.command import arguments, parse
+from rnn_tf.errors import CheckFailed, one_line_errors
+from rnn_tf.files.writing import write_text
+from rnn_tf.model.cells import CELLS, Cell
+
+if TYPE_CHECKING:
+    import keras
+
+Sequences = Literal["rows", "pixels"]
+# Steps and features: an MNIST digit row by row, and pixel by pixel.
+FORMS: dict[Sequences, tuple[int, int]] = {"rows": (28, 28), "pixels": (784, 1)}
+# Updates of an epoch, for about a second in the slowest of these; a small layer has more of them.
+UPDATES = {"rows": 40, "pixels": 4}
+OURS = "rnn_tf"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained."""
+
+    cell: Cell
+    units: int
+    batch: int
+    sequences: Sequences
+
+    @property
+    def examples(self) -> int:
+        """Those of an epoch."""
+        return self.batch * UPDATES[self.sequences] * max(1, 256 // self.units)
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of an epoch."""
+        gates = len(CELLS[self.cell].gates)
+        return epoch_operations(self.examples, *FORMS[self.sequences], self.units, gates)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Examples `(n, timesteps, features)`, uint8 as MNIST's, and labels `(n,)`."""
+        random = np.random.default_rng(0)
+        x = random.integers(0, 256, (self.examples, *FORMS[self.sequences]), dtype=np.uint8)
+        return x, random.integers(0, CLASSES, self.examples).astype(np.int32)
+
+    def __str__(self) -> str:
+        return f"{self.cell} {self.units}, batch {self.batch}, {self.sequences}"
+
+
+@dataclass
+class Timed:
+    """What a shape took, in each way."""
+
+    shape: Shape
+    first: dict[str, float] = field(default_factory=dict)  # seconds of the first epoch
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # of later ones
+
+    def median(self, way: str) -> float:
+        return statistics.median(self.seconds[way])
+
+    @property
+    def peers(self) -> list[str]:
+        return [way for way in self.seconds if way != OURS]
+
+    @property
+    def ahead(self) -> float:
+        """How many times as long as ours the fastest peer takes."""
+        return min(self.median(way) for way in self.peers) / self.median(OURS)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Time epochs of many cells, sizes and batches: this package, plain Keras, PyTorch and JAX."""
+
+    cells: tuple[Cell, ...] = ("simple_rnn", "lstm", "gru")
+    """Which cells."""
+    units: tuple[int, ...] = (32, 64, 128, 256)
+    """Which numbers of units."""
+    batches: tuple[int, ...] = (64, 256)
+    """Which batch sizes."""
+    sequences: tuple[Sequences, ...] = ("rows", "pixels")
+    """28 steps of 28 features, 784 steps of 1."""
+    rounds: int = 3
+    """How often each way trains an epoch, after its first."""
+    json: Path | None = None
+    """Also write every figure here, after each shape."""
+    write: bool = False
+    """Write the table into the documents of this checkout."""
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.shapes") -> int:
+    command = parse(Command, arguments(argv), prog)
+    shapes = itertools.product(command.cells, command.units, command.batches, command.sequences)
+    found = []
+    for shape in itertools.starmap(Shape, shapes):
+        found.append(measure(shape, command.rounds))
+        print("  ".join(row(found[-1], matrix_product_rate())), file=sys.stderr)
+        if command.json:
+            write_text(command.json, json.dumps(list(map(dataclasses.asdict, found)), indent=2))
+    print(markdown(found))
+    if command.write:
+        documents.put("docs/training-speed.md", "benchmarks.shapes", markdown(found))
+    return 0
+
+
+def measure(shape: Shape, rounds: int) -> Timed:
+    """Time every way that can run here."""
+    timed = Timed(shape)
+    workers = [_Worker(way, shape) for way, (_, package) in WAYS.items() if _is_there(package)]
+    try:
+        for worker in workers:
+            timed.first[worker.way] = worker.epoch()
+        for worker in workers * rounds:
+            timed.seconds.setdefault(worker.way, []).append(worker.epoch())
+    finally:
+        for worker in workers:
+            worker.end()
+    return timed
+
+
+def _is_there(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+HEAD = ["cell, units, batch, sequences", OURS, "plain Keras", "PyTorch, 1 thread",
+        "PyTorch, all threads", "JAX", "fastest peer", "arithmetic", "first epoch"]  # fmt: skip
+
+
+def row(timed: Timed, rate: float) -> list[str]:
+    """Seconds of ours; how many times as long each peer takes, and ours as the arithmetic alone."""
+    ours = timed.median(OURS)
+    ratios = [
+        f"{timed.median(way) / ours:.2f}x" if way in timed.seconds else "-"
+        for way in WAYS
+        if way != OURS
+    ]
+    return [
+        str(timed.shape),
+        f"{ours:.3f} s",
+        *ratios,
+        f"{timed.ahead:.2f}x",
+        f"{ours / (timed.shape.operations / rate):.1f}x",
+        f"+{timed.first[OURS] - ours:.1f} s",
+    ]
+
+
+def markdown(found: Sequence[Timed]) -> str:
+    rate = matrix_product_rate()
+    return documents.table(HEAD, [row(timed, rate) for timed in found])
+
+
+class _Worker:
+    """A process that trains in one way, an epoch whenever it is asked."""
+
+    def __init__(self, way: str, shape: Shape) -> None:
+        self.way = way
+        line = [sys.executable, "-m", "benchmarks.shapes", SERVE, way]
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self.process = subprocess.Popen(  # noqa: S603 - our own module
+            [*line, json.dumps(dataclasses.asdict(shape))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+        )  # fmt: skip
+
+    def epoch(self) -> float:
+        """Have it train an epoch; the seconds that it took."""
+        asked, said = cast("tuple[IO[str], IO[str]]", (self.process.stdin, self.process.stdout))
+        try:
+            asked.write("\n")
+            asked.flush()
+            for line in said:
+                if line.startswith(TOOK):
+                    return float(line.removeprefix(TOOK))
+        except BrokenPipeError:
+            pass
+        self.errors.seek(0)
+        raise CheckFailed(f"{self.way} has ended: {self.errors.read().decode()[-500:]}")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+
+
+# --- in the process of a way ---
+# The word that has this module train, and the beginning of a line that says how long it took.
+SERVE, TOOK = "--serve", "took "
+
+
+def _asked() -> Iterator[None]:
+    """Once for each epoch that is asked for."""
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        yield
+        print(f"{TOOK}{time.perf_counter() - began}", flush=True)
+
+
+def _serve(way: str, shape: Shape) -> None:
+    train, _ = WAYS[way]
+    train(shape)
+
+
+def _callback() -> keras.callbacks.Callback:
+    """Has Keras begin an epoch when one is asked for, and end with the last."""
+    import keras
+
+    class WhenAsked(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = _asked()
+
+        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            if next(self.asked, 0) == 0:
+                sys.exit()
+
+    return WhenAsked()
+
+
+def _ours(shape: Shape) -> None:
+    """As `train` does from a program, with validation, history and checkpoint in each epoch."""
+    from rnn_tf import train
+    from rnn_tf.config import PRESETS
+    from rnn_tf.data.normalize import Normalize
+    from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+    from rnn_tf.run import Run
+    from rnn_tf.training import job
+    from rnn_tf.training.keras.backend import KerasBackend
+    from rnn_tf.training.recorder import Fitted
+
+    class WhenAsked(KerasBackend):
+        def fit(
+            self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
+        ) -> Fitted:
+            return super().fit(run, data, [*callbacks, _callback()])
+
+    x, y = shape.arrays()
+    steps, features = FORMS[shape.sequences]
+    labels = tuple(map(str, range(CLASSES)))
+    spec = SequenceSpec(steps, features, labels, Normalize((1 / 255,)))
+    few = Split(x[:64], y[:64])
+    data = SequenceData(spec, Split(x, y), few, few)
+    config = dataclasses.replace(
+        PRESETS["tutorial"], cell=shape.cell, units=shape.units, batch_size=shape.batch,
+        epochs=1_000_000,
+    )  # fmt: skip
+    job.start(config)
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder) / "run", data=data, evaluate=False, backend=WhenAsked())
+
+
+def _plain_keras(shape: Shape) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from benchmarks.plain_keras import CELLS as LAYERS
+
+    x, y = shape.arrays()
+    model = keras.Sequential(
+        [
+            keras.Input(FORMS[shape.sequences]),
+            LAYERS[shape.cell](shape.units),
+            keras.layers.Dense(CLASSES, activation="softmax"),
+        ]
+    )
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(
+        x / np.float32(255), y, batch_size=shape.batch, epochs=1_000_000, verbose=0,
+        callbacks=[_callback()],
+    )  # fmt: skip
+
+
+def _torch(shape: Shape, *, threads: int | None = None) -> None:
+    import torch
+
+    from benchmarks.plain_torch_arrays import Classifier, train_epoch
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    x, y = shape.arrays()
+    inputs, labels = torch.from_numpy(x).float() / 255, torch.from_numpy(y).long()
+    model = Classifier(shape.cell, features=x.shape[2], units=shape.units)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in _asked():
+        train_epoch(model, optimizer, inputs, labels, shape.batch)
+
+
+def _jax(shape: Shape) -> None:
+    import jax
+
+    from benchmarks import jax_scan
+
+    x, y = map(jax.numpy.asarray, shape.arrays())
+    state = jax_scan.start(jax.random.key(1), x.shape[2], shape.units, shape.cell)
+    train = jax.jit(functools.partial(jax_scan.epoch, cell=shape.cell))
+    random = np.random.default_rng(1)
+    for _ in _asked():
+        state = train(state, x, y, jax_scan.shuffled(len(y), random, shape.batch))
+        jax.block_until_ready(state)
+
+
+# What trains in a way, and the package that it needs.
+WAYS: dict[str, tuple[Callable[[Shape], None], str]] = {
+    OURS: (_ours, "tensorflow"),
+    "plain Keras": (_plain_keras, "keras"),
+    "PyTorch, 1 thread": (functools.partial(_torch, threads=1), "torch"),
+    "PyTorch, all threads": (_torch, "torch"),
+    "JAX": (_jax, "jax"),
+}
+
+
+def _shape_of(text: str) -> Shape:
+    values: dict[str, Any] = json.loads(text)
+    return Shape(**values)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [SERVE]:
+        _serve(sys.argv[2], _shape_of(sys.argv[3]))
+    else:
+        raise SystemExit(main())
