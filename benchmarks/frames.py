@@ -24,7 +24,7 @@ from benchmarks import documents
 from export.benchmark import THREAD_VARIABLES
 from export.bundle import Bundle, load_test
 from export.network import Network, read_model
-from export.runtimes import load_keras
+from export.runtimes import load_keras, open_step
 from export.stream import open_stream
 from rnn_tf.errors import CheckFailed
 from rnn_tf.model.cells import CELLS
@@ -172,6 +172,29 @@ def _onnx(bundle: Bundle, sessions: int) -> Way:
 def _tflite(bundle: Bundle, sessions: int) -> Way:
     stream = open_stream(bundle, "tflite", sessions)
     return stream.push, stream.reset
+
+
+def _unchecked(name: str) -> Callable[[Bundle, int], Way]:
+    """The file of a format without the stream, which looks at frames and keeps their states."""
+
+    def open_(bundle: Bundle, sessions: int) -> Way:
+        runtime = open_step(bundle, name, 1)
+        run = runtime.bind(sessions)
+        begin = [np.zeros((sessions, units), np.float32) for units in runtime.units]
+        states = begin
+
+        def push(x: np.ndarray) -> np.ndarray:
+            nonlocal states
+            answer, states = run(x, states)
+            return answer
+
+        def reset() -> None:
+            nonlocal states
+            states = begin
+
+        return push, reset
+
+    return open_
 
 
 def _network(bundle: Bundle) -> Network:
@@ -394,6 +417,8 @@ OURS = ("onnx", "tflite")
 WAYS: dict[str, tuple[Callable[[Bundle, int], Way], str | None]] = {
     "onnx": (_onnx, None),
     "tflite": (_tflite, None),
+    "onnx, unchecked": (_unchecked("onnx"), None),
+    "tflite, unchecked": (_unchecked("tflite"), None),
     "ONNX by hand": (_onnx_by_hand, None),
     "TFLite by hand": (_tflite_by_hand, None),
     "PyTorch eager": (_torch, "torch"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.formats.format import CheckedStep, as_inputs, file_metadata
+from export.formats.format import CheckedStep, Run, as_inputs, file_metadata
 from export.formats.quantize import round_to_int8
 from export.formats.registry import file_of
 from export.formats.tf_function import MOST_UNROLLED, inference_function, step_function
@@ -201,35 +201,48 @@ class LiteStep(_Loaded, CheckedStep):
         super().__init__(path, threads)
         self.spec, self.units = spec, state_units(self.metadata().get("signatures", ""))
         number = range(len(self.units))
-        self.before = [self.inputs[STATE.format(i)] for i in number]
-        self.after = [self.outputs[NEXT_STATE.format(i)] for i in number]
-        self.frame, self.answer = self.inputs[FRAMES], self.outputs[OUTPUT]
+        names = [FRAMES, *(STATE.format(i) for i in number)]
+        self.inputs_in_order = [self.inputs[name] for name in names]
+        names = [OUTPUT, *(NEXT_STATE.format(i) for i in number)]
+        self.outputs_in_order = [self.outputs[name] for name in names]
+
+    def bind(self, sessions: int) -> Run:
+        # All that a call looks up, looked up once: the model itself takes a microsecond.
+        set_, get, invoke = (
+            self.interpreter.set_tensor, self.interpreter.get_tensor, self.interpreter.invoke
+        )  # fmt: skip
+        (frame, *before), (answer, *after) = self.inputs_in_order, self.outputs_in_order
+        turn = self.turn
+
+        def run(
+            frames: np.ndarray, states: Sequence[np.ndarray]
+        ) -> tuple[np.ndarray, list[np.ndarray]]:
+            with turn:
+                if self.batch != sessions:
+                    self._make_room(frames, states)
+                set_(frame, frames)
+                for index, state in zip(before, states, strict=True):
+                    set_(index, state)
+                invoke()
+                return get(answer), [get(index) for index in after]
+
+        return run
 
     def run(
         self, frames: np.ndarray, states: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        with self.turn:
-            if len(frames) != self.batch:
-                before = {STATE.format(i): state for i, state in enumerate(states)}
-                self.resize({FRAMES: frames[:, :1], **before})
-            if frames.shape[1] == 1:
-                return self._one(frames, states)
-            answers = []
-            for frame in np.split(frames, frames.shape[1], axis=1):
-                answer, states = self._one(frame, states)
-                answers.append(answer)
+        run = self.bind(len(frames))
+        if frames.shape[1] == 1:
+            return run(frames, states)
+        answers = []
+        for frame in np.split(frames, frames.shape[1], axis=1):
+            answer, states = run(frame, states)
+            answers.append(answer)
         return np.concatenate(answers, axis=1), list(states)
 
-    def _one(
-        self, frame: np.ndarray, states: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        interpreter = self.interpreter
-        interpreter.set_tensor(self.frame, frame)
-        for index, state in zip(self.before, states, strict=True):
-            interpreter.set_tensor(index, state)
-        interpreter.invoke()
-        get = interpreter.get_tensor
-        return get(self.answer), [get(index) for index in self.after]
+    def _make_room(self, frames: np.ndarray, states: Sequence[np.ndarray]) -> None:
+        before = {STATE.format(i): state for i, state in enumerate(states)}
+        self.resize({FRAMES: frames, **before})
 
 
 def readme(manifest: dict[str, Any]) -> list[str]:
