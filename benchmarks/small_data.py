@@ -155,6 +155,8 @@ def all_ways() -> tuple[dict[str, Way], dict[str, str]]:
         f"rnn_tf --cell {cell}": functools.partial(train_ours, TrainConfig(cell=cell))
         for cell in get_args(Cell)
     }
+    both_ways = TrainConfig(cell="gru", bidirectional=True)
+    ways["rnn_tf --cell gru --bidirectional"] = functools.partial(train_ours, both_ways)
     for name, standardised in LOGISTIC.items():
         ways[name] = functools.partial(train_logistic, standardised)
     left_out = {}

@@ -44,6 +44,10 @@ UPDATES = 2_000
 LEAST_EPOCHS, MOST_EPOCHS = 10, 400
 # `--batch-size auto`: the largest of these that makes so many updates in an epoch.
 BATCH_SIZES, UPDATES_AN_EPOCH = (64, 32, 16), 16
+# `--dropout auto` and `--noise auto`, below FEW training examples. A training of UPDATES meets each
+# of those more than a dozen times, often enough to learn it by heart; altered, none is met twice.
+FEW = 10_000
+DROPOUT, NOISE = 0.2, 0.3
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,14 @@ class TrainConfig(Source):
     """How raw values become what the model sees. standard: mean 0 and deviation 1 for each feature;
     minmax: 0 to 1; both learned on the training split. auto: as the source says (mnist: 1/255), and
     standard where it says nothing. none: as they are."""
-    dropout: float = 0.0
-    """Share of the inputs of each layer dropped while training, 0 to below 1."""
+    dropout: float | Literal["auto"] = "auto"
+    """Share of the inputs of each layer dropped while training, 0 to below 1. auto: 0.2 below
+    10,000 training examples that have more than one feature, else 0."""
     recurrent_dropout: float = 0.0
     """Share of the hidden state dropped between time steps while training, 0 to below 1."""
+    noise: float | Literal["auto"] = "auto"
+    """Normal noise added to each number that the model reads while training: its deviation, as a
+    share of that of the feature. auto: 0.3 below 10,000 training examples, else 0."""
     epochs: int | Literal["auto"] = "auto"
     """Passes over the training split. auto: as many as make 2,000 weight updates, but at least 10
     and at most 400 (mnist: 10). A small set needs many: 243 examples are 16 updates an epoch."""
@@ -218,8 +226,12 @@ class TrainConfig(Source):
             value = getattr(self, name)
             _check(name, value == "auto" or value >= 1, "a whole number >= 1 or auto", self)
         _check("seed", self.seed < 2**32, "a whole number below 2**32", self)
-        for name in ("dropout", "recurrent_dropout", "warmup"):
+        for name in ("recurrent_dropout", "warmup"):
             _check(name, 0 <= getattr(self, name) < 1, "0 <= value < 1", self)
+        dropout, noise = self.dropout, self.noise
+        _check("dropout", dropout == "auto" or 0 <= dropout < 1, "0 <= value < 1 or auto", self)
+        fits = noise == "auto" or 0 <= noise < math.inf
+        _check("noise", fits, "a number >= 0 or auto", self)
         rate = self.learning_rate
         fits = rate == "auto" or 0 < rate < math.inf
         _check("learning_rate", fits, "a positive number or auto", self)
@@ -263,20 +275,34 @@ class TrainConfig(Source):
         auto = CELLS[self.cell].recurrent_initializer
         return auto if self.recurrent_initializer == "auto" else self.recurrent_initializer
 
-    def resolved(self, spec: SequenceSpec) -> TrainConfig:
-        """The settings for data of `spec`, with what `auto` stands for in its place.
+    def resolved(self, spec: SequenceSpec, examples: int) -> TrainConfig:
+        """The settings for a training split of so many examples of `spec`, with what `auto` stands
+        for in its place.
 
-        `auto` stays where the machine decides: `precision` and `strategy`.
+        `auto` stays where the machine decides, `precision` and `strategy`, and in `epochs` and
+        `batch_size`, for which there are functions.
         """
-        rate = self.learning_rate
-        if rate == "auto":
-            rate = LEARNING_RATE * self.share_of_a_step(spec)
+        few = examples < FEW
+        dropout, noise = self.dropout, self.noise
+        if dropout == "auto":
+            # A sequence without its only feature says nothing.
+            dropout = DROPOUT if few and spec.features > 1 else 0.0
+        if noise == "auto":
+            noise = NOISE if few else 0.0
         return dataclasses.replace(
             self,
             activation=self.cell_activation,
             recurrent_initializer=self.cell_initializer,
-            learning_rate=rate,
+            learning_rate=self.learning_rate_for(spec),
+            dropout=dropout,
+            noise=noise,
         )
+
+    def learning_rate_for(self, spec: SequenceSpec) -> float:
+        """The peak learning rate for data of `spec`, with what `auto` stands for."""
+        if self.learning_rate != "auto":
+            return self.learning_rate
+        return LEARNING_RATE * self.share_of_a_step(spec)
 
     def epochs_for(self, examples: int) -> int:
         """The epochs for a training split of so many examples, with what `auto` stands for.
@@ -368,6 +394,8 @@ PRESETS: dict[str, TrainConfig] = {
         batch_size=64,
         activation="tanh",
         recurrent_initializer="orthogonal",
+        dropout=0.0,
+        noise=0.0,
         optimizer="adam",
         learning_rate=1e-3,
         schedule="constant",

@@ -86,8 +86,9 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         activation: str = DEFAULTS.activation,
         recurrent_initializer: str = DEFAULTS.recurrent_initializer,
         normalize: str = DEFAULTS.normalize,
-        dropout: float = DEFAULTS.dropout,
+        dropout: float | str = DEFAULTS.dropout,
         recurrent_dropout: float = DEFAULTS.recurrent_dropout,
+        noise: float | str = DEFAULTS.noise,
         epochs: int | str = DEFAULTS.epochs,
         patience: int = DEFAULTS.patience,
         objective: str = DEFAULTS.objective,
@@ -115,6 +116,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         self.normalize = normalize
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
+        self.noise = noise
         self.epochs = epochs
         self.patience = patience
         self.objective = objective

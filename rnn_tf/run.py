@@ -213,6 +213,7 @@ class Run:
         config_file, spec_file = path / "config.json", path / "spec.json"
         with readable(config_file):
             settings = dict(json.loads(config_file.read_text()))
+            settings.setdefault("noise", 0.0)  # runs had none before they had the setting
             written_as = settings.pop("format")
         if not isinstance(written_as, int) or written_as > FORMAT:
             raise InputError(

@@ -64,14 +64,10 @@ def test_pytorch_is_compared_with_the_loop_of_its_users() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["plain_keras", "plain_torch_arrays"])
-def test_plain_stacks_learn_as_ours_do(module: str) -> None:
-    options = ["simple_rnn", "2", "1"]  # two layers, one direction
-    if module == "plain_torch_arrays":
-        pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
-        options += ["2"]  # threads
-    run = training._script(f"benchmarks.{module}", *options)
-    seconds, accuracy = run(1)
+@pytest.mark.torch
+def test_plain_stacks_in_pytorch_learn_as_ours_do() -> None:
+    options = ["simple_rnn", "2", "1", "2"]  # two layers, one direction, two threads
+    seconds, accuracy = training._script("benchmarks.plain_torch_arrays", *options)(1)
     assert len(seconds) == 1
     assert accuracy > 0.7  # 85-95 % after one epoch; chance is 10 %
 
@@ -153,8 +149,8 @@ def test_answers_at_every_step_are_compared_with_plain_keras(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_plain_training_answers_at_every_step() -> None:
-    options = ["simple_rnn", "1", "1", "every_step"]
+def test_plain_stacks_answer_at_every_step() -> None:
+    options = ["simple_rnn", "2", "1", "every_step"]
     seconds, accuracy = training._script("benchmarks.plain_keras", *options)(1)
     assert len(seconds) == 1
     # Over all rows of a digit, the first ones too: 42 % after two epochs; chance is 10 %.

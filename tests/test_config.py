@@ -34,8 +34,9 @@ configs = st.builds(
     units=st.integers(min_value=1),
     activation=st.text(),
     recurrent_initializer=st.text(),
-    dropout=shares,
+    dropout=st.just("auto") | shares,
     recurrent_dropout=shares,
+    noise=st.just("auto") | st.floats(0, allow_infinity=False),
     epochs=st.integers(min_value=1),
     batch_size=st.integers(min_value=1),
     optimizer=st.sampled_from(get_args(Optimizer)),
@@ -93,6 +94,10 @@ def test_an_unknown_setting_is_named_beside_the_known_ones() -> None:
         ("seed", -1),
         ("dropout", -0.1),
         ("dropout", 1.0),
+        ("dropout", "none"),
+        ("noise", -0.1),
+        ("noise", math.inf),
+        ("noise", math.nan),
         ("recurrent_dropout", 1.0),
         ("warmup", 1.0),
         ("warmup", math.nan),
@@ -170,9 +175,9 @@ def test_the_learning_rate_follows_the_length(
     settings: dict[str, Any], timesteps: int, rate: float
 ) -> None:
     spec = SequenceSpec(timesteps, 1, ("no", "yes"))
-    config = TrainConfig.from_dict(settings).resolved(spec)
+    config = TrainConfig.from_dict(settings).resolved(spec, 300)
     assert config.learning_rate == pytest.approx(rate)
-    assert config.resolved(spec) == config
+    assert config.resolved(spec, 300) == config
 
 
 @pytest.mark.parametrize(
@@ -189,9 +194,9 @@ def test_the_recipe_of_a_cell_is_the_same_at_any_length(
 ) -> None:
     spec = SequenceSpec(timesteps, 1, ("no", "yes"))
     config = TrainConfig.from_dict({"cell": cell})
-    found = config.resolved(spec)
+    found = config.resolved(spec, 300)
     assert (found.activation, found.recurrent_initializer) == (activation, initializer)
-    names = ("activation", "recurrent_initializer", "learning_rate")
+    names = ("activation", "recurrent_initializer", "learning_rate", "dropout", "noise")
     auto: dict[str, Any] = dict.fromkeys(names, "auto")
     assert dataclasses.replace(found, **auto) == config
 
@@ -199,7 +204,31 @@ def test_the_recipe_of_a_cell_is_the_same_at_any_length(
 def test_a_run_of_before_keeps_its_learning_rate() -> None:
     values = {**json.loads(TrainConfig().to_json()), "learning_rate": 5e-3}
     spec = SequenceSpec(500, 1, ("no", "yes"))
-    assert TrainConfig.from_dict(values).resolved(spec).learning_rate == 5e-3
+    assert TrainConfig.from_dict(values).resolved(spec, 300).learning_rate == 5e-3
+
+
+@pytest.mark.parametrize(
+    ("examples", "features", "dropout", "noise"),
+    [
+        (1, 2, 0.2, 0.3),
+        (9_999, 28, 0.2, 0.3),
+        (10_000, 28, 0.0, 0.0),
+        (55_000, 28, 0.0, 0.0),
+        # Without its only feature a sequence says nothing.
+        (67, 1, 0.0, 0.3),
+        (10_000, 1, 0.0, 0.0),
+    ],
+)
+def test_few_examples_are_altered_while_training(
+    examples: int, features: int, dropout: float, noise: float
+) -> None:
+    spec = SequenceSpec(28, features, ("no", "yes"))
+    found = TrainConfig().resolved(spec, examples)
+    assert (found.dropout, found.noise) == (dropout, noise)
+    own = TrainConfig(dropout=0.1, noise=0.0).resolved(spec, examples)
+    assert (own.dropout, own.noise) == (0.1, 0.0)
+    tutorial = preset("tutorial").resolved(spec, examples)
+    assert (tutorial.dropout, tutorial.noise) == (0.0, 0.0)
 
 
 def test_every_preset_has_a_name_that_types_know() -> None:

@@ -15,6 +15,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 PLACES = {
     "benchmarks.accuracy": "README.md",
     "benchmarks.training": "docs/training-speed.md",
+    "benchmarks.shapes": "docs/training-speed.md",
     "benchmarks.tuning": "docs/search.md",
     "benchmarks.inference": "docs/inference.md",
     "benchmarks.small_data": "docs/small-data.md",
@@ -35,6 +36,11 @@ def test_files_that_are_named_exist(document: Path) -> None:
     named = r"`((?:rnn_tf|tuning|export|benchmarks|tests|docs)/[\w./-]*\w\.\w+)`"
     for path in re.findall(named, document.read_text()):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_merge_was_left_half_done(document: Path) -> None:
+    assert not re.findall(r"^(?:<{7}|={7}|>{7})(?: |$)", document.read_text(), re.MULTILINE)
 
 
 def test_each_table_has_one_place() -> None:

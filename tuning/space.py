@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from rnn_tf.config import TrainConfig, type_of
+from rnn_tf.config import FEW, TrainConfig, type_of
 from rnn_tf.data import SequenceSpec
 from rnn_tf.errors import InputError
 from rnn_tf.model.cells import CELLS, Cell
@@ -76,7 +76,7 @@ SPACES: dict[str, Space] = {"small": SMALL, "full": FULL}
 # Settings that can be searched: not what says where, how long or on what is trained.
 TUNABLE = (
     "cell", "layers", "bidirectional", "units", "activation", "recurrent_initializer", "dropout",
-    "recurrent_dropout", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
+    "recurrent_dropout", "noise", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
     "clip_norm", "weight_decay",
 )  # fmt: skip
 
@@ -265,7 +265,7 @@ def hyperparameters(
     import keras_tuner
 
     # Where a range or a choice starts, `auto` is what it is for many examples.
-    base = dataclasses.replace(base.resolved(spec), batch_size=base.largest_batch)
+    base = dataclasses.replace(base.resolved(spec, FEW), batch_size=base.largest_batch)
     result = keras_tuner.HyperParameters()
     if max_parameters is not None:
         _declare_shapes(result, space, base, within(space, base, spec, max_parameters))

@@ -113,12 +113,26 @@ def choose(
 
 def standard(x: np.ndarray, valid: np.ndarray | None = None) -> Normalize:
     """Mean 0 and standard deviation 1 for each feature; a constant feature becomes 0."""
+    return _from(*_moments(x, valid), "standard")
+
+
+def deviation(normalize: Normalize, x: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """The standard deviation of each feature as the model sees it: float32 `(features,)`.
+
+    `x` and `valid` are as for `choose`.
+    """
+    _, raw = _moments(x, valid)
+    result: np.ndarray = (raw * np.asarray(normalize.scale)).astype(np.float32)
+    return result
+
+
+def _moments(x: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature, float64 `(features,)`."""
     count = x.shape[0] * x.shape[1] if valid is None else np.count_nonzero(valid)
     mean = sum(block.sum(axis=0) for block in _blocks(x, valid)) / count
     # Around the mean: squares of the values themselves would cancel.
     squares = sum(np.square(block - mean).sum(axis=0) for block in _blocks(x, valid))
-    deviation = np.sqrt(squares / count)
-    return _from(mean, deviation, "standard")
+    return mean, np.sqrt(squares / count)
 
 
 def minmax(x: np.ndarray, valid: np.ndarray | None = None) -> Normalize:

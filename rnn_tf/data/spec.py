@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from rnn_tf.config import Answer, NormalizeChoice
-from rnn_tf.data.normalize import Normalize, choose
+from rnn_tf.data.normalize import Normalize, choose, deviation
 from rnn_tf.errors import InputError
 
 # Of a written specification. Raised when what is in one changes.
@@ -291,6 +291,13 @@ class SequenceData:
         if isinstance(by, str):
             by = choose(by, self.spec.normalize, self.train.x, self.train.valid)
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, normalize=by))
+
+    def deviation(self) -> np.ndarray:
+        """The standard deviation of each feature in training, as the model sees it.
+
+        float32 `(features,)`.
+        """
+        return deviation(self.spec.normalization, self.train.x, self.train.valid)
 
     def answering(self, answer: Answer) -> SequenceData:
         """The same examples for a model that answers so.

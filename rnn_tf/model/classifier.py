@@ -68,7 +68,8 @@ def _recurrent(
         config.units,
         activation=_activation(config.cell_activation),
         recurrent_initializer=_initializer(config.cell_initializer),
-        dropout=config.dropout,
+        # What is not resolved is not for training, and nothing is dropped elsewhere.
+        dropout=0.0 if config.dropout == "auto" else config.dropout,
         recurrent_dropout=config.recurrent_dropout,
         return_sequences=every,
         unroll=unroll,

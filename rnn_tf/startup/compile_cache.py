@@ -31,6 +31,8 @@ FLAG = "--tf_xla_persistent_cache_directory"
 VARIABLE = "TF_XLA_FLAGS"
 
 _enabled: Path | None = None  # the folder that this process uses
+# Of the files recorded in this process: what tells that one is another, and its SHA-256.
+_digests: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
 
 def enable() -> None:
@@ -66,7 +68,7 @@ def record() -> None:
         return
     # Another process may be tidying, or the disk be full: then these are compiled again.
     with contextlib.suppress(OSError, InputError):
-        checksums = {file.name: _digest(file) for file in _files(_enabled)}
+        checksums = {file.name: _recorded_digest(file) for file in _files(_enabled)}
         write_text(_record(_enabled), json.dumps(checksums))
 
 
@@ -107,6 +109,16 @@ def _files(folder: Path) -> list[Path]:
 
 def _record(folder: Path) -> Path:
     return folder / "recorded.json"
+
+
+def _recorded_digest(file: Path) -> str:
+    """The SHA-256 of a file, read again only if it is another since the last record."""
+    status = file.stat()
+    state = (status.st_ino, status.st_mtime_ns, status.st_size)
+    known = _digests.get(file)
+    if known is None or known[0] != state:
+        known = _digests[file] = (state, _digest(file))
+    return known[1]
 
 
 def _digest(file: Path) -> str:

@@ -2,8 +2,9 @@
 
 A time step of a small layer is a few microseconds of arithmetic, less than it takes XLA's runtime
 to start the operations of the step one after the other. With these flags XLA compiles a loop with
-all that is in it into one function, matrix products included. That function runs on one core: a
-large layer does better with products that all cores share, and is compiled as XLA does by default.
+all that is in it into one function, matrix products included. That function runs on one core: the
+batches of a larger layer are shared out between all (see `rnn_tf/training/keras/shares.py`), and
+XLA compiles it as it does by default.
 
 XLA reads its flags from the environment, once, when it compiles the first program of a process;
 what is compiled later, another's programs too, is compiled with the same ones. Rounding depends on
@@ -16,12 +17,21 @@ import importlib.metadata
 import os
 
 from rnn_tf.config import TrainConfig
+from rnn_tf.errors import InputError
+from rnn_tf.model.cells import CELLS
 
 # XLA ends a process that gives it a flag it does not know: the flags are for these versions only.
 VERSIONS = ("2.21.",)
-# Multiplications of states in a time step up to which one core, with the flags, is faster than two
-# without, for every cell: those of 64 units and 64 examples, or of 32 and 256.
-SMALL = 2**18
+# A layer is small where a time step is little work, in multiplications of the states of one gate:
+# those of 64 units and 64 examples, or of 32 and 256 ...
+SMALL_STEP = 2**18
+# ... and the weights that each step multiplies them by are few: those of 64 units without gates, or
+# of 32 with four. These 16 KiB stay in the first cache of a core, beside what they are multiplied
+# with; the function reads more of them from further away, once for every few examples.
+SMALL_KERNEL = 2**12
+# In the environment, `whole` or `shared`: how layers are trained, whatever their size.
+FORM = "RNN_TF_FORM"
+FORMS = ("whole", "shared")
 
 VARIABLE = "XLA_FLAGS"
 _EXTRA = ",".join(
@@ -53,8 +63,17 @@ _whole_loops: bool | None = None
 
 
 def is_small(config: TrainConfig) -> bool:
-    """Whether loops compiled whole are faster for this layer and these batches."""
-    return config.largest_batch * config.units**2 <= SMALL
+    """Whether loops compiled whole are faster for this layer and these batches.
+
+    Or `RNN_TF_FORM` says so. Raises `InputError` where that says anything else.
+    """
+    form = os.environ.get(FORM)
+    if form is not None and form not in FORMS:
+        raise InputError(f"bad {FORM}", expected=" or ".join(FORMS), got=form, fix=f"Unset {FORM}.")
+    squares = config.units**2
+    kernel = len(CELLS[config.cell].gates) * squares
+    small = config.largest_batch * squares <= SMALL_STEP and kernel <= SMALL_KERNEL
+    return small if form is None else form == "whole"
 
 
 def are_known() -> bool:

@@ -39,8 +39,8 @@ def warning(epoch: int, scores: dict[str, float], config: TrainConfig, spec: Seq
 
 def advice(config: TrainConfig, spec: SequenceSpec) -> str:
     """The setting to change when a training with `config` on data of `spec` diverges."""
-    rate = _rate(config, spec)
-    auto = _rate(dataclasses.replace(config, learning_rate="auto"), spec)
+    rate = config.learning_rate_for(spec)
+    auto = dataclasses.replace(config, learning_rate="auto").learning_rate_for(spec)
     if rate > auto:
         return f"set --learning-rate auto, which is {auto:.2g} here"
     if config.normalize == "none":
@@ -48,8 +48,3 @@ def advice(config: TrainConfig, spec: SequenceSpec) -> str:
     if config.cell_activation not in BOUNDED:
         return "set --activation tanh, which keeps the state within bounds"
     return f"set --learning-rate {rate / 10:.2g}"
-
-
-def _rate(config: TrainConfig, spec: SequenceSpec) -> float:
-    """The peak learning rate of a training."""
-    return float(config.resolved(spec).learning_rate)

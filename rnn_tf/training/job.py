@@ -282,8 +282,12 @@ def _what_begins(run: Run, data: SequenceData, backend: Backend) -> str:
         why = f"{bounds[epochs]} of" if epochs in bounds else f"for {UPDATES:,} updates by"
         length = f"{epochs:,} epochs, {why} --epochs auto, {updates}"
     how, precision = backend.describe(config, data), backend.precision(config)
-    rate = float(config.resolved(run.spec).learning_rate)
-    return f"training on {config.dataset} ({length}; {how}, {precision}, learning rate {rate:.2g})"
+    settings = config.resolved(run.spec, examples)
+    how += f", {precision}, learning rate {settings.learning_rate:.2g}"
+    for name in ("dropout", "noise"):
+        if value := getattr(settings, name):
+            how += f", {name} {value:.2g}"
+    return f"training on {config.dataset} ({length}; {how})"
 
 
 def _import_plots(beside: ThreadPoolExecutor) -> keras.callbacks.Callback:

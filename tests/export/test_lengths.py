@@ -126,8 +126,13 @@ def test_the_oracle_is_keras_with_a_mask_in_float64(cell: Cell, stack: str) -> N
 
 
 # --- every format ---
-@pytest.mark.parametrize("length", SPECS)
-@pytest.mark.parametrize("stack", STACK)
+@pytest.mark.parametrize(
+    ("stack", "length"),
+    [
+        ("1 layer", "short"), ("1 layer", "long"), ("2 layers", "short"), ("both ways", "long"),
+        ("3 layers both ways", "short"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("name", ["onnx", with_torch])
 def test_a_format_answers_each(

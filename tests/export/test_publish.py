@@ -31,7 +31,6 @@ from export.publish import Quantize, export_run
 from export.runtimes import load_keras, open_runtime
 from export.verify import verify_bundle
 from rnn_tf import Run, TrainConfig, __version__, train
-from rnn_tf.config import Cell, Precision
 from rnn_tf.data import SequenceData
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.run import FORMAT
@@ -172,23 +171,19 @@ def test_two_exports_of_a_run_give_the_same_files(
 
 # --- every model ---
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("cell", "precision"),
-    [("lstm", "float32"), ("gru", "mixed_bfloat16")],
-)
-def test_every_cell_and_precision_can_be_exported(
-    cell: Cell, precision: Precision, small_npz: Path, small: SequenceData, tmp_path: Path
+def test_what_was_trained_in_mixed_precision_is_exported_in_float32(
+    small_npz: Path, small: SequenceData, tmp_path: Path
 ) -> None:
     config = TrainConfig(
-        dataset=str(small_npz), cell=cell, precision=precision, units=8, epochs=3, batch_size=16,
-        optimizer="adam", learning_rate=0.02,
+        dataset=str(small_npz), cell="gru", precision="mixed_bfloat16", units=8, epochs=3,
+        batch_size=16, optimizer="adam", learning_rate=0.02,
     )  # fmt: skip
     run = train(config, tmp_path / "run", data=small, progress=False)
     said: list[str] = []
     bundle = export_run(run, say=said.append)
     assert bundle.path == run.path / "bundle"
     assert bundle.formats == ["saved_model", "tflite", "tflite_int8", "onnx"]
-    assert bundle.manifest["model"]["cell"] == cell
+    assert bundle.manifest["model"]["cell"] == "gru"
     assert bundle.manifest["model"]["parameters"] == run.metrics["parameters"]
     assert verify_bundle(bundle).failures() == []
     assert [line for line in said if line.startswith("writing ")] == [
@@ -202,9 +197,8 @@ def test_every_cell_and_precision_can_be_exported(
     assert {layer.dtype_policy.name for layer in reference.layers} == {"float32"}
     answers = open_runtime(bundle, "onnx").predict(small.test.x)
     # Trained in bfloat16, which has 8 bits, the model itself says it 1e-2 differently.
-    tolerance = 1e-5 if precision == "float32" else 0.05
     expected = np.asarray(run.load_model()(run.spec.normalization(small.test.x)))
-    np.testing.assert_allclose(answers, expected, atol=tolerance)
+    np.testing.assert_allclose(answers, expected, atol=0.05)
 
 
 # --- some formats only ---
@@ -264,7 +258,10 @@ def test_a_new_bundle_has_nothing_of_the_one_before(small_run: Run, old: Bundle)
 def test_a_run_whose_activation_one_converter_does_not_know_is_exported(
     activation: str, small_npz: Path, small: SequenceData, tmp_path: Path
 ) -> None:
-    config = TrainConfig(dataset=str(small_npz), units=8, epochs=1, activation=activation)
+    # Without noise, after which int8 would lose too much of what one epoch has learned.
+    config = TrainConfig(
+        dataset=str(small_npz), units=8, epochs=1, activation=activation, dropout=0.0, noise=0.0
+    )
     bundle = export_run(train(config, tmp_path / "run", data=small, progress=False))
     assert bundle.formats == ["saved_model", "tflite", "tflite_int8", "onnx"]
     assert verify_bundle(bundle).failures() == []

@@ -39,7 +39,7 @@ class FormulaBackend:
         self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
     ) -> Fitted:
         self.before(run)
-        config = run.config.resolved(run.spec)
+        config = run.config.resolved(run.spec, len(data.train.y))
         assert len(data.test.y) == 0 or run.path.name == "best"
         rate = config.learning_rate
         assert not isinstance(rate, str)

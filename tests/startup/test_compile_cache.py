@@ -39,6 +39,15 @@ def test_recorded_files_stay_and_others_go(folder: Path) -> None:
     assert sorted(path.name for path in folder.glob("*.pb")) == ["whole.pb"]
 
 
+def test_a_file_that_is_another_is_recorded_again(folder: Path) -> None:
+    for content in (b"program", b"another program"):
+        (folder / "program.pb").write_bytes(content)
+        compile_cache.record()
+    os.environ.pop("TF_XLA_FLAGS")
+    compile_cache.enable()
+    assert (folder / "program.pb").read_bytes() == b"another program"
+
+
 def test_a_child_with_other_flags_has_a_folder_of_its_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

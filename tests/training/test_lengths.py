@@ -57,9 +57,7 @@ def check(config: TrainConfig, data: SequenceData, path: Path, least: float) -> 
     assert run.metrics["test"]["accuracy"] >= least
 
 
-@pytest.mark.parametrize(
-    ("timesteps", "task"), [(20, mean_of_noise), (100, frequency), (1000, mean_of_noise)]
-)
+@pytest.mark.parametrize(("timesteps", "task"), [(20, mean_of_noise), (100, frequency)])
 def test_the_default_trains(task: Callable[..., Examples], timesteps: int, tmp_path: Path) -> None:
     check(TrainConfig(), data_of(task, timesteps), tmp_path / "run", least=0.85)
 
@@ -68,8 +66,8 @@ def test_the_default_trains(task: Callable[..., Examples], timesteps: int, tmp_p
 @pytest.mark.parametrize(
     ("timesteps", "task"),
     [
-        (28, frequency), (33, early_word), (50, mean_of_noise), (200, early_word),
-        (500, mean_of_noise), (784, frequency), (1000, early_word),
+        (33, early_word), (50, mean_of_noise), (200, early_word), (784, frequency),
+        (1000, early_word),
     ],
 )  # fmt: skip
 def test_the_default_trains_at_every_length(
@@ -82,8 +80,7 @@ def test_the_default_trains_at_every_length(
 @pytest.mark.parametrize(
     ("cell", "timesteps", "task"),
     [
-        ("lstm", 50, frequency), ("gru", 50, mean_of_noise), ("lstm", 500, mean_of_noise),
-        ("gru", 1000, early_word),
+        ("lstm", 50, frequency), ("gru", 1000, early_word),
     ],
 )  # fmt: skip
 def test_gated_cells_train_at_every_length(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnn_tf import Run
+from rnn_tf import Run, TrainConfig, train
+from rnn_tf.config import Backend
+from rnn_tf.data import SequenceData
 from rnn_tf.files.writing import write_text
 from rnn_tf.train import main
 
@@ -91,45 +94,43 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 
 @pytest.mark.slow
 @pytest.mark.torch
-@pytest.mark.parametrize("when", [1, 7])
 def test_a_killed_run_in_pytorch_ends_as_if_it_had_not_been(
-    when: int, small_npz: Path, tmp_path: Path
+    small_npz: Path, tmp_path: Path
 ) -> None:
     in_torch = ("--backend", "torch", "--epochs", "300")  # an epoch is over at once
     assert main(arguments(small_npz, tmp_path / "unbroken", *in_torch)) == 0
     path = tmp_path / "run"
-    kill(training(small_npz, path, *in_torch), path, when)
-    kill(training(small_npz, path, *in_torch, "--resume"), path, when + 20)
+    kill(training(small_npz, path, *in_torch), path, 7)
     assert main(["--run-dir", str(tmp_path / "run"), "--resume"]) == 0
     assert_same(Run.open(tmp_path / "run"), Run.open(tmp_path / "unbroken"))
 
 
 # Trains on sequences of different lengths in the folder that it is given.
 ON_DIFFERENT_LENGTHS = """
-import sys
+import json, sys
 from recordings import recordings
 from rnn_tf import TrainConfig, train
-settings = {"cell": "gru", "units": 5, "batch_size": 16, "dropout": 0.1, "epochs": 60}
-config = TrainConfig(**settings, backend=sys.argv[2])
-train(config, sys.argv[1], data=recordings(), resume=True, progress=False)
+config = TrainConfig.from_dict(json.loads(sys.argv[2]))
+train(config, sys.argv[1], data=recordings(), progress=False)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["keras", pytest.param("torch", marks=pytest.mark.torch)])
 def test_a_killed_run_on_different_lengths_ends_as_if_it_had_not_been(
-    backend: str, tmp_path: Path
+    backend: Backend, varying: SequenceData, tmp_path: Path
 ) -> None:
-    def command(path: Path) -> list[str]:
-        return [sys.executable, "-c", ON_DIFFERENT_LENGTHS, str(path), backend]
-
+    config = TrainConfig(
+        cell="gru", units=5, batch_size=16, dropout=0.1, epochs=EPOCHS, backend=backend
+    )
+    settings = json.dumps(dataclasses.asdict(config))
+    command = [sys.executable, "-c", ON_DIFFERENT_LENGTHS, str(tmp_path / "run"), settings]
     helpers = Path(__file__).parent.parent / "helpers"
     path = os.pathsep.join(filter(None, (str(helpers), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path}
-    for when in (1, 7):
-        kill(command(tmp_path / "run"), tmp_path / "run", when, environment)
+    kill(command, tmp_path / "run", 7, environment)
     for name in ("run", "unbroken"):
-        subprocess.run(command(tmp_path / name), env=environment, check=True)
+        train(config, tmp_path / name, data=varying, resume=True, progress=False)
     assert_same(Run.open(tmp_path / "run"), Run.open(tmp_path / "unbroken"))
 
 

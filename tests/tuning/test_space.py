@@ -205,7 +205,10 @@ def test_a_file_of_either_kind_is_read(tmp_path: Path) -> None:
         ("learning_rate: [true]", "learning_rate: bad learning_rate; expected float, got True"),
         ("learning_rate: {low: 0.1, high: 1, sampling: cubic}", "unknown sampling 'cubic'"),
         ("dropout: {low: 0, high: 0.5, sampling: log}", "dropout: bad log range; expected low > 0"),
-        ("dropout: {low: 0, high: 1}", "dropout: bad dropout; expected 0 <= value < 1, got 1.0"),
+        (
+            "dropout: {low: 0, high: 1}",
+            "dropout: bad dropout; expected 0 <= value < 1 or auto, got 1.0",
+        ),
         ("activation: {low: a, high: b}", "activation: a range of names; expected a list"),
         ("cell: [lstm, rnn]", "cell: unknown cell 'rnn'"),
         ("layers: [0, 2]", "layers: bad layers; expected a whole number >= 1, got 0"),

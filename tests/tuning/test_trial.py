@@ -12,7 +12,7 @@ from rnn_tf import Run, TrainConfig, train
 from rnn_tf.config import Backend
 from rnn_tf.data import SequenceData
 from rnn_tf.training.backend import choose_backend
-from rnn_tf.training.keras import fit
+from rnn_tf.training.keras.kept_models import KeptModels
 from tuning.trial import train_trial, without_test
 
 CONFIG = TrainConfig(cell="gru", units=5, epochs=2, batch_size=16)
@@ -22,7 +22,7 @@ CONFIG = TrainConfig(cell="gru", units=5, epochs=2, batch_size=16)
 def test_a_trial_is_trained_as_a_run_is(
     name: Backend, varying: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = fit.CompiledModels()
+    kept = KeptModels()
     monkeypatch.setattr("rnn_tf.training.keras.backend.KEPT", kept)
     config = dataclasses.replace(CONFIG, backend=name)
     backend = choose_backend(name, warn=False)

@@ -14,7 +14,8 @@ from rnn_tf.model.classifier import MaskedSequential
 from rnn_tf.run import Run
 from rnn_tf.training.keras import compilation, devices
 from rnn_tf.training.keras.batches import evaluation_batches
-from rnn_tf.training.keras.fit import KEPT, fit, why_not_fused
+from rnn_tf.training.keras.fit import fit, why_not_fused
+from rnn_tf.training.keras.kept_models import KEPT
 from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted
 

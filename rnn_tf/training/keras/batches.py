@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceSpec, Split
 from rnn_tf.training.order import epoch_order
 
 # Sequences `(batch, timesteps, features)`, where lengths vary beside their lengths, `(batch,)`.
 Inputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
+
+Numbers: TypeAlias = np.ndarray | tf.Variable
 
 # In all that follows, labels and weights have one more axis, timesteps, where a split has labels by
 # step. A step without a label, such as padding, has weight 0, and class 0: any would do.
@@ -44,9 +45,9 @@ def whole_epochs(
     """
     order = _order(split, batch_size, seed)
     dataset = tf.data.Dataset.range(first, last)
-    dataset = dataset.map(order)
+    dataset = dataset.map(_as_it_is(order))
     # Gathering on the host is a memory copy; the compiled program would do it number by number.
-    dataset = dataset.map(_gather(split, class_weights), num_parallel_calls=1)
+    dataset = dataset.map(_as_it_is(_gather(split, class_weights)), num_parallel_calls=1)
     # The next epoch is gathered while this one trains; more would only hold memory.
     return dataset.prefetch(1).with_options(_untuned())
 
@@ -67,18 +68,19 @@ def batches(
     `(x, lengths)`, the lengths int32 `(batch_size,)`.
     """
     order = _order(split, batch_size, seed)
-    now = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(epoch, [], tf.int64))
+    now = tf.data.Dataset.range(1)
+    now = now.map(_as_it_is(lambda _: tf.numpy_function(epoch, [], tf.int64)))
     # Shuffling indices before anything is touched shuffles the whole split at no cost.
-    dataset = now.map(order).unbatch()
+    dataset = now.map(_as_it_is(order)).unbatch()
     # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
-    normalize = normalizer(spec.normalization)
+    normalize = normalizer(*spec.normalization.arrays())
     gather = _gather(split, class_weights)
 
     def example_batch(order: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
         x, y, weight = gather(order)
         return normalize(x), y, weight
 
-    dataset = dataset.map(example_batch, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(_as_it_is(example_batch), num_parallel_calls=tf.data.AUTOTUNE)
     # Last, so that everything above overlaps with training.
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -101,10 +103,19 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
     else:
         dataset = tf.data.Dataset.from_tensor_slices(examples).batch(most)
     if not raw:
-        normalize = normalizer(spec.normalization)
+        normalize = normalizer(*spec.normalization.arrays())
         # After batching, so that normalizing is vectorised.
-        dataset = dataset.map(lambda x, *labels: (normalize(x), *labels)).prefetch(1)
+        dataset = dataset.map(_as_it_is(lambda x, *labels: (normalize(x), *labels))).prefetch(1)
     return dataset.with_options(_untuned())
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` traced as Python runs it: it has no `if` or loop over tensors.
+
+    TensorFlow would rewrite its source, to find any: 0.2 s in a process.
+    """
+    traced: Callable[..., Any] = tf.autograph.experimental.do_not_convert(function)
+    return traced
 
 
 def _untuned() -> tf.data.Options:
@@ -173,12 +184,12 @@ def _gather(
     return gather
 
 
-def normalizer(normalize: Normalize) -> Callable[[Inputs], Inputs]:
+def normalizer(scale: Numbers, shift: Numbers | None = None) -> Callable[[Inputs], Inputs]:
     """The rule of `Normalize` in TensorFlow: raw `(..., features)` to float32 model input.
 
-    Lengths beside the sequences stay as they are.
+    `scale` and `shift` are its arrays, or variables that hold them. Lengths beside the sequences
+    stay as they are.
     """
-    scale, shift = normalize.arrays()
 
     def normalized(x: tf.Tensor) -> tf.Tensor:
         scaled = tf.cast(x, tf.float32) * scale

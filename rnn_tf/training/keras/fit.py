@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -27,15 +26,17 @@ from rnn_tf.training.keras.batches import (
     normalizer,
     whole_epochs,
 )
-from rnn_tf.training.keras.dropout import draw_quickly
-from rnn_tf.training.keras.layers import answer_all_steps, loop_over_time
-from rnn_tf.training.keras.optimizer import build_optimizer, learning_rate
+from rnn_tf.training.keras.chance import draw_quickly, normal_noise
+from rnn_tf.training.keras.kept_models import KeptModels, programs_of
+from rnn_tf.training.keras.layers import answer_all_steps, fits_at_once, loop_over_time
+from rnn_tf.training.keras.optimizer import build_optimizer
 from rnn_tf.training.keras.scores import (
     BalancedAccuracy,
     SequenceMean,
     all_are_right,
     last_is_right,
 )
+from rnn_tf.training.keras.shares import shared_step, shares
 from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted, Recorder
 
@@ -58,55 +59,36 @@ SAID = {
 PLAIN_STEPS = 32
 
 
-class CompiledModels:
-    """Models kept with their compiled programs, for many runs of the same shapes in one process.
+class TrainingSequential(MaskedSequential):
+    """A Sequential in training.
 
-    What a program reads from variables may differ from run to run: weights, learning rate,
-    schedule, clipping. A run with a kept model gives what it would have given with one of its own.
+    Its scores count each answer once, whatever it weighs in the loss. What it reads in training has
+    normal noise of the deviation `noise` `(features,)`; None: none.
+
+    What was learned from the data is in variables, `learned`, so that one compiled program serves
+    many trainings.
     """
 
-    # Settings that change values of variables or the data, but no program.
-    FREE = ("dataset", "test_share", "fold", "recurrent_initializer", "epochs", "patience",
-            "learning_rate", "schedule", "warmup", "clip_norm", "seed")  # fmt: skip
+    def __init__(self, layers: list[keras.Layer], noise: np.ndarray | None = None) -> None:
+        super().__init__(layers)
+        self.learned: list[tf.Variable] = []
+        self.noise = None
+        if noise is not None:
+            self.noise = self.learn(noise)
+            # Its state is among the variables: a training that goes on draws what it would have.
+            self.noise_seed = keras.random.SeedGenerator()
 
-    def __init__(self, most: int = 4) -> None:
-        self.most = most
-        self._models: dict[Any, keras.Sequential] = {}  # the one used last comes last
+    def learn(self, numbers: np.ndarray) -> tf.Variable:
+        """A variable of what was learned from the data, which no training changes."""
+        self.learned.append(tf.Variable(numbers, trainable=False))
+        return self.learned[-1]
 
-    @contextlib.contextmanager
-    def lent(self, model: keras.Sequential, config: TrainConfig, *shapes: Any) -> Iterator[Any]:
-        """A kept model that now has the variables of `model`; `model` itself if there is none.
-
-        While it is lent, nobody else gets it, another thread for instance.
-        """
-        settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in self.FREE}
-        soap = config.optimizer == "soap"
-        clip = config.clip_norm > 0 if soap else config.clip_norm
-        a_number = isinstance(learning_rate(config, 1), float)  # and no schedule's numbers
-        key = (*settings.items(), clip, a_number, *shapes)
-        kept = self._models.pop(key, model)
-        if kept is not model:
-            for old, new in zip(_variables(kept), _variables(model), strict=True):
-                old.assign(new)
-            kept.reset_metrics()
-            kept.stop_training = False
-        yield kept
-        self._models[key] = kept
-        while len(self._models) > self.most:
-            self._models.pop(next(iter(self._models)), None)
-
-
-# For all runs of this process: XLA never forgets what it has compiled, and a new model for each
-# run would have it compile, and keep, the same again.
-KEPT = CompiledModels()
-
-
-def _variables(model: keras.Sequential) -> list[keras.Variable]:
-    return [*model.variables, *model.optimizer.variables]
-
-
-class CountingSequential(MaskedSequential):
-    """A Sequential whose scores count each answer once, whatever it weighs in the loss."""
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if training and self.noise is not None:
+            x, *lengths = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+            x += self.noise * normal_noise(x, self.noise_seed.next())
+            inputs = (x, *lengths) if lengths else x
+        return super().call(inputs, training=training, mask=mask)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -117,7 +99,7 @@ class CountingSequential(MaskedSequential):
         return scores
 
 
-class FusedSequential(CountingSequential):
+class FusedSequential(TrainingSequential):
     """A Sequential whose training step is a whole epoch: a loop of ordinary Keras steps.
 
     Keras compiles the training step; when that is one batch, most of the time goes into
@@ -126,13 +108,22 @@ class FusedSequential(CountingSequential):
     `(x, y)` or `(x, y, weight)`; x is raw, and where lengths vary `(x, lengths)`.
     """
 
-    def __init__(self, layers: list[keras.Layer], normalize: Normalize) -> None:
-        super().__init__(layers)
-        self.normalize = normalizer(normalize)
+    def __init__(
+        self,
+        layers: list[keras.Layer],
+        normalize: Normalize,
+        noise: np.ndarray | None = None,
+        *,
+        shares: int = 1,
+    ) -> None:
+        super().__init__(layers, noise)
+        numbers = (self.learn(each) for each in normalize.arrays() if each is not None)
+        self.normalize = normalizer(*numbers)
+        self.shares = shares
 
     def train_step(self, data: tuple[Inputs, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         steps = data[-1].shape[0]
-        batch_step = super().train_step
+        batch_step = super().train_step if self.shares == 1 else shared_step(self, self.shares)
 
         def step(i: tf.Tensor) -> tuple[tf.Tensor]:
             x, y, weight = tf.nest.map_structure(lambda each: each[i], data)
@@ -150,7 +141,10 @@ class FusedSequential(CountingSequential):
         x, *labels = data
         # Thousands of sequences are evaluated at a time: a loop is as fast, and sooner compiled.
         with _rolled(self):
-            result: dict[str, tf.Tensor] = super().test_step((self.normalize(x), *labels))
+            evaluate = super().test_step
+            if self.shares > 1:
+                evaluate = tf.function(evaluate, jit_compile=True, autograph=False)
+            result: dict[str, tf.Tensor] = evaluate((self.normalize(x), *labels))
         return result
 
 
@@ -195,7 +189,7 @@ def fit(
     precision: str = "float32",
     strategy: tf.distribute.Strategy | None = None,
     callbacks: list[keras.callbacks.Callback] | None = None,
-    kept: CompiledModels | None = None,
+    kept: KeptModels | None = None,
 ) -> Fitted:
     """Train, keeping a checkpoint and the history in `run` after every epoch.
 
@@ -204,16 +198,17 @@ def fit(
     process trains models of the same shapes. Raises `CheckFailed` when the loss is NaN
     in the very first epoch, `InputError` when the run cannot be written.
     """
-    config = config.resolved(data.spec)
-    fused = why_not_fused(config, data, strategy) is None
     examples = len(data.train.y)
+    config = config.resolved(data.spec, examples)
+    fused = why_not_fused(config, data, strategy) is None
+    noise = float(config.noise) * data.deviation() if config.noise else None
     steps = config.updates_an_epoch(examples) * config.epochs_for(examples)
     with contextlib.ExitStack() as meanwhile:
         with (strategy or tf.distribute.get_strategy()).scope():
-            model = _compiled(config, data, precision, fused=fused, steps=steps)
+            model = _compiled(config, data, precision, noise, fused=fused, steps=steps)
             if kept is not None:
-                shapes = (data.spec, data.train.x.shape, data.train.y.ndim, precision, fused)
-                model = meanwhile.enter_context(kept.lent(model, config, *shapes))
+                key = programs_of(config, data, precision, fused=fused)
+                model = meanwhile.enter_context(kept.lent(model, key))
         meanwhile.enter_context(new_programs_expected())
         recorder = _fit(model, config, data, run, callbacks or [], fused=fused)
     return recorder.best(build_model(config, data.spec, precision=precision))
@@ -255,13 +250,20 @@ def _fit(
 
 
 def _compiled(
-    config: TrainConfig, data: SequenceData, precision: str, *, fused: bool, steps: int
+    config: TrainConfig,
+    data: SequenceData,
+    precision: str,
+    noise: np.ndarray | None,
+    *,
+    fused: bool,
+    steps: int,
 ) -> keras.Sequential:
-    model = _quick_to_train(config, data, precision)
+    layers = _quick_to_train(config, data, precision).layers
     if fused:
-        model = FusedSequential(model.layers, data.spec.normalization)
-    elif data.spec.varies or config.class_weights != "none":
-        model = CountingSequential(model.layers)
+        count = shares(config.batch_size_for(len(data.train.y))) if _may_share(config) else 1
+        model = FusedSequential(layers, data.spec.normalization, noise, shares=count)
+    else:
+        model = TrainingSequential(layers, noise)
     optimizer = build_optimizer(config, steps)
     if not tf.distribute.has_strategy():
         # On one device there is nothing to add up. Keras 3.15 does so anyway, by a custom gradient,
@@ -276,7 +278,8 @@ def _compiled(
         # fills the last batch, pads a sequence or has no label has weight 0.
         loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
         weighted_metrics=_metrics(config, data),
-        jit_compile=_may_compile(config),
+        # Programs run side by side only outside of another.
+        jit_compile=_may_compile(config) and not (fused and model.shares > 1),
         steps_per_execution=1 if fused else PLAIN_STEPS,
     )
     _build_variables(model, data.spec)
@@ -299,18 +302,23 @@ def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> 
     """The model, its time steps in the form that XLA makes the fastest program of."""
     gpu = tf.config.list_physical_devices("GPU")
     whole_loops = xla_flags.are_in_effect() and _may_compile(config) and not gpu
+    small = xla_flags.is_small(config)
+    model = build_model(config, data.spec, precision=precision)
+    layers = [(n, layer) for n, each in enumerate(recurrent_layers(model)) for layer in each]
+    at_once = (
+        not small and _may_compile(config) and not gpu
+        and all(fits_at_once(layer, data.spec.longest, config.largest_batch) for _, layer in layers)
+    )  # fmt: skip
     short = config.cell == "simple_rnn" and data.spec.longest <= UNROLL_TIMESTEPS
     # A loop may end at the longest sequence of a batch; steps that are written out are all done.
-    looped = data.spec.varies or (whole_loops and xla_flags.is_small(config))
-    unroll = short and not looped
-    model = build_model(config, data.spec, precision=precision, unroll=unroll)
-    for number, layers in enumerate(recurrent_layers(model)):
-        for layer in layers:
-            draw_quickly(layer)
-            if whole_loops and not unroll:
-                loop_over_time(layer, of_input=number > 0)
-            elif unroll and not (config.dropout or config.recurrent_dropout):
-                _trace_once(layer.cell)
+    unroll = short and not (at_once or data.spec.varies or (whole_loops and small))
+    for number, layer in layers:
+        draw_quickly(layer)
+        layer.unroll = unroll
+        if at_once or (whole_loops and not unroll):
+            loop_over_time(layer, of_input=number > 0, at_once=at_once)
+        elif unroll and not (config.dropout or config.recurrent_dropout):
+            _trace_once(layer.cell)
     if whole_loops and data.spec.every_step:
         answer_all_steps(model.layers[-1])
     return model
@@ -323,6 +331,16 @@ def _trace_once(cell: keras.Layer) -> None:
     tensors of one program, which a function that serves several cannot hold.
     """
     cell.call = tf.function(cell.call, autograph=False)
+
+
+def _may_share(config: TrainConfig) -> bool:
+    """Whether the cores may share a batch out: that of a large layer, where no mask is drawn.
+
+    A GPU has no use for it.
+    """
+    draws = config.dropout or config.recurrent_dropout or config.noise
+    gpu = tf.config.list_physical_devices("GPU")
+    return _may_compile(config) and not (xla_flags.is_small(config) or draws or gpu)
 
 
 def _may_compile(config: TrainConfig) -> bool:

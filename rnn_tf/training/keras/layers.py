@@ -22,13 +22,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-# The slope of an activation where it has a value, from the value.
-SLOPES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "elu": lambda value: tf.minimum(value, 0) + 1,
-    "relu": tf.sign,
-    "sigmoid": lambda value: value * (1 - value),
-    "tanh": lambda value: 1 - value * value,
-}
+from rnn_tf.training.keras.steps import SLOPES, Steps, before, steps_of
+
+# What the steps of a batch may take where their products are computed at once.
+AT_ONCE_BYTES = 4 * 2**30
 MATMUL_GRADIENT, LOOP_GRADIENT = "RnnTfMatMul", "RnnTfLoop"
 
 Tensors = list[tf.Tensor]
@@ -46,13 +43,14 @@ class Step(NamedTuple):
     back: Callable[[Tensors], StepBack]  # weights -> what carries gradients back through a step
 
 
-def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
+def loop_over_time(layer: keras.layers.RNN, *, of_input: bool, at_once: bool = False) -> None:
     """Make `layer`, built and not unrolled, compute the same with gradients that compile well.
 
     Its variables stay its own. `of_input` says whether gradients for its input are needed: not
-    for a layer that reads data. A mask then has to be that of right-padded sequences, `t < length`,
-    and the layer raises `ValueError` when it is called with an initial state. One that gives or
-    keeps its state is left as it is.
+    for a layer that reads data. `at_once`, in training it has the products of all time steps at
+    once, which `fits_at_once` must allow; answering, it stays Keras's then. A mask has to be that
+    of right-padded sequences, `t < length`, and the layer raises `ValueError` when it is called
+    with an initial state. One that gives or keeps its state is left as it is.
     """
     cell = layer.cell
     if layer.return_state or layer.stateful:
@@ -60,7 +58,8 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
     # Not inside a call, where Keras hands variables out in the precision of the layer: gradients
     # are summed up over time in that of the variables.
     variables = [variable.value for variable in cell.trainable_variables]
-    simple = _is_simple(layer)
+    steps = steps_of(layer) if at_once else None
+    in_keras = layer.call
 
     def read(
         sequence: tf.Tensor, mask: tf.Tensor | None, *weights: tf.Tensor, training: bool
@@ -70,16 +69,19 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
         states = layer.get_initial_state(batch_size=tf.shape(sequence)[0])
         if training:
             sequence = _with_dropout_drawn(cell, sequence, states)
-        if simple:
-            step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
+        what = (given, sequence, states, lengths)
+        how = {
+            "backwards": layer.go_backwards, "every": layer.return_sequences, "of_input": of_input,
+        }  # fmt: skip
+        if steps is not None:
+            return run_at_once(steps(cell, given), *what, **how)
+        if _is_simple(layer):
             # A row for each example: what is summed up over them is summed up over time before.
             given[-1] = tf.broadcast_to(given[-1], tf.shape(states[0]))
+            step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
         else:
             step = step_of(cell, of_input=of_input, training=training)
-        return run(
-            step, given, sequence, states, lengths,
-            backwards=layer.go_backwards, every=layer.return_sequences, of_input=of_input,
-        )  # fmt: skip
+        return run(step, *what, **how)
 
     # A graph of its own: there the gradients that `run` names are looked up.
     traced = tf.function(read, autograph=False)
@@ -89,10 +91,26 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool) -> None:
     ) -> tf.Tensor:
         if initial_state is not None:
             raise ValueError("a layer made to loop over time takes no initial_state")
+        if steps is not None and not training:
+            # Many sequences are answered at a time, and nothing of their steps need be kept.
+            return in_keras(sequence, mask=mask, training=False)
         weights = map(tf.convert_to_tensor, variables)
         return traced(sequence, mask, *weights, training=bool(training))
 
     layer.call = call
+
+
+def fits_at_once(layer: keras.layers.RNN, timesteps: int, examples: int) -> bool:
+    """Whether the products of all steps of so many sequences can be computed at once.
+
+    `layer` must have a cell whose steps are written out for that, and what is kept of the steps
+    must not take too much memory: four numbers for each gate.
+    """
+    steps = steps_of(layer)
+    if steps is None or layer.return_state or layer.stateful:
+        return False
+    gates: int = len(steps.sigmoids) * layer.cell.units
+    return 4 * 4 * gates * timesteps * examples <= AT_ONCE_BYTES
 
 
 def answer_all_steps(dense: keras.layers.Dense) -> None:
@@ -162,31 +180,13 @@ def run(
     for the sequence if `of_input`.
     """
     timesteps = sequence.shape[1]
-    inputs = sequence
-    # The steps of the loop, in the order of reading: up to the end of the longest sequence, or,
-    # backwards, from there.
-    first, end = 0, timesteps
-    if lengths is not None:
-        longest = tf.reduce_max(lengths)
-        first, end = (timesteps - longest, timesteps) if backwards else (0, longest)
-        # Whatever the padding holds: a gradient of 0 times infinity would be NaN.
-        inputs = tf.where(tf.sequence_mask(lengths, timesteps)[..., None], sequence, 0)
-    # Time first: a time step is one piece of memory.
-    inputs = tf.transpose(inputs, (1, 0, 2))
-
-    def place(t: tf.Tensor) -> tf.Tensor:
-        return timesteps - 1 - t if backwards else t
-
-    def where_read(t: tf.Tensor, new: Tensors, old: Tensors) -> Tensors:
-        """`new` for the sequences that have the step at `t`, `old` for those that have ended."""
-        if lengths is None:
-            return new
-        has_step = (place(t) < lengths)[:, None]
-        return [tf.where(has_step, one, other) for one, other in zip(new, old, strict=True)]
+    reading = _Reading(timesteps, lengths, backwards=backwards)
+    first, end = reading.first, reading.end
+    inputs = reading.frames(sequence)
 
     def forward(t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray]) -> tuple[Any, ...]:
         before = list(states)
-        states = where_read(t, step.forward(weights, inputs[place(t)], before), before)
+        states = reading.where(t, step.forward(weights, inputs[reading.place(t)], before), before)
         return t + 1, states, [k.write(t + 1, s) for k, s in zip(kept, states, strict=True)]
 
     kept = [_steps(timesteps + 1, state).write(first, state) for state in initial]
@@ -204,10 +204,10 @@ def run(
             if of_each is not None:
                 of_states[0] += of_each[t]
             before, after = ([each[j] for each in states] for j in (t, t + 1))
-            i = place(t)
-            of_read = where_read(t, of_states, nothing)
+            i = reading.place(t)
+            of_read = reading.where(t, of_states, nothing)
             of_frame, of_before, more = step_back(inputs[i], before, after, of_read)
-            of_states = where_read(t, of_before, of_states)
+            of_states = reading.where(t, of_before, of_states)
             of_weights = [old + add for old, add in zip(of_weights, more, strict=True)]
             return t - 1, of_states, of_weights, *(o.write(i, of_frame) for o in of_inputs)
 
@@ -223,6 +223,104 @@ def run(
 
     result = tf.transpose(states[0][1:], (1, 0, 2)) if every else last[0]
     return _with_gradients(result, [sequence, *weights], gradients)
+
+
+def run_at_once(
+    steps: Steps,
+    weights: Tensors,
+    sequence: tf.Tensor,
+    initial: Tensors,
+    lengths: tf.Tensor | None = None,
+    *,
+    backwards: bool,
+    every: bool,
+    of_input: bool,
+) -> tf.Tensor:
+    """What `run` gives, by `steps` of `weights`: the products of all time steps at once.
+
+    The initial states must be zeros.
+    """
+    timesteps = sequence.shape[1]
+    reading = _Reading(timesteps, lengths, backwards=backwards)
+    frames = reading.in_order(reading.frames(sequence))
+    inputs = steps.inputs(frames)
+    nothing = [tf.zeros_like(state) for state in initial]
+
+    def array(shape: tuple[int, ...]) -> tf.TensorArray:
+        shape = (initial[0].shape[0], *shape)
+        return tf.TensorArray(tf.float32, timesteps, element_shape=shape)
+
+    def forward(t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray]) -> tuple[Any, ...]:
+        new, more = steps.forward(inputs[t], steps.of_state(states[0]), list(states))
+        states = reading.where(t, new, list(states))
+        keep = [states[-1], *more]
+        return t + 1, states, [k.write(t, each) for k, each in zip(kept, keep, strict=True)]
+
+    kept = [array(shape) for shape in ((steps.units,), *steps.kept())]
+    start = (reading.first, initial, kept)
+    _, last, kept = tf.while_loop(lambda t, *_: t < reading.end, forward, start)
+    states, *more = [each.stack() for each in kept]
+    answers = steps.read(inputs, states, more)
+
+    def gradients(of_result: tf.Tensor) -> list[tf.Tensor | None]:
+        of_each = tf.transpose(of_result, (1, 0, 2)) if every else None
+
+        def backward(t: tf.Tensor, of_states: Tensors, kept: tf.TensorArray) -> tuple[Any, ...]:
+            of_states = list(of_states)
+            if of_each is not None:
+                of_states[0] += of_each[t]
+            of_product, of_before, keep = steps.back(t, reading.where(t, of_states, nothing))
+            of_before[0] += steps.to_state(of_product)
+            return t - 1, reading.where(t, of_before, of_states), kept.write(t, keep)
+
+        of_last = nothing if every else [of_result, *nothing[1:]]
+        kept = array(steps.kept_back())
+        start = (reading.end - 1, of_last, kept)
+        *_, kept = tf.while_loop(lambda t, *_: t >= reading.first, backward, start)
+        of_inputs, of_products = steps.gradients(kept.stack())
+        of_weights = steps.of_weights(frames, before(answers), of_inputs, of_products)
+        if not of_input:
+            return [None, *of_weights]
+        of_frames = reading.in_order(steps.of_frames(of_inputs))
+        return [tf.transpose(of_frames, (1, 0, 2)), *of_weights]
+
+    result = tf.transpose(answers, (1, 0, 2)) if every else last[0]
+    return _with_gradients(result, [sequence, *weights], gradients)
+
+
+class _Reading:
+    """The order in which the steps of a batch are read, and which of them are there to read."""
+
+    def __init__(self, timesteps: int, lengths: tf.Tensor | None, *, backwards: bool) -> None:
+        self._timesteps, self._lengths, self._backwards = timesteps, lengths, backwards
+        # Up to the end of the longest sequence, or, backwards, from there.
+        self.first, self.end = 0, timesteps
+        if lengths is not None:
+            longest = tf.reduce_max(lengths)
+            self.first, self.end = (timesteps - longest, timesteps) if backwards else (0, longest)
+
+    def frames(self, sequence: tf.Tensor) -> tf.Tensor:
+        """The frames of `sequence`, time first: a time step is one piece of memory."""
+        if self._lengths is not None:
+            # Whatever the padding holds: a gradient of 0 times infinity would be NaN.
+            there = tf.sequence_mask(self._lengths, self._timesteps)[..., None]
+            sequence = tf.where(there, sequence, 0)
+        return tf.transpose(sequence, (1, 0, 2))
+
+    def in_order(self, steps: tf.Tensor) -> tf.Tensor:
+        """`steps`, time first, as they are read; or, as they are read, time first."""
+        return tf.reverse(steps, [0]) if self._backwards else steps
+
+    def place(self, t: tf.Tensor) -> tf.Tensor:
+        """Where in the sequence the step is that is read as number `t`."""
+        return self._timesteps - 1 - t if self._backwards else t
+
+    def where(self, t: tf.Tensor, new: Tensors, old: Tensors) -> Tensors:
+        """`new` for the sequences that have the step read at `t`, `old` for the others."""
+        if self._lengths is None:
+            return new
+        has_step = (self.place(t) < self._lengths)[:, None]
+        return [tf.where(has_step, one, other) for one, other in zip(new, old, strict=True)]
 
 
 def _with_gradients(

@@ -41,6 +41,8 @@ from rnn_tf.training.torch.optimizer import Updates
 Normalizer = Callable[[torch.Tensor], torch.Tensor]
 # A factor for each input of each direction of each layer: 0 where it is dropped.
 Masks = list[torch.Tensor]
+# What chance does to a batch: its masks, and what is added to its normalized `x`. None: nothing.
+Chance = tuple[Masks | None, torch.Tensor | None]
 
 # Examples scored at a time: what all their time steps need fits into a processor's cache.
 EVALUATION_BATCH = 500
@@ -97,7 +99,7 @@ def fit(
     begins and when an epoch ends, with the scores named as Keras names them. Raises `CheckFailed`
     when the loss is NaN in the very first epoch, `InputError` when the run cannot be written.
     """
-    config = config.resolved(data.spec)
+    config = config.resolved(data.spec, len(data.train.y))
     with _set_up(config):
         training = Training(config, data, precision)
         recorder = Recorder(run, training.epochs)
@@ -137,20 +139,29 @@ def probabilities(
 
 
 class Training:
-    """One training: the module, its optimizer and the data, all on the device."""
+    """One training: the module, its optimizer and the data, all on the device.
+
+    `config` is resolved.
+    """
 
     def __init__(self, config: TrainConfig, data: SequenceData, precision: str) -> None:
         self.config = config
         self.spec = data.spec
         self.precision = precision
+        dropout, noise = config.dropout, config.noise
+        if dropout == "auto" or noise == "auto":
+            raise TypeError("dropout or noise is auto; expected settings from TrainConfig.resolved")
+        self.dropout = dropout
         self.device = choose_device()
         self.normalize = normalizer(data.spec.normalization, self.device)
+        # The deviation of what is added to each feature, `(features,)`.
+        self.noise = torch.from_numpy(noise * data.deviation()).to(self.device) if noise else None
         # The data stay as they came, uint8 for the most part, and are normalized batch by batch.
         self.lengths = data.train.lengths
         self.own_labels = data.train.labelled_by_step
         learned, held_out = (each.labelled_for(data.spec) for each in (data.train, data.valid))
         self.train, self.valid = _on(self.device, learned), _on(self.device, held_out)
-        self.module = to_torch(build_model(config, data.spec), dropout=config.dropout > 0)
+        self.module = to_torch(build_model(config, data.spec), dropout=self.dropout > 0)
         self.module.to(self.device)
         if CELLS[config.cell].biases == 1:
             # Such cells have one bias in Keras and two here, of which only the sum counts.
@@ -179,12 +190,13 @@ class Training:
         order = torch.from_numpy(rows[rows >= 0].astype(np.int64)).to(self.device)
         shape = (len(order), *self.train.y.shape[1:], self.spec.classes)
         logits = torch.empty(shape, device=self.device)
-        masks = self._masks(number)
+        chance = self._chance(number)
         batches = zip(order.split(rows.shape[1]), logits.split(rows.shape[1]), strict=True)
         by_hand = writes_out(self.config, self.precision)
         gradients = self._written_out_gradients if by_hand else self._autograd_gradients
         for done, (index, said) in enumerate(batches, number * self.steps):
-            gradients(self.train.take(index), said, next(masks))
+            batch = self.train.take(index)
+            gradients(batch, said, (self._masks(chance, len(index)), self._noise(chance, batch.x)))
             self.updates.step(done, self.scaler)
         said = _logits(self.module, self.valid, self.normalize, self.precision)
         valid = {f"val_{name}": value for name, value in self._scores(said, self.valid.y).items()}
@@ -222,9 +234,7 @@ class Training:
             scores["sequence_accuracy"] = float((right | ~labelled).all(1).cpu().double().mean())
         return scores
 
-    def _written_out_gradients(
-        self, batch: Examples, logits: torch.Tensor, masks: Masks | None
-    ) -> None:
+    def _written_out_gradients(self, batch: Examples, logits: torch.Tensor, chance: Chance) -> None:
         examples = len(batch.y)
         if examples not in self._written_out:
             self._written_out[examples] = ManualGradients(
@@ -233,44 +243,49 @@ class Training:
         gradients = self._written_out[examples]
         x = gradients.x[: batch.x.shape[1]]
         self.normalize(x.copy_(batch.x.transpose(0, 1)))
+        masks, noise = chance
+        if noise is not None:
+            x.add_(noise.transpose(0, 1))
         if masks is not None:
-            x.mul_(masks[0][:examples])
+            x.mul_(masks[0])
         gradients(batch.y, logits, batch.lengths, self.class_weights)
 
-    def _autograd_gradients(
-        self, batch: Examples, logits: torch.Tensor, masks: Masks | None
-    ) -> None:
+    def _autograd_gradients(self, batch: Examples, logits: torch.Tensor, chance: Chance) -> None:
         self.updates.optimizer.zero_grad(set_to_none=False)
-        if masks is not None:
-            masks = [mask[: len(batch.y)] for mask in masks]
-        said = _say(self.module, batch, self.normalize, self.precision, masks)
+        said = _say(self.module, batch, self.normalize, self.precision, *chance)
         _fill(logits, said.detach())
         loss = functional.cross_entropy(
             said.flatten(0, -2), batch.y.flatten(), self.class_weights, ignore_index=UNLABELLED
         )
         self.scaler.scale(loss).backward()
 
-    def _masks(self, epoch: int) -> Iterator[Masks | None]:
-        """What dropout does to the inputs of each direction of each layer, batch after batch.
-
-        A mask is `(batch_size, inputs of the layer)`: one for all time steps of an example, as in
-        Keras. Each epoch has its own start of chance, so that an epoch needs none of the epochs
-        before it.
-        """
-        keep = 1 - self.config.dropout
+    def _chance(self, epoch: int) -> torch.Generator:
+        """Each epoch has its own start of chance: it needs none of the epochs before it."""
         chance = torch.Generator(self.device)
         (start,) = np.random.SeedSequence([self.config.seed, epoch]).generate_state(1, np.uint64)
-        chance.manual_seed(int(start))
+        return chance.manual_seed(int(start))
+
+    def _noise(self, chance: torch.Generator, x: torch.Tensor) -> torch.Tensor | None:
+        """What is added to the normalized `x` `(examples, timesteps, features)` of a batch."""
+        if self.noise is None:
+            return None
+        drawn = torch.empty(x.shape, device=self.device).normal_(generator=chance)
+        return drawn.mul_(self.noise)
+
+    def _masks(self, chance: torch.Generator, examples: int) -> Masks | None:
+        """What dropout does to the inputs of each direction of each layer, for one batch.
+
+        A mask is `(examples, inputs of the layer)`: one for all time steps of an example, as in
+        Keras.
+        """
+        keep = 1 - self.dropout
+        if keep == 1:
+            return None
         recurrent = self.module.recurrent
         names = direction_names(recurrent.num_layers, recurrent.bidirectional)
         inputs = [getattr(recurrent, f"weight_ih_{name}").shape[1] for name in names]
-        while True:
-            if keep == 1:
-                yield None
-            else:
-                shapes = [(self.batch_size, width) for width in inputs]
-                masks = [torch.empty(shape, device=self.device) for shape in shapes]
-                yield [mask.bernoulli_(keep, generator=chance) / keep for mask in masks]
+        masks = [torch.empty((examples, width), device=self.device) for width in inputs]
+        return [mask.bernoulli_(keep, generator=chance) / keep for mask in masks]
 
     # --- what is kept of it ---
     def weights(self) -> list[np.ndarray]:
@@ -337,12 +352,15 @@ def _say(
     normalize: Normalizer,
     precision: str,
     masks: Masks | None = None,
+    noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The logits of some examples, which it normalizes, float32 in any precision.
 
     `(n, classes)`, or `(n, timesteps, classes)` from a module that answers at every step.
     """
     x = normalize(examples.x.float())
+    if noise is not None:
+        x = x + noise
     dtype = DTYPES.get(precision)
     with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
         states = module.states(x, masks, examples.lengths)

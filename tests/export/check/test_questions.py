@@ -277,8 +277,9 @@ WRONG: dict[str, Callable[[onnx.ModelProto], None]] = {
 }
 
 
-@pytest.mark.parametrize("activation", ["tanh", "elu"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "activation"), [("simple_rnn", "elu"), ("gru", "tanh"), ("lstm", "elu")]
+)
 @pytest.mark.parametrize("wrong", WRONG)
 def test_lengths_that_are_misread_are_caught(
     wrong: str, cell: Cell, activation: str, tmp_path: Path

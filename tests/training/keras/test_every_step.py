@@ -24,13 +24,21 @@ from rnn_tf.train import summary
 from rnn_tf.training.keras.backend import probabilities
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.keras.fit import fit
+from rnn_tf.training.keras.kept_models import KeptModels
 from rnn_tf.training.keras.optimizer import build_optimizer
 from rnn_tf.training.order import epoch_order
 from rnn_tf.training.recorder import Fitted
 
 # 203 examples in batches of 16: the last batch has 11.
 CONFIG = TrainConfig(
-    answer="every_step", units=7, epochs=2, batch_size=16, learning_rate=0.01, optimizer="adam"
+    answer="every_step",
+    units=7,
+    epochs=2,
+    batch_size=16,
+    learning_rate=0.01,
+    optimizer="adam",
+    dropout=0.0,
+    noise=0.0,
 )
 
 # What marks padding for Keras's own mask.
@@ -51,7 +59,7 @@ def plain_keras(config: TrainConfig, data: SequenceData) -> keras.Sequential:
     """Plain `fit` of Keras, in our order of examples, its loss weighed by step."""
     seed_everything(config)
     data = data.answering("every_step")
-    split, spec, config = data.train, data.spec, config.resolved(data.spec)
+    split, spec, config = data.train, data.spec, config.resolved(data.spec, len(data.train.y))
     model = build_model(config, spec)
     assert all(layer.return_sequences for layer in model.layers[:-1])
     plain = keras.Sequential([keras.layers.Masking(PADDING), *model.layers])
@@ -163,12 +171,13 @@ def test_devices_train_alike(labelled_steps: SequenceData, tmp_path: Path) -> No
 
 def test_a_broken_run_ends_with_the_same_bits(labelled_steps: SequenceData, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=3, class_weights="balanced")
-    unbroken = fitted(config, labelled_steps, tmp_path / "unbroken")
+    kept = KeptModels()
+    unbroken = fitted(config, labelled_steps, tmp_path / "unbroken", kept=kept)
     run = Run.create(tmp_path / "broken", config, labelled_steps.spec)
     seed_everything(config)
     with killed_after(2):
-        fit(config, labelled_steps, run)
-    resumed = fit(config, labelled_steps, run)
+        fit(config, labelled_steps, run, kept=kept)
+    resumed = fit(config, labelled_steps, run, kept=kept)
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import re
 import weakref
 from typing import Any
@@ -17,12 +18,17 @@ from rnn_tf.model.cells import Cell
 from rnn_tf.model.classifier import keras_layer
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras import layers
-from rnn_tf.training.keras.dropout import draw_quickly
-from rnn_tf.training.keras.layers import SLOPES, loop_over_time
+from rnn_tf.training.keras.chance import draw_quickly
+from rnn_tf.training.keras.layers import fits_at_once, loop_over_time
+from rnn_tf.training.keras.steps import SLOPES
 
 # One of each kind of step: gradients written out, and TensorFlow's own of one and of two states.
 KINDS = [("simple_rnn", "elu"), ("simple_rnn", "gelu"), ("lstm", "tanh"), ("gru", "relu")]
+# And those that have the products of all steps at once.
+AT_ONCE = [("simple_rnn", "elu"), ("lstm", "tanh"), ("gru", "tanh")]
+BOTH = [*((*kind, False) for kind in KINDS), *((*kind, True) for kind in AT_ONCE)]
 CELLS = pytest.mark.parametrize(("cell", "activation"), KINDS)
+GATED_TOO = pytest.mark.parametrize(("cell", "activation", "at_once"), [*BOTH[:4], *BOTH[5:]])
 WAYS = pytest.mark.parametrize(("every", "backwards"), [(False, True), (True, False), (True, True)])
 
 
@@ -68,14 +74,15 @@ def state_and_gradients(
 
 @pytest.mark.parametrize(("timesteps", "examples"), [(1, 7), (9, 1)])
 @pytest.mark.parametrize(
-    ("cell", "activation"), [*(("simple_rnn", name) for name in SLOPES), *KINDS[1:]]
+    ("cell", "activation", "at_once"),
+    [*(("simple_rnn", name, False) for name in SLOPES), *BOTH[1:]],
 )
 def test_states_and_gradients_are_those_of_keras(
-    cell: Cell, activation: str, timesteps: int, examples: int
+    cell: Cell, activation: str, at_once: bool, timesteps: int, examples: int
 ) -> None:
     x = sequences(examples, timesteps)
     plain, looped = (layer(cell, activation=activation) for _ in range(2))
-    loop_over_time(looped, of_input=False)
+    loop_over_time(looped, of_input=False, at_once=at_once)
     expected, found = state_and_gradients(plain)(x), state_and_gradients(looped)(x)
     assert len(found) == 4
     for one, other in zip(expected, found, strict=True):
@@ -138,14 +145,14 @@ def largest_difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-@CELLS
+@GATED_TOO
 def test_each_sequence_is_read_as_if_it_were_alone(
-    cell: Cell, activation: str, backwards: bool
+    cell: Cell, activation: str, at_once: bool, backwards: bool
 ) -> None:
     """At every length, whatever the padding holds; and whoever gets the lengths wrong, differs."""
     read = layer(cell, activation=activation, go_backwards=backwards)
     expected = alone(read, padded(LENGTHS, 0), LENGTHS)
-    loop_over_time(read, of_input=False)
+    loop_over_time(read, of_input=False, at_once=at_once)
     function = state_and_gradients(read)
     for padding in PADDINGS:
         found = function(padded(LENGTHS, padding), masked(LENGTHS))
@@ -160,16 +167,16 @@ def test_each_sequence_is_read_as_if_it_were_alone(
 
 
 @WAYS
-@CELLS
+@GATED_TOO
 def test_a_mask_means_what_it_means_in_keras(
-    cell: Cell, activation: str, every: bool, backwards: bool
+    cell: Cell, activation: str, at_once: bool, every: bool, backwards: bool
 ) -> None:
     """Where the longest of the batch is shorter than the padding too."""
     plain, looped = (
         layer(cell, activation=activation, go_backwards=backwards, return_sequences=every)
         for _ in range(2)
     )
-    loop_over_time(looped, of_input=True)
+    loop_over_time(looped, of_input=True, at_once=at_once)
     in_keras, here = (state_and_gradients(each, of_input=True) for each in (plain, looped))
     for lengths in (LENGTHS, (1, 1, 1, 1), (3, 1, 4, 2), (9, 9, 9, 9)):
         x, mask = padded(lengths, 0.5), masked(lengths)
@@ -178,17 +185,22 @@ def test_a_mask_means_what_it_means_in_keras(
             np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rates", [(0.4, 0.0), (0.4, 0.4)])
-@pytest.mark.parametrize("cell", ["simple_rnn", "lstm", "gru"])
+@pytest.mark.parametrize(
+    ("cell", "rates", "at_once"),
+    [
+        *itertools.product(["simple_rnn", "lstm", "gru"], [(0.4, 0.0), (0.4, 0.4)], [False]),
+        ("lstm", (0.4, 0.0), True),
+    ],
+)
 def test_dropout_has_the_same_masks_in_every_step_and_on_the_way_back(
-    cell: Cell, rates: tuple[float, float]
+    cell: Cell, rates: tuple[float, float], at_once: bool
 ) -> None:
     x = sequences(7, 9)
     settings: dict[str, Any] = {"dropout": rates[0], "recurrent_dropout": rates[1], "seed": 1}
     plain, looped = (layer(cell, return_sequences=True, **settings) for _ in range(2))
     for each in (plain, looped):
         draw_quickly(each)
-    loop_over_time(looped, of_input=True)
+    loop_over_time(looped, of_input=True, at_once=at_once)
     expected, found = (state_and_gradients(each, of_input=True)(x) for each in (plain, looped))
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5)
@@ -211,6 +223,36 @@ def test_a_layer_that_loops_keeps_its_variables() -> None:
     assert [id(v) for v in looped.trainable_variables] == [id(v) for v in before]
     looped.set_weights([np.zeros_like(w) for w in looped.get_weights()])
     np.testing.assert_array_equal(looped(sequences(2, 3)), 0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "settings"),
+    [
+        ("lstm", {"activation": "elu"}),
+        ("gru", {"recurrent_activation": "hard_sigmoid"}),
+        ("gru", {"reset_after": False}),
+        ("simple_rnn", {"activation": "gelu"}),
+        ("lstm", {"use_bias": False}),
+        ("lstm", {"recurrent_dropout": 0.5}),
+        ("gru", {"dropout": 0.5, "implementation": 1}),
+        ("lstm", {"dtype": "mixed_bfloat16"}),
+        ("gru", {"stateful": True}),
+    ],
+)
+def test_other_cells_do_not_have_their_products_at_once(
+    cell: Cell, settings: dict[str, Any]
+) -> None:
+    assert fits_at_once(layer(cell), 28, 64)
+    keras.utils.set_random_seed(3)
+    other = keras_layer(cell)(5, **settings)
+    other.build((2, None, 3))
+    assert not fits_at_once(other, 28, 64)
+
+
+def test_products_at_once_are_for_what_fits_into_memory() -> None:
+    """Four gates of 5 units in 100,000 steps of 100 sequences are 800 MB each time kept."""
+    assert fits_at_once(layer("lstm"), 100_000, 100)
+    assert not fits_at_once(layer("lstm"), 100_000, 200)
 
 
 @pytest.mark.skipif(not xla_flags.are_in_effect(), reason="XLA_FLAGS are set from outside")

@@ -27,6 +27,7 @@ from rnn_tf.training.torch.module import from_torch, to_torch  # noqa: E402
 # 203 examples in batches of 16: the last batch has 11.
 CONFIG = TrainConfig(
     answer="every_step", units=7, epochs=2, batch_size=16, learning_rate=0.01, optimizer="adam",
+    dropout=0.0, noise=0.0,
     objective="balanced_accuracy", backend="torch",
 )  # fmt: skip
 

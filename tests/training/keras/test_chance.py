@@ -1,4 +1,4 @@
-"""Masks of dropout: as many zeros as asked for, anywhere, others for each batch."""
+"""Masks of dropout: as many zeros as asked for, anywhere, others for each batch. Noise: normal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rnn_tf.training.keras.dropout import draw_quickly, dropout_mask
+from rnn_tf.training.keras.chance import draw_quickly, dropout_mask, normal_noise
 
 LIKE = tf.zeros((400, 50))
 
@@ -64,3 +64,28 @@ def test_a_mask_is_the_same_in_every_program() -> None:
     np.testing.assert_array_equal(compiled(), drawn(7, 5))
     half = dropout_mask(tf.zeros((3, 4), tf.float16), 0.5, seed)
     assert (half.dtype, set(np.unique(half))) == (tf.float16, {0, 2})
+
+
+def test_noise_is_normal() -> None:
+    """Its moments, within four standard deviations of 20,000 draws, and how far its tails go."""
+    noise = normal_noise(LIKE, tf.constant([1, 0])).numpy()
+    assert (noise.shape, noise.dtype) == ((400, 50), np.float32)
+    size = noise.size
+    assert abs(noise.mean()) < 4 / np.sqrt(size)
+    assert abs(noise.var() - 1) < 4 * np.sqrt(2 / size)
+    assert abs((noise**3).mean()) < 4 * np.sqrt(15 / size)
+    assert abs((noise**4).mean() - 3) < 4 * np.sqrt(96 / size)
+    for beyond, share in ((1, 0.3173), (2, 0.0455), (3, 0.0027)):
+        found = (np.abs(noise) > beyond).mean()
+        assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / size)
+    assert np.isfinite(noise).all()
+
+
+def test_no_number_of_noise_knows_of_another() -> None:
+    noise = normal_noise(LIKE, tf.constant([1, 0])).numpy()
+    others = [normal_noise(LIKE, tf.constant(seed)).numpy() for seed in ([1, 1], [1, 2], [2, 0])]
+    pairs = [(noise[:, 1:], noise[:, :-1]), (noise[1:], noise[:-1])]
+    for one, other in [*pairs, *((noise, other) for other in others)]:
+        # Of independent ones, 20,000 pairs: a standard deviation of 0.007.
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.03
+        assert abs(np.corrcoef(np.abs(one).ravel(), np.abs(other).ravel())[0, 1]) < 0.03

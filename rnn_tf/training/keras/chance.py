@@ -1,13 +1,14 @@
-"""Dropout that a compiled epoch draws at little cost.
+"""Dropout and noise that a compiled epoch draws at little cost.
 
 TensorFlow's generators take ten rounds of multiplications and more for each number, and XLA
-compiles them for longer than all the rest of a small layer. Whether a number is dropped need not be
-that random: here it follows from a hash of its place, of the layer's seed and of how many masks
-were drawn before.
+compiles them for longer than all the rest of a small layer. What happens to a number need not be
+that random: here it follows from a hash of its place, of a seed and of how often it was drawn
+before.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -40,12 +41,35 @@ def dropout_mask(like: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     `seed` is two whole numbers, the seed of a layer and the number of masks before, as Keras keeps
     them.
     """
-    first, drawn = tf.unstack(tf.cast(seed, tf.uint32))
-    places = tf.cast(tf.range(tf.size(like)), tf.uint32)
-    numbers = _hash(places + _hash(drawn + _hash(first)))
-    kept = numbers >= tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
+    kept = _numbers(like, seed) >= tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
     mask = tf.where(kept, tf.cast(1 / (1 - rate), like.dtype), tf.cast(0, like.dtype))
     return tf.reshape(mask, tf.shape(like))
+
+
+def normal_noise(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Normal numbers of mean 0 and deviation 1, float32 in the shape of `like`.
+
+    `seed` is as for `dropout_mask`. The method is that of Box and Muller, 1958: of a number that
+    is drawn evenly follows how far it is from the middle, of another where it is at that distance.
+    """
+    numbers = _numbers(like, seed)
+    distance = tf.sqrt(-2 * tf.math.log(_evenly(numbers)))
+    noise = distance * tf.cos(2 * math.pi * _evenly(_hash(numbers + 1)))
+    return tf.reshape(noise, tf.shape(like))
+
+
+def _evenly(numbers: tf.Tensor) -> tf.Tensor:
+    """uint32 as float32 between 0 and 1, neither of which it is."""
+    # As many bits as float32 holds beside the half.
+    bits = tf.cast(tf.bitwise.right_shift(numbers, tf.constant(9, tf.uint32)), tf.float32)
+    return (bits + 0.5) * 2**-23
+
+
+def _numbers(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """A random number for each of `like`: uint32 `(size,)`."""
+    first, drawn = tf.unstack(tf.cast(seed, tf.uint32))
+    places = tf.cast(tf.range(tf.size(like)), tf.uint32)
+    return _hash(places + _hash(drawn + _hash(first)))
 
 
 def _hash(x: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,83 @@
+"""A batch shared out between the cores: each computes the gradients of its own examples.
+
+The steps of a large layer wait for each other, and each has little to do. Sharing out the products
+of each between cores costs a fork and a join a product, as long as the half of it that is saved. A
+batch is shared out once for all its steps, and the cores meet when they have gone all the way back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# What a share has at least: products of fewer rows are slow, as each reads all of the weights.
+EXAMPLES = 32
+
+
+def shares(batch_size: int) -> int:
+    """The number of shares of a batch: one for each core, unless they would be too small."""
+    return max(1, min(cores(), batch_size // EXAMPLES))
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def shared_step(model: keras.Sequential, count: int) -> Callable[[tuple[Any, ...]], None]:
+    """A training step of Keras whose batch is shared out in `count` shares.
+
+    It takes `(x, y, weight)`, and is to be called in a function of TensorFlow that XLA does not
+    compile: there the programs of the shares run side by side. But for rounding, it gives the same
+    weights as the step of Keras. Where masks of dropout are drawn, the shares would draw the same.
+    """
+    variables = [variable.value for variable in model.trainable_variables]
+
+    def gradients_of(
+        x: Any, y: tf.Tensor, weight: tf.Tensor, total: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            answers = model(x, training=True)
+            loss = model.compute_loss(x=x, y=y, y_pred=answers, sample_weight=weight)
+            # Keras's is the mean of the share; what counts is its part of that of the batch.
+            loss *= tf.math.divide_no_nan(tf.cast(tf.reduce_sum(weight), loss.dtype), total)
+            scaled = model.optimizer.scale_loss(loss)
+        return answers, loss, tape.gradient(scaled, variables)
+
+    def update(
+        y: tf.Tensor, weight: tf.Tensor, found: list[tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
+    ) -> None:
+        answers, losses, gradients = zip(*found, strict=True)
+        sums = [tf.add_n(each) for each in zip(*gradients, strict=True)]
+        model.optimizer.apply_gradients(zip(sums, model.trainable_variables, strict=True))
+        model._loss_tracker.update_state(tf.add_n(losses), sample_weight=y.shape[0])
+        model.compute_metrics(x=None, y=y, y_pred=tf.concat(answers, 0), sample_weight=weight)
+
+    compiled_gradients, compiled_update = (
+        tf.function(each, jit_compile=True, autograph=False) for each in (gradients_of, update)
+    )
+
+    def step(batch: tuple[Any, tf.Tensor, tf.Tensor]) -> None:
+        _, y, weight = batch
+        total = tf.reduce_sum(weight)
+        found = [compiled_gradients(*share, total) for share in _shared_out(batch, count)]
+        compiled_update(y, weight, found)
+
+    return step
+
+
+def _shared_out(batch: Any, count: int) -> list[Any]:
+    """The examples of a batch in shares of nearly the same size."""
+    examples = batch[-1].shape[0]
+    ends = [examples * (i + 1) // count for i in range(count)]
+    starts = [0, *ends[:-1]]
+    return [
+        tf.nest.map_structure(lambda each, a=a, b=b: each[a:b], batch)
+        for a, b in zip(starts, ends, strict=True)
+    ]

@@ -1,0 +1,100 @@
+"""A batch shared out between cores gives the weights of a batch trained as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from rnn_tf import Run, TrainConfig
+from rnn_tf.data import SequenceData
+from rnn_tf.startup import xla_flags
+from rnn_tf.training.keras import fit as in_keras
+from rnn_tf.training.keras import shares
+from rnn_tf.training.keras.devices import seed_everything
+from rnn_tf.training.keras.fit import fit
+from rnn_tf.training.recorder import Fitted
+
+# 203 training examples in batches of 96: of the shares of the last, which has 11, most are empty.
+CONFIG = TrainConfig(
+    units=7, epochs=3, batch_size=96, learning_rate=0.01, optimizer="adam", dropout=0.0, noise=0.0
+)
+
+
+@pytest.fixture(autouse=True)
+def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(xla_flags.FORM, "shared")
+    monkeypatch.setattr(shares, "cores", lambda: 3)
+
+
+def fitted(config: TrainConfig, data: SequenceData, path: Path, **options: Any) -> Fitted:
+    seed_everything(config)
+    return fit(config, data, Run.create(path, config, data.spec), **options)
+
+
+def assert_same(one: Fitted, other: Fitted, tolerance: float = 5e-5) -> None:
+    for a, b in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance)
+    for a, b in zip(one.history, other.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["accuracy"] == pytest.approx(b["accuracy"])
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "settings"),
+    [
+        ("small", {"cell": "lstm", "layers": 2, "clip_norm": 1.0, "class_weights": "balanced"}),
+        ("varying", {"cell": "gru"}),
+        ("labelled_steps", {"cell": "gru", "activation": "elu", "bidirectional": True}),
+    ],
+)
+def test_the_weights_are_those_of_whole_batches(
+    data: str,
+    settings: dict[str, Any],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of Keras's own layers, batch after batch."""
+    examples = request.getfixturevalue(data)
+    config = dataclasses.replace(CONFIG, **settings)
+    counts = []
+
+    def counted(model: keras.Sequential, count: int) -> Any:
+        counts.append(count)
+        return shares.shared_step(model, count)
+
+    monkeypatch.setattr(in_keras, "shared_step", counted)
+    shared = fitted(config, examples, tmp_path / "shared")
+    assert counts
+    assert set(counts) == {3}
+    monkeypatch.setattr(in_keras, "loop_over_time", lambda *_, **__: None)
+    plain = fitted(dataclasses.replace(config, fused=False), examples, tmp_path / "plain")
+    # float32 rounding in another order, over 9 updates: as in test_fit.py.
+    assert_same(shared, plain)
+
+
+def test_the_same_seed_gives_the_same_bits_and_half_precision_nearly(
+    small: SequenceData, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, cell="gru", epochs=2)
+    one, other = (fitted(config, small, tmp_path / name) for name in ("one", "other"))
+    assert_same(one, other, tolerance=0)
+    half = fitted(config, small, tmp_path / "half", precision="mixed_float16")
+    # float16 has 11 bits; the loss is about 1.
+    assert half.history[-1]["loss"] == pytest.approx(one.history[-1]["loss"], rel=0.02)
+
+
+def test_a_share_is_not_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [shares.shares(size) for size in (1, 63, 64, 96, 1000)] == [1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"recurrent_dropout": 0.5}])
+def test_masks_of_dropout_are_drawn_for_a_whole_batch(settings: dict[str, Any]) -> None:
+    assert in_keras._may_share(CONFIG)
+    assert not in_keras._may_share(dataclasses.replace(CONFIG, **settings))
