@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnn_tf.config import Source, TrainConfig
 from rnn_tf.data.spec import SequenceData
+from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras.optimizer import learning_rate
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def programs_of(
     batch = (config.batch_size_for(len(train.y)), *train.x.shape[1:])
     answers = (spec.classes, spec.every_step, train.labelled_by_step)
     shapes = (batches, *batch, train.x.dtype.str, spec.longest, spec.varies, *answers, normalized)
-    return (*settings.items(), clip, a_number, precision, fused, *shapes)
+    form = xla_flags.is_small(config)  # which the environment may decide
+    return (*settings.items(), clip, a_number, precision, fused, form, *shapes)
 
 
 def _variables(model: TrainingSequential) -> list[Any]:
