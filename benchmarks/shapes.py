@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -118,15 +118,16 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.shapes") -> int:
     command = parse(Command, arguments(argv), prog)
     shapes = itertools.product(command.cells, command.units, command.batches, command.sequences)
-    found = []
+    found, rate = [], matrix_product_rate()
     for shape in itertools.starmap(Shape, shapes):
         found.append(measure(shape, command.rounds))
-        print("  ".join(row(found[-1], matrix_product_rate())), file=sys.stderr)
+        print("  ".join(row(found[-1], rate)), file=sys.stderr)
         if command.json:
             write_text(command.json, json.dumps(list(map(dataclasses.asdict, found)), indent=2))
-    print(markdown(found))
+    table = documents.table(HEAD, [row(timed, rate) for timed in found])
+    print(table)
     if command.write:
-        documents.put("docs/training-speed.md", "benchmarks.shapes", markdown(found))
+        documents.put("docs/training-speed.md", "benchmarks.shapes", table)
     return 0
 
 
@@ -169,11 +170,6 @@ def row(timed: Timed, rate: float) -> list[str]:
         f"{ours / (timed.shape.operations / rate):.1f}x",
         f"+{timed.first[OURS] - ours:.1f} s",
     ]
-
-
-def markdown(found: Sequence[Timed]) -> str:
-    rate = matrix_product_rate()
-    return documents.table(HEAD, [row(timed, rate) for timed in found])
 
 
 class _Worker:
@@ -221,9 +217,10 @@ def _asked() -> Iterator[None]:
         print(f"{TOOK}{time.perf_counter() - began}", flush=True)
 
 
-def _serve(way: str, shape: Shape) -> None:
+def _serve(way: str, shape: str) -> None:
+    """Train in a way what `shape` says, as JSON."""
     train, _ = WAYS[way]
-    train(shape)
+    train(Shape(**json.loads(shape)))
 
 
 def _callback() -> keras.callbacks.Callback:
@@ -333,13 +330,8 @@ WAYS: dict[str, tuple[Callable[[Shape], None], str]] = {
 }
 
 
-def _shape_of(text: str) -> Shape:
-    values: dict[str, Any] = json.loads(text)
-    return Shape(**values)
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == [SERVE]:
-        _serve(sys.argv[2], _shape_of(sys.argv[3]))
+        _serve(sys.argv[2], sys.argv[3])
     else:
         raise SystemExit(main())

@@ -334,7 +334,7 @@ def _trace_once(cell: keras.Layer) -> None:
 
 
 def _may_share(config: TrainConfig) -> bool:
-    """Whether the cores may share a batch out: that of a large layer, where no mask is drawn.
+    """Whether the cores may share a batch out: that of a large layer, where no chance is drawn.
 
     A GPU has no use for it.
     """

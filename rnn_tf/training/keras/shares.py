@@ -35,7 +35,7 @@ def shared_step(model: keras.Sequential, count: int) -> Callable[[tuple[Any, ...
 
     It takes `(x, y, weight)`, and is to be called in a function of TensorFlow that XLA does not
     compile: there the programs of the shares run side by side. But for rounding, it gives the same
-    weights as the step of Keras. Where masks of dropout are drawn, the shares would draw the same.
+    weights as the step of Keras. Where dropout or noise is drawn, the shares would draw the same.
     """
     variables = [variable.value for variable in model.trainable_variables]
 
