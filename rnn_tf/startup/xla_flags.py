@@ -2,9 +2,9 @@
 
 A time step of a small layer is a few microseconds of arithmetic, less than it takes XLA's runtime
 to start the operations of the step one after the other. With these flags XLA compiles a loop with
-all that is in it into one function, matrix products included. That function runs on one core: the
-batches of a larger layer are shared out between all (see `rnn_tf/training/keras/shares.py`), and
-XLA compiles it as it does by default.
+all that is in it into one function, matrix products included. That function runs on one core; where
+that pays, each core runs it for a share of each batch (see `rnn_tf/training/keras/shares.py`).
+Larger layers XLA compiles as it does by default.
 
 XLA reads its flags from the environment, once, when it compiles the first program of a process;
 what is compiled later, another's programs too, is compiled with the same ones. Rounding depends on
@@ -62,18 +62,30 @@ FLAGS = " ".join(
 _whole_loops: bool | None = None
 
 
+def form() -> str | None:
+    """How layers are trained whatever their size, if the environment says so.
+
+    Raises `InputError` where it says anything but one of `FORMS`.
+    """
+    said = os.environ.get(FORM)
+    if said is not None and said not in FORMS:
+        raise InputError(f"bad {FORM}", expected=" or ".join(FORMS), got=said, fix=f"Unset {FORM}.")
+    return said
+
+
 def is_small(config: TrainConfig) -> bool:
     """Whether loops compiled whole are faster for this layer and these batches.
 
     Or `RNN_TF_FORM` says so. Raises `InputError` where that says anything else.
     """
-    form = os.environ.get(FORM)
-    if form is not None and form not in FORMS:
-        raise InputError(f"bad {FORM}", expected=" or ".join(FORMS), got=form, fix=f"Unset {FORM}.")
-    squares = config.units**2
-    kernel = len(CELLS[config.cell].gates) * squares
-    small = config.largest_batch * squares <= SMALL_STEP and kernel <= SMALL_KERNEL
-    return small if form is None else form == "whole"
+    said = form()
+    small = config.largest_batch * config.units**2 <= SMALL_STEP and kernel(config) <= SMALL_KERNEL
+    return small if said is None else said == "whole"
+
+
+def kernel(config: TrainConfig) -> int:
+    """The number of weights that a state is multiplied by in a step."""
+    return len(CELLS[config.cell].gates) * config.units**2
 
 
 def are_known() -> bool:

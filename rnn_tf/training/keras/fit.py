@@ -36,7 +36,7 @@ from rnn_tf.training.keras.scores import (
     all_are_right,
     last_is_right,
 )
-from rnn_tf.training.keras.shares import shared_step, shares
+from rnn_tf.training.keras.shares import pay, shared_step, shares
 from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted, Recorder
 
@@ -334,13 +334,13 @@ def _trace_once(cell: keras.Layer) -> None:
 
 
 def _may_share(config: TrainConfig) -> bool:
-    """Whether the cores may share a batch out: that of a large layer, where no chance is drawn.
+    """Whether the cores share a batch out: where that pays, and no chance is drawn.
 
     A GPU has no use for it.
     """
     draws = config.dropout or config.recurrent_dropout or config.noise
     gpu = tf.config.list_physical_devices("GPU")
-    return _may_compile(config) and not (xla_flags.is_small(config) or draws or gpu)
+    return _may_compile(config) and pay(config) and not (draws or gpu)
 
 
 def _may_compile(config: TrainConfig) -> bool:

@@ -83,8 +83,7 @@ def programs_of(
     batch = (config.batch_size_for(len(train.y)), *train.x.shape[1:])
     answers = (spec.classes, spec.every_step, train.labelled_by_step)
     shapes = (batches, *batch, train.x.dtype.str, spec.longest, spec.varies, *answers, normalized)
-    form = xla_flags.is_small(config)  # which the environment may decide
-    return (*settings.items(), clip, a_number, precision, fused, form, *shapes)
+    return (*settings.items(), clip, a_number, precision, fused, xla_flags.form(), *shapes)
 
 
 def _variables(model: TrainingSequential) -> list[Any]:

@@ -1,7 +1,7 @@
 """A batch shared out between the cores: each computes the gradients of its own examples.
 
-The steps of a large layer wait for each other, and each has little to do. Sharing out the products
-of each between cores costs a fork and a join a product, as long as the half of it that is saved. A
+The steps of a layer wait for each other, and each has little to do. Sharing out the products of
+each between cores costs a fork and a join a product, as long as the half of it that is saved. A
 batch is shared out once for all its steps, and the cores meet when they have gone all the way back.
 """
 
@@ -14,6 +14,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rnn_tf.config import TrainConfig
+from rnn_tf.model.cells import CELLS
+from rnn_tf.startup import xla_flags
+
+# Weights of the state from which a gated layer's batch is worth sharing out: those of 19 units with
+# three gates. To start two programs for a batch, and to wait for both, takes 0.15 ms. A simple
+# layer that is compiled whole is so fast that this is all that is saved.
+LEAST_KERNEL = 2**10
 # What a share has at least: products of fewer rows are slow, as each reads all of the weights.
 EXAMPLES = 32
 
@@ -21,6 +29,14 @@ EXAMPLES = 32
 def shares(batch_size: int) -> int:
     """The number of shares of a batch: one for each core, unless they would be too small."""
     return max(1, min(cores(), batch_size // EXAMPLES))
+
+
+def pay(config: TrainConfig) -> bool:
+    """Whether a batch is trained sooner in shares. `RNN_TF_FORM=whole`: none is shared out."""
+    if not xla_flags.is_small(config):
+        return True
+    gated = len(CELLS[config.cell].gates) > 1
+    return gated and xla_flags.kernel(config) >= LEAST_KERNEL and xla_flags.form() is None
 
 
 def cores() -> int:

@@ -46,21 +46,28 @@ def assert_same(one: Fitted, other: Fitted, tolerance: float = 5e-5) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "settings"),
+    ("data", "settings", "form"),
     [
-        ("small", {"cell": "lstm", "layers": 2, "clip_norm": 1.0, "class_weights": "balanced"}),
-        ("varying", {"cell": "gru"}),
-        ("labelled_steps", {"cell": "gru", "activation": "elu", "bidirectional": True}),
+        (
+            "small",
+            {"cell": "lstm", "layers": 2, "clip_norm": 1.0, "class_weights": "balanced"},
+            "shared",
+        ),
+        ("varying", {"cell": "gru", "units": 20}, None),  # compiled whole, and shared out
+        ("labelled_steps", {"cell": "gru", "activation": "elu", "bidirectional": True}, "shared"),
     ],
 )
 def test_the_weights_are_those_of_whole_batches(
     data: str,
     settings: dict[str, Any],
+    form: str | None,
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of Keras's own layers, batch after batch."""
+    if form is None:
+        monkeypatch.delenv(xla_flags.FORM)
     examples = request.getfixturevalue(data)
     config = dataclasses.replace(CONFIG, **settings)
     counts = []
@@ -98,3 +105,23 @@ def test_a_share_is_not_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_masks_of_dropout_are_drawn_for_a_whole_batch(settings: dict[str, Any]) -> None:
     assert in_keras._may_share(CONFIG)
     assert not in_keras._may_share(dataclasses.replace(CONFIG, **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "form", "pays"),
+    [
+        ({"cell": "simple_rnn", "units": 32}, None, False),
+        ({"cell": "simple_rnn", "units": 128}, None, True),
+        ({"cell": "lstm", "units": 8}, None, False),
+        ({"cell": "lstm", "units": 32}, None, True),
+        ({"cell": "lstm", "units": 32}, "whole", False),
+        ({"cell": "simple_rnn", "units": 5}, "shared", True),
+    ],
+)
+def test_a_batch_is_shared_out_where_that_pays(
+    settings: dict[str, Any], form: str | None, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(xla_flags.FORM)
+    if form is not None:
+        monkeypatch.setenv(xla_flags.FORM, form)
+    assert shares.pay(TrainConfig(**settings)) is pays
