@@ -33,6 +33,9 @@ readme = onnx_readme.sections
 
 # Examples that both graphs answer, at most.
 EXAMPLES = 256
+# Numbers of streams for which a session of onnxruntime is kept, about a megabyte each. Streams of
+# any other number run in the one that takes any.
+MOST_BOUND = 16
 
 
 def check_opset(opset: int) -> None:
@@ -218,6 +221,8 @@ class OnnxStep(_Loaded, CheckedStep):
 
     def bind(self, sessions: int) -> Run:
         if sessions not in self.of_one_frame:
+            if len(self.of_one_frame) == MOST_BOUND:
+                return self.run
             self.of_one_frame[sessions] = self.open(**{BATCH: sessions, STEPS: 1})
         return _Frame(self.of_one_frame[sessions], self.inputs, self.outputs, sessions).run
 

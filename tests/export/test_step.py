@@ -32,7 +32,7 @@ from export.formats.format import (
     Options,
     StepRuntime,
 )  # fmt: skip
-from export.formats.onnx import write_step
+from export.formats.onnx import MOST_BOUND, OnnxStep, write_step
 from export.formats.registry import FORMATS
 from export.formats.tflite import LiteStep
 from export.network import Network
@@ -320,6 +320,20 @@ def test_integers_are_frames_too(stepper: StepRuntime) -> None:
         got, _ = stepper.step(whole.astype(kind), STATES)
         expected, _ = stepper.step(whole.astype(np.float32), STATES)
         np.testing.assert_array_equal(got, expected)
+
+
+def test_streams_of_any_number_are_run_by_a_bounded_number_of_sessions(tmp_path: Path) -> None:
+    write_step(random_network("lstm"), tmp_path / "step.onnx")
+    stepper = OnnxStep(tmp_path / "step.onnx", SPEC)
+    random = np.random.default_rng(3)
+    for count in range(1, MOST_BOUND + 4):
+        frames = random.normal(size=(count, 1, 3)).astype(np.float32)
+        states = [random.normal(size=(count, 5)).astype(np.float32) for _ in range(2)]
+        got, after = stepper.bind(count)(frames, states)
+        expected, expected_after = stepper.run(frames, states)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+        np.testing.assert_allclose(after, expected_after, atol=1e-6)
+    assert len(stepper.of_one_frame) == MOST_BOUND
 
 
 def test_threads_may_share_a_tflite_step(tmp_path: Path) -> None:
