@@ -58,6 +58,7 @@ class Found:
     left_out: dict[str, str]  # peers that cannot run, and why
     # One frame at a time; none of a model of several layers.
     by_frame: list[frames.Timed] = field(default_factory=list)
+    stacked: bool = False  # more than one layer or direction
 
     @property
     def own(self) -> list[str]:
@@ -109,8 +110,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.in
     show = markdown if command.markdown else text
     print("\n\n".join(show(each) for each in found))
     if command.write:
-        tables = "\n\n".join(markdown(each) for each in found)
-        documents.put("docs/inference.md", "benchmarks.inference", tables)
+        single = [markdown(each) for each in found if not each.stacked]
+        stacked = [each for each in found if each.stacked]
+        if single:
+            documents.put("docs/inference.md", "benchmarks.inference", "\n\n".join(single))
+        if stacked:
+            table = of_onnx(stacked)
+            documents.put("docs/inference.md", "benchmarks.inference, stacks", table)
     if command.json:
         write_text(command.json, json.dumps([as_json(each) for each in found], indent=2) + "\n")
     if command.chart:
@@ -151,7 +157,7 @@ def compare(bundle: Bundle, threads: int, rounds: int, seconds: float) -> Found:
         measured = measure(workers, rounds, seconds)
     single = model["layers"] == 1 and not model["bidirectional"]
     by_frame = frames.compare(bundle, rounds, seconds) if single and threads == 1 else []
-    return Found(name, measured, left_out, by_frame)
+    return Found(name, measured, left_out, by_frame, stacked=not single)
 
 
 def median(each: Measured, batch: int) -> float:
@@ -206,6 +212,28 @@ def markdown(found: Found) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     left_out = [f"\nLeft out: {k}: {why}" for k, why in found.left_out.items()]
     return "\n".join([*lines, *left_out, *_by_frame(found)])
+
+
+# What else an ONNX file is made with, and what it is often compared with.
+OF_ONNX = ("ONNX by PyTorch", "ONNX by Keras", "ONNX by tf2onnx", "PyTorch eager")
+
+
+def of_onnx(found: Sequence[Found]) -> str:
+    """A row for each model: what our ONNX file takes, and how many times that others take."""
+    head = ["", *(f"batch {batch:,}" for batch in BATCHES), *OF_ONNX]
+    rows = []
+    for model in found:
+        measured = {each.name: each for each in model.measured}
+        ours = {batch: median(measured["onnx"], batch) for batch in BATCHES}
+        row = [model.model, *(f"{1e6 * seconds:,.0f} us" for seconds in ours.values())]
+        for name in OF_ONNX:
+            times = (
+                f"{median(measured[name], batch) / ours[batch]:.2f}x" if name in measured else "-"
+                for batch in BATCHES
+            )
+            row.append(", ".join(times))
+        rows.append(row)
+    return documents.table(head, rows)
 
 
 def as_json(found: Found) -> dict[str, Any]:

@@ -316,6 +316,22 @@ def test_the_table_compares_medians_of_rounds_with_the_best_of_ours() -> None:
     assert lines[-1] == "Left out: other: it has no compiler"
 
 
+def test_the_table_of_stacks_has_a_row_for_each_model() -> None:
+    peer = measured("ONNX by Keras", None, 4e-6, 5e-6, 90e-6)
+    models = ("2 layers of gru(32), tanh", "lstm(32), both directions, tanh")
+    found = [inference.Found(name, [measured("onnx", 9, 2e-6), peer], {}) for name in models]
+    head, _, *rows = inference.of_onnx(found).splitlines()
+    assert head.startswith(
+        "|  | batch 1 | batch 64 | batch 1,024 | ONNX by PyTorch | ONNX by Keras"
+    )
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in models]
+    ours = "2 us | 128 us | 2,048 us"
+    assert (
+        rows[0].split(" | ", 1)[1]
+        == f"{ours} | -, -, - | 2.50x, 2.50x, 2.50x | -, -, - | -, -, - |"
+    )
+
+
 @pytest.mark.slow
 def test_inference_is_measured_beside_its_peers(
     small_npz: Path, small: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
