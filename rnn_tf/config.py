@@ -176,11 +176,14 @@ class TrainConfig(Source):
     """Passes over the training split. auto: as many as make 2,000 weight updates, but at least 10
     and at most 400 (mnist: 10). A small set needs many: 243 examples are 16 updates an epoch."""
     patience: int = 0
-    """End training when the objective has not improved for so many epochs; the best epoch is kept
-    in any case. The schedule still falls as if all epochs were to come. 0: never."""
+    """End training when the highest score of the objective is so many epochs old; which epoch is
+    kept, --objective says in any case. The schedule still falls as if all epochs were to come.
+    0: never."""
     objective: Objective = "accuracy"
-    """What on the validation split says which epoch is the best. balanced_accuracy is the mean of
-    the classes' recalls: where one class is frequent, the others count as much."""
+    """What on the validation split says which epoch is kept. balanced_accuracy is the mean of the
+    classes' recalls: where one class is frequent, the others count as much. accuracy and
+    balanced_accuracy: where the schedule falls, the last epoch that chance may set apart from the
+    highest (a 95 % confidence interval), else the highest. loss: the lowest."""
     class_weights: ClassWeights = "none"
     """What an example counts in the loss. balanced: n / (classes * examples of its class), so that
     rare classes count as much as frequent ones; none: each the same."""

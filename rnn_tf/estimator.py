@@ -136,7 +136,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:  # noqa: N803
-        """Train on `X` and `y` `(n,)`, and keep the model of the best validation epoch.
+        """Train on `X` and `y` `(n,)`, and keep the model of the best epoch.
 
         Of `groups` `(n,)`, whole numbers or text, none is both trained on and held out for
         validation. Warns (`ConvergenceWarning`) when the loss diverged. Raises `InputError`, which

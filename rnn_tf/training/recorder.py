@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnn_tf.config import Objective
+from rnn_tf.data.spec import Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.run import Run
 from rnn_tf.training import divergence
+from rnn_tf.training.best_epoch import best_epoch, effective_examples, highest_epoch
 
 if TYPE_CHECKING:
     import keras
@@ -33,11 +34,15 @@ class Fitted:
 
 
 class Recorder:
-    """Keeps the history, the best weights and the checkpoint; says so when the loss diverges."""
+    """Keeps the history, the best weights and the checkpoint; says so when the loss diverges.
 
-    def __init__(self, run: Run, epochs: int) -> None:
+    `held_out` is the validation split, of which the scores of an epoch are.
+    """
+
+    def __init__(self, run: Run, epochs: int, held_out: Split) -> None:
         self.run = run
         self.epochs = epochs
+        self._examples = effective_examples(held_out, run.config.objective)
         self.history: list[dict[str, Any]] = []
         self.best_weights: list[np.ndarray] | None = None  # as Keras orders them
         self.stopped: str | None = None
@@ -46,17 +51,17 @@ class Recorder:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch, from 1, that is the best by the objective; of equals, the lowest loss."""
-        best = max(self.history, key=lambda record: _goodness(record, self.run.config.objective))
-        return int(best["epoch"])
+        """The epoch, from 1, whose weights are kept."""
+        return best_epoch(self.history, self.run.config, self._examples)
 
     @property
     def ended_early(self) -> bool:
         """Whether the objective has not improved for as many epochs as the settings allow."""
-        patience = self.run.config.patience
-        if not patience or not 0 < len(self.history) < self.epochs:
+        config = self.run.config
+        if not config.patience or not 0 < len(self.history) < self.epochs:
             return False
-        return len(self.history) - self.best_epoch >= patience
+        since = len(self.history) - highest_epoch(self.history, config.objective)
+        return since >= config.patience
 
     @property
     def over(self) -> bool:
@@ -144,10 +149,3 @@ class Recorder:
         # The history is in the checkpoint too: one file, so both are of the same epoch.
         self.run.save_state(state | best | {"history": np.array(json.dumps(self.history))})
         self.run.save_history(self.history)
-
-
-def _goodness(record: dict[str, Any], objective: Objective) -> tuple[float, ...]:
-    """What the best epoch has most of."""
-    if objective == "loss":
-        return (-record["val_loss"],)
-    return (record[f"val_{objective}"], -record["val_loss"])

@@ -224,7 +224,7 @@ def _fit(
     fused: bool,
 ) -> Recorder:
     epochs = config.epochs_for(len(data.train.y))
-    recorder = Recorder(run, epochs)
+    recorder = Recorder(run, epochs, data.valid)
     keep = Keep(recorder, model)
     first = keep.restore()
     clock = EpochClock(first)

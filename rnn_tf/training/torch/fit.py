@@ -102,7 +102,7 @@ def fit(
     config = config.resolved(data.spec, len(data.train.y))
     with _set_up(config):
         training = Training(config, data, precision)
-        recorder = Recorder(run, training.epochs)
+        recorder = Recorder(run, training.epochs, data.valid)
         state = recorder.restore()
         if state is not None:
             training.restore(state)
