@@ -304,6 +304,8 @@ def find_bundle(path: Path) -> Bundle:
 def load_test(bundle: Bundle, source: str | None = None) -> Split:
     """The test split of the data that a bundle was verified with, or that of `source`.
 
+    Of data in shards it is a sample, in memory.
+
     Raises `InputError` when they cannot be loaded, or are of another specification.
     """
     try:
@@ -318,7 +320,7 @@ def load_test(bundle: Bundle, source: str | None = None) -> Split:
         # The bundle may be on another machine than its data.
         raise InputError(f"cannot load the bundle's data: {error}", fix="Say --data.") from error
     check_fits(bundle.spec, data.spec, source or bundle.dataset)
-    return as_read(data, bundle.spec)
+    return as_read(data.sampled(), bundle.spec)
 
 
 def default_path(run: Run) -> Path:

@@ -58,7 +58,8 @@ def export_run(
 ) -> Bundle:
     """Export a finished run's best model, verified, to `out`, by default `bundle/` in the run.
 
-    Its formats are verified on the test split of `data`, without them of what it was trained on.
+    Its formats are verified on the test split of `data`, without them of what it was trained on; of
+    data in shards, on a sample.
     `say` is told what is being done, and what is not shipped and why. Raises `InputError` for bad
     input, and `CheckFailed` when a converter fails or a format is not the same function; what
     was in `out` before is then as it was.
@@ -67,7 +68,7 @@ def export_run(
     run.require_finished()
     out = out or default_path(run)
     check_place(out.resolve())
-    data = data or load(run.config)
+    data = (data or load(run.config)).sampled()
     check_fits(run.spec, data.spec, run.config.dataset)
     test = as_read(data, run.spec)
     process.start()

@@ -58,10 +58,11 @@ class Source:
     """
 
     dataset: str = "mnist"
-    """Where examples come from: mnist, tfds:<name>, <file>.npz, <name>_TRAIN.ts (with
-    <name>_TEST.ts beside it), a long table (<file>.csv, .tsv or .parquet, one row a time step), or
-    a folder with a sub-folder for each class and in it a .csv, .tsv, .txt or .npy file for each
-    sequence (train/ and test/ above them if they are split)."""
+    """Where examples come from: mnist, tfds:<name>, tfrecord:<folder> or tfrecord:<glob> (shards
+    that rnn-tf convert has written), <file>.npz, <name>_TRAIN.ts (with <name>_TEST.ts beside it), a
+    long table (<file>.csv, .tsv or .parquet, one row a time step), or a folder with a sub-folder
+    for each class and in it a .csv, .tsv, .txt or .npy file for each sequence (train/ and test/
+    above them if they are split)."""
     _: KW_ONLY
     id: str | None = None
     """Table: the column that says which sequence a row belongs to. None: the one with a usual name
@@ -211,7 +212,8 @@ class TrainConfig(Source):
     deterministic: bool = False
     """Allow only operations that repeat bit for bit, also on a GPU. Slower."""
     fused: bool = True
-    """Each epoch is one compiled program where that is possible; no-fused: plain Keras fit.
+    """Each epoch, or piece of a large one, is one compiled program where that is possible;
+    no-fused: plain Keras fit.
     With --backend torch: one simple_rnn layer in one direction has its gradients written out;
     no-fused: autograd for all."""
     strategy: Strategy = "auto"

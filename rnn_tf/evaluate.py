@@ -18,7 +18,7 @@ from rnn_tf.data import SequenceData, SequenceSpec, Split, elsewhere, load, need
 from rnn_tf.data.spec import UNLABELLED
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.run import Run
-from rnn_tf.scores import Scores, StepScores, score_split
+from rnn_tf.scores import Scores, StepScores, score_in_parts, score_split
 from rnn_tf.startup import process
 
 # Kinds of mistake that are listed when the whole matrix is wider than the terminal.
@@ -41,8 +41,13 @@ def evaluate(run: Run, source: str | None = None) -> Scores:
     process.start()
     from rnn_tf.training.keras.backend import probabilities
 
-    test = as_read(data, run.spec)
-    return score_split(probabilities(run.load_model(), test, run.spec), test)
+    model = run.load_model()
+
+    def score(part: Split) -> Scores:
+        read = _as_read(part, data.spec, run.spec)
+        return score_split(probabilities(model, read, run.spec), read)
+
+    return score_in_parts(score, data.test, run.spec)
 
 
 def load_data(run: Run, source: str | None = None) -> SequenceData:
@@ -105,9 +110,13 @@ def as_read(data: SequenceData, spec: SequenceSpec) -> Split:
 
     It is as wide as the model reads, with lengths if they vary there, and with the model's classes.
     """
-    classes = _classes(spec, data.spec, "the data")
-    y = np.where(data.test.y < 0, UNLABELLED, classes[data.test.y])
-    split = data.test._replace(y=y)
+    return _as_read(data.test, data.spec, spec)
+
+
+def _as_read(split: Split, given: SequenceSpec, spec: SequenceSpec) -> Split:
+    classes = _classes(spec, given, "the data")
+    y = np.where(split.y < 0, UNLABELLED, classes[split.y])
+    split = split._replace(y=y)
     if not spec.varies:
         return split
     examples, steps, _ = split.x.shape
@@ -204,7 +213,7 @@ def _own_and_test(run: Run, source: str | None) -> tuple[SequenceData, Split]:
     """The data of a run, and the test split that is asked about: theirs, or that of `source`."""
     own = load_data(run)
     asked = own if source is None else load_data(run, source)
-    return own, as_read(asked, run.spec)
+    return own.sampled(), as_read(asked.sampled(), run.spec)
 
 
 def as_json(scores: Scores, spec: SequenceSpec) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rnn_tf.data.spec import Split
+from rnn_tf.data.spec import SequenceSpec, Split
 
 # Probabilities below this count as this in the loss, as in Keras (keras.config.epsilon()).
 LEAST_PROBABILITY = 1e-7
+# Sequences that lie in files are scored so many bytes at a time.
+PART_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,15 @@ def score_split(probabilities: np.ndarray, split: Split) -> Scores:
     if probabilities.ndim == 2:
         return score(probabilities, split.y)
     return score_steps(probabilities, split.step_labels, own=split.labelled_by_step)
+
+
+def score_in_parts(score: Callable[[Split], Scores], split: Split, spec: SequenceSpec) -> Scores:
+    """Score a split of `spec` as `score` does, a part at a time if it lies in files."""
+    if split.stored is None:
+        return score(split)
+    numbers = spec.classes * (spec.longest if spec.every_step else 1)
+    example_bytes = 4 * max(spec.longest * spec.features, numbers)  # as the model reads it
+    return pooled([score(part) for part in split.parts(max(1, PART_BYTES // example_bytes))])
 
 
 def score(probabilities: np.ndarray, y: np.ndarray) -> Scores:

@@ -17,6 +17,7 @@ from benchmarks import (
     engines,
     frames,
     inference,
+    larger_than_memory,
     lengths,
     shapes,
     small_data,
@@ -475,3 +476,22 @@ def test_every_way_of_a_frame_says_the_same(
     found = frames.compare(bundle, rounds=1, seconds=0.01)
     assert len(found) >= 5
     assert all(each.median(3) > 0 for each in found)
+
+
+# --- larger than memory ---
+def test_the_same_examples_from_memory_and_from_shards_are_compared(mnist: SequenceData) -> None:
+    limited = larger_than_memory.Limited(5 * 10**9, 2**31, 2**30, 6_000_000, 40.0)
+    compared = larger_than_memory.Compared(300_000, [2.0, 2.5, 2.0], [2.2, 2.4, 2.0], 0.5)
+    lines = larger_than_memory.as_text(limited, compared).splitlines()
+    assert lines[0] == (
+        "6,000,000 sequences of 5.0 GB, limit 2 GiB: peak resident 1.00 GiB, 40.0 s an epoch, "
+        "150,000 sequences/s."
+    )
+    assert "| trained from memory | 2.00 s (2.00-2.50) | 150,000 |" in lines
+    assert "| only read from shards | 0.50 s | 600,000 |" in lines
+    assert lines[-1] == "From shards an epoch takes 1.10 times as long."
+    made = larger_than_memory.digits(60_000)
+    assert made.train.x.shape == (60_000, 28, 28)
+    row = made.train.x.rows[59_999]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(made.train.x[59_990:][-1], mnist.train.x[row])
+    assert made.train.y[-1] == mnist.train.y[row]

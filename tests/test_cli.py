@@ -18,7 +18,7 @@ Capture = pytest.CaptureFixture[str]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 MODULES = (
     "rnn_tf.train", "rnn_tf.evaluate", "rnn_tf.predict", "rnn_tf.cli", "export", "export.verify",
-    "export.benchmark", "export.predict", "tuning.search",
+    "export.benchmark", "export.predict", "tuning.search", "rnn_tf.data.convert",
 )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
     [
         (
             ["--dataset", "mnst"],
-            "unknown dataset 'mnst'; expected mnist, tfds:<name>, a file (.npz,",
+            "unknown dataset 'mnst'; expected mnist, tfds:<name>, tfrecord:<glob>, a file (.npz,",
         ),
         (["--dataset", "nowhere.npz"], "nowhere.npz: cannot be read"),
         (["--preset", "fast"], "unknown preset 'fast'; expected one of best, tutorial"),

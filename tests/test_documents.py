@@ -21,6 +21,7 @@ PLACES = {
     "benchmarks.small_data": "docs/small-data.md",
     "benchmarks.streams resets": "docs/streams.md",
     "benchmarks.streams early": "docs/streams.md",
+    "benchmarks.larger_than_memory": "docs/large-data.md",
 }
 
 

@@ -95,50 +95,64 @@ class Normalize:
 
 
 def choose(
-    choice: NormalizeChoice, said: Normalize | None, x: np.ndarray, valid: np.ndarray | None = None
+    choice: NormalizeChoice,
+    said: Normalize | None,
+    x: np.ndarray,
+    lengths: np.ndarray | None = None,
 ) -> Normalize:
     """The normalization of a run.
 
     `auto` is what the source has `said`, and `standard` where it says nothing. `standard` (mean 0,
     deviation 1) and `minmax` (0 to 1) are learned, feature by feature, from raw `x`
-    `(n, timesteps, features)`: the training split, and no other. `valid`, bool `(n, timesteps)`,
-    says which steps count: all, unless some are padding.
+    `(n, timesteps, features)`: the training split, and no other. It is gone through once, some
+    examples at a time. `lengths`, `(n,)`, says how many steps of each count: all, unless some are
+    padding.
     """
     if choice == "auto" and said is not None:
         return said
     if choice == "none":
         return Normalize(origin="none")
-    return minmax(x, valid) if choice == "minmax" else standard(x, valid)
+    return minmax(x, lengths) if choice == "minmax" else standard(x, lengths)
 
 
-def standard(x: np.ndarray, valid: np.ndarray | None = None) -> Normalize:
+def standard(x: np.ndarray, lengths: np.ndarray | None = None) -> Normalize:
     """Mean 0 and standard deviation 1 for each feature; a constant feature becomes 0."""
-    return _from(*_moments(x, valid), "standard")
+    return _from(*_moments(x, lengths), "standard")
 
 
-def deviation(normalize: Normalize, x: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+def deviation(normalize: Normalize, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
     """The standard deviation of each feature as the model sees it: float32 `(features,)`.
 
-    `x` and `valid` are as for `choose`.
+    `x` and `lengths` are as for `choose`.
     """
-    _, raw = _moments(x, valid)
+    _, raw = _moments(x, lengths)
     result: np.ndarray = (raw * np.asarray(normalize.scale)).astype(np.float32)
     return result
 
 
-def _moments(x: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each feature, float64 `(features,)`."""
-    count = x.shape[0] * x.shape[1] if valid is None else np.count_nonzero(valid)
-    mean = sum(block.sum(axis=0) for block in _blocks(x, valid)) / count
-    # Around the mean: squares of the values themselves would cancel.
-    squares = sum(np.square(block - mean).sum(axis=0) for block in _blocks(x, valid))
+def _moments(x: np.ndarray, lengths: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature, float64 `(features,)`, in one pass.
+
+    Each block has sums of squares around its own mean, since those of the values themselves would
+    cancel; two parts are put together by the formula of Chan, Golub and LeVeque, "Updating formulae
+    and a pairwise algorithm for computing sample variances" (1979).
+    """
+    count, mean, squares = 0, np.zeros(x.shape[2]), np.zeros(x.shape[2])
+    for block in _blocks(x, lengths):
+        more = len(block)
+        own = block.mean(axis=0)
+        apart = own - mean
+        squares += np.square(block - own).sum(axis=0)
+        squares += np.square(apart) * (count * more / (count + more))
+        count += more
+        mean += apart * (more / count)
     return mean, np.sqrt(squares / count)
 
 
-def minmax(x: np.ndarray, valid: np.ndarray | None = None) -> Normalize:
+def minmax(x: np.ndarray, lengths: np.ndarray | None = None) -> Normalize:
     """The lowest value of each feature becomes 0, the highest 1; a constant feature becomes 0."""
-    low = np.min([block.min(axis=0) for block in _blocks(x, valid)], axis=0)
-    high = np.max([block.max(axis=0) for block in _blocks(x, valid)], axis=0)
+    ends = [(block.min(axis=0), block.max(axis=0)) for block in _blocks(x, lengths)]
+    low, high = np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
     return _from(low, high - low, "minmax")
 
 
@@ -151,12 +165,15 @@ def _from(zero: np.ndarray, span: np.ndarray, origin: Origin) -> Normalize:
     return Normalize(tuple((1 / span).tolist()), tuple((-zero / span).tolist()), origin)
 
 
-def _blocks(x: np.ndarray, valid: np.ndarray | None) -> Iterator[np.ndarray]:
+def _blocks(x: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
     """The steps that count, some at a time: float64 `(steps, features)`."""
     examples = max(1, BLOCK_VALUES // (x.shape[1] * x.shape[2]))
     for start in range(0, len(x), examples):
         block = x[start : start + examples]
-        steps = block.reshape(-1, x.shape[2]) if valid is None else block[valid[start:][:examples]]
+        if lengths is None:
+            steps = block.reshape(-1, x.shape[2])
+        else:
+            steps = block[np.arange(x.shape[1]) < lengths[start:][:examples, np.newaxis]]
         yield steps.astype(np.float64)
 
 

@@ -170,6 +170,8 @@ def at_one_length(x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
 def sample(split: Split, most: int) -> np.ndarray:
     """At most `most` examples, and `SAMPLE` numbers, taken evenly over a split, at one length."""
     most = min(most, max(1, SAMPLE // (split.x.shape[1] * split.x.shape[2])))
-    if len(split.x) > most:
-        split = split.take(np.linspace(0, len(split.x) - 1, most).astype(int))
+    rows: slice | np.ndarray = slice(None)
+    if len(split.y) > most:
+        rows = np.linspace(0, len(split.y) - 1, most).astype(int)
+    split = split.take(rows)
     return at_one_length(split.x, split.lengths)

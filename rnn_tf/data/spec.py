@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from rnn_tf.config import Answer, NormalizeChoice
 from rnn_tf.data.normalize import Normalize, choose, deviation
+from rnn_tf.data.stored import StoredSequences
 from rnn_tf.errors import InputError
 
 # Of a written specification. Raised when what is in one changes.
@@ -18,6 +20,8 @@ VERSION = 3
 # What the model sees where nobody has said anything: raw values.
 AS_IT_IS = Normalize(origin="none")
 SPLITS = ("train", "valid", "test")
+# Of a split that lies in files, what is not asked about all examples is asked about so many bytes.
+SAMPLE_BYTES = 64 * 2**20
 # The class of a step that has none, among labels by step.
 UNLABELLED = -1
 
@@ -182,7 +186,9 @@ def _as_this_version(values: dict[str, Any]) -> dict[str, Any]:
 class Split(NamedTuple):
     """Examples of one split, as the source has them: raw values, not scaled."""
 
-    x: np.ndarray  # (n, longest, features), uint8 or float32; shorter sequences are right-padded
+    # (n, longest, features), uint8 or float32; shorter sequences are right-padded. In its place may
+    # be `StoredSequences`, which lie in files: an index reads them (see `stored`).
+    x: np.ndarray
     # int32 class indices: (n,), one a sequence, or (n, longest), one a step, with UNLABELLED at
     # steps that have none and in the padding.
     y: np.ndarray
@@ -191,9 +197,35 @@ class Split(NamedTuple):
     groups: np.ndarray | None = None
 
     def take(self, rows: Any) -> Split:
-        """The examples at `rows`: indices, a mask or a slice."""
+        """The examples at `rows`, in memory: indices, a mask or a slice."""
         lengths, groups = (None if each is None else each[rows] for each in self[2:])
         return Split(self.x[rows], self.y[rows], lengths, groups)
+
+    @property
+    def stored(self) -> StoredSequences | None:
+        """The sequences if they lie in files; None where `x` is an array."""
+        x: object = self.x
+        return x if isinstance(x, StoredSequences) else None
+
+    def parts(self, examples: int) -> Iterator[Split]:
+        """The split in memory: as it is, or if it lies in files, so many examples at a time."""
+        if self.stored is None:
+            yield self
+        else:
+            for start in range(0, len(self.y), examples):
+                yield self.take(slice(start, start + examples))
+
+    def sampled(self) -> Split:
+        """The split in memory: as it is, or if it lies in files, `SAMPLE_BYTES` of it.
+
+        These are examples at even distances, since files are often sorted by class.
+        """
+        if self.stored is None:
+            return self
+        most = max(1, SAMPLE_BYTES // self.stored.example_bytes)
+        if len(self.y) <= most:
+            return self.take(slice(None))
+        return self.take(np.linspace(0, len(self.y) - 1, most).astype(int))
 
     @property
     def valid(self) -> np.ndarray | None:
@@ -289,7 +321,7 @@ class SequenceData:
         What is learned for it is learned on the training split.
         """
         if isinstance(by, str):
-            by = choose(by, self.spec.normalize, self.train.x, self.train.valid)
+            by = choose(by, self.spec.normalize, self.train.x, self.train.lengths)
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, normalize=by))
 
     def deviation(self) -> np.ndarray:
@@ -297,7 +329,19 @@ class SequenceData:
 
         float32 `(features,)`.
         """
-        return deviation(self.spec.normalization, self.train.x, self.train.valid)
+        return deviation(self.spec.normalization, self.train.x, self.train.lengths)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the sequences lie in files, and are read when they are needed."""
+        return self.train.stored is not None
+
+    def sampled(self) -> SequenceData:
+        """The data in memory, with what `Split.sampled` leaves of each split."""
+        if not self.stored:
+            return self
+        parts = {name: getattr(self, name).sampled() for name in SPLITS}
+        return dataclasses.replace(self, **parts)
 
     def answering(self, answer: Answer) -> SequenceData:
         """The same examples for a model that answers so.
@@ -340,7 +384,9 @@ def _with_checked_lengths(split: Split, name: str, spec: SequenceSpec) -> Split:
             f"bad lengths of {name}", expected=f"1 to {spec.longest}",
             got=f"{lengths[wrong[0]]} for example {wrong[0]}",
         )  # fmt: skip
-    split = split._replace(lengths=lengths.astype(np.int32))
+    split = split._replace(lengths=lengths.astype(np.int32, copy=False))
+    if split.stored is not None:  # files hold no padding
+        return split
     padding = ~np.asarray(split.valid)
     if split.x[padding].any():  # NaN is
         x = split.x.copy()

@@ -20,7 +20,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,22 +74,37 @@ def load(name: str) -> SequenceData:
     and of examples left out. Raises `InputError` for a name that TFDS does not know, a set that
     cannot be read or is too large, and one that cannot be downloaded.
     """
-    match = _match(name)
-    data_dir = _data_dir()
-    cached = _cache_file(name, data_dir)
+    _match(name)
+    cached = _cache_file(name, _data_dir())
     found = decoded.read(cached)
     if found is None:
-        with _quiet_tfds():
-            builder = _builder(match, data_dir)
-            columns = _columns(builder, match)
-            _check_splits(builder, columns, match)
-            _prepare(builder, name, data_dir)
-            _check_splits(builder, columns, match)
+        with quiet():
+            builder, columns = prepared(name)
             found = tfds_arrays.read(builder, columns, f"tfds:{name}")
             decoded.write(cached, found, Path(builder.data_dir))
-    for note in found.notes:
-        warnings.warn(f"tfds:{name}: {note}", stacklevel=2)
+    say(found.notes, name)
     return found.data
+
+
+def say(notes: Iterable[str], name: str) -> None:
+    """Warn of what the user of a set should know about how it was read."""
+    for note in notes:
+        warnings.warn(f"tfds:{name}: {note}", stacklevel=3)
+
+
+def prepared(name: str, *, in_memory: bool = True) -> tuple[tfds.core.DatasetBuilder, Columns]:
+    """A set, prepared unless it is, and which of its features are read.
+
+    `in_memory`: all examples at once, which are refused if they are too many. Raises `InputError`
+    as `load` does.
+    """
+    match, data_dir = _match(name), _data_dir()
+    builder = _builder(match, data_dir)
+    columns = _columns(builder, match)
+    _check_splits(builder, columns, match, in_memory=in_memory)
+    _prepare(builder, name, data_dir)
+    _check_splits(builder, columns, match, in_memory=in_memory)
+    return builder, columns
 
 
 def _data_dir() -> Path:
@@ -99,7 +114,7 @@ def _data_dir() -> Path:
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Import TFDS; progress bars on a terminal only, no log lines, quick to give up a download."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
@@ -183,9 +198,9 @@ def _columns(builder: tfds.core.DatasetBuilder, match: re.Match[str]) -> Columns
 
 
 def _check_splits(
-    builder: tfds.core.DatasetBuilder, columns: Columns, match: re.Match[str]
+    builder: tfds.core.DatasetBuilder, columns: Columns, match: re.Match[str], *, in_memory: bool
 ) -> None:
-    """Raise `InputError` when a set has no train split, or is too large for this machine.
+    """Raise `InputError` when a set has no train split, or is too large to be read `in_memory`.
 
     TFDS knows the splits of most sets before it downloads them, if there is a network.
     """
@@ -199,13 +214,14 @@ def _check_splits(
         )
     most = psutil.virtual_memory().total * MEMORY_SHARE
     needed = sum(splits.values()) * columns.example_bytes
-    if needed > most:
+    if in_memory and needed > most:
         raise InputError(
             f"{source} is too large for the memory of this machine",
             expected=f"at most {most / 2**30:.1f} GiB, half of it",
             got=f"{needed / 2**30:.1f} GiB in {sum(splits.values()):,} examples of "
             f"{columns.timesteps}x{columns.features}",
-            fix=_smaller(match, columns, int(most / sum(splits.values()))),
+            fix=_smaller(match, columns, int(most / sum(splits.values())))
+            or f"Write it into shards, and train on those: rnn-tf convert {source} OUT.",
         )
 
 

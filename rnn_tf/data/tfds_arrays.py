@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,8 @@ from rnn_tf.errors import InputError
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-# The splits that are read where a set has them; others, such as `extra`, are not.
+# The splits that are read where a set has them, in the order of `SequenceData`; others, such as
+# `extra`, are not.
 SPLITS = ("train", "validation", "test")
 
 # Examples decoded at once.
@@ -39,51 +40,97 @@ def read(builder: tfds.core.DatasetBuilder, columns: Columns, source: str) -> De
 
     Raises `InputError` for values that are not finite, and when nothing in train has a label.
     """
-    notes = []
-    if columns.default_size and columns.size:
-        height, width = columns.size
-        notes.append(
-            f"its pictures differ in size and are resized to {height}x{width}. For another size "
-            f"add it to the name: {source}@64x64"
-        )
-    splits = {}
-    for key in split_sizes(builder):
-        split = _read_split(builder, columns, key)
-        labelled = split.sequence_labels >= 0
-        if not labelled.all():
-            left_out = np.count_nonzero(~labelled)
-            notes.append(f"{left_out:,} examples of {key} have no label and are left out")
-            split = split.take(labelled)
-        if len(split.y):
-            splits[key] = split
-    if "train" not in splits:
-        raise InputError(f"{source} has no labelled example in train", expected="one or more")
+    read = {
+        key: read_split(builder, columns, key, size) for key, size in split_sizes(builder).items()
+    }
+    splits, notes = labelled(read, source)
     x = raw_values({key: split.x for key, split in splits.items()}, source, LEAVE_OUT)
     splits = {key: Split(x[key], split.y) for key, split in splits.items()}
-    if builder.name == "mnist" and columns.size is None:
+    if is_mnist(builder, columns):
         return Decoded(_official_mnist(splits, builder.data_dir), ())
-    train = splits["train"]
+    splits, more = with_missing_splits(splits)
+    data = SequenceData(spec_of(builder, columns), *(splits[key] for key in SPLITS))
+    return Decoded(data, (*size_notes(columns, source), *notes, *more))
+
+
+def is_mnist(builder: tfds.core.DatasetBuilder, columns: Columns) -> bool:
+    """Whether a set is MNIST in its own size."""
+    return bool(builder.name == "mnist" and columns.size is None)
+
+
+def spec_of(builder: tfds.core.DatasetBuilder, columns: Columns) -> SequenceSpec:
+    """The specification of a prepared set."""
+    return SequenceSpec(
+        columns.timesteps,
+        columns.features,
+        tuple(class_label(builder.info.features[columns.y]).names or ()),
+        columns.normalize,
+        columns.channels,
+        answer="every_step" if columns.by_step else "end",
+    )
+
+
+def size_notes(columns: Columns, source: str) -> list[str]:
+    """That pictures are resized, where nobody has asked for it."""
+    if not (columns.default_size and columns.size):
+        return []
+    height, width = columns.size
+    return [
+        f"its pictures differ in size and are resized to {height}x{width}. For another size "
+        f"add it to the name: {source}@64x64"
+    ]
+
+
+def labelled(splits: Mapping[str, Split], source: str) -> tuple[dict[str, Split], list[str]]:
+    """The examples of each split that have a label, and how many are left out.
+
+    Raises `InputError` when none in train has one.
+    """
+    found, notes = {}, []
+    for key, split in splits.items():
+        has_label = split.sequence_labels >= 0
+        if not has_label.all():
+            left_out = np.count_nonzero(~has_label)
+            notes.append(f"{left_out:,} examples of {key} have no label and are left out")
+            split = split.take(has_label)
+        if len(split.y):
+            found[key] = split
+    if "train" not in found:
+        raise InputError(f"{source} has no labelled example in train", expected="one or more")
+    return found, notes
+
+
+def with_missing_splits(splits: Mapping[str, Split]) -> tuple[dict[str, Split], list[str]]:
+    """All of `SPLITS`, those that are missing cut off train; and what is to be said of it."""
+    complete, notes = dict(splits), []
     if "test" not in splits:
-        examples = len(train.y)
-        train, splits["test"] = hold_out_test(train)
+        examples = len(splits["train"].y)
+        complete["train"], complete["test"] = hold_out_test(complete["train"])
         notes.append(
-            f"it has no test split: {len(splits['test'].y):,} of its {examples:,} training "
+            f"it has no test split: {len(complete['test'].y):,} of its {examples:,} training "
             "examples, of every class its share, are the test split and not trained on"
         )
     if "validation" not in splits:
-        train, splits["validation"] = hold_out_valid(train)
-    labels = tuple(class_label(builder.info.features[columns.y]).names or ())
-    spec = SequenceSpec(
-        columns.timesteps, columns.features, labels, columns.normalize, columns.channels,
-        answer="every_step" if columns.by_step else "end",
-    )  # fmt: skip
-    return Decoded(SequenceData(spec, train, splits["validation"], splits["test"]), tuple(notes))
+        complete["train"], complete["validation"] = hold_out_valid(complete["train"])
+    return complete, notes
 
 
-def _read_split(builder: tfds.core.DatasetBuilder, columns: Columns, key: str) -> Split:
+def read_labels(builder: tfds.core.DatasetBuilder, columns: Columns) -> dict[str, np.ndarray]:
+    """The labels of each split alone, int32 `(n,)` or `(n, timesteps)`, in storage order."""
+    return {
+        key: np.concatenate(
+            [batch[columns.y] for batch in _examples(builder, key, [columns.y])]
+        ).astype(np.int32)
+        for key in split_sizes(builder)
+    }
+
+
+def read_split(
+    builder: tfds.core.DatasetBuilder, columns: Columns, key: str, examples: int
+) -> Split:
+    """The examples of a split, or of a part of one such as `train[100:200]`, in storage order."""
     from tensorflow_datasets.core.utils import tqdm_utils
 
-    examples = builder.info.splits[key].num_examples
     x = np.empty((examples, columns.timesteps, columns.features), columns.dtype)
     y = np.empty((examples, columns.timesteps) if columns.by_step else examples, np.int32)
     start = 0
@@ -102,23 +149,33 @@ def _batches(
     builder: tfds.core.DatasetBuilder, columns: Columns, key: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The examples of a split in storage order, some at a time."""
-    import tensorflow_datasets as tfds
-
-    examples = builder.as_dataset(
-        split=key,
-        # What differs in size comes one by one.
-        batch_size=None if columns.size else READ_BATCH,
-        shuffle_files=False,
-        # The other features, pictures among them, are not decoded.
-        decoders=tfds.decode.PartialDecoding({columns.x: True, columns.y: True}),
-        # One file after the other: storage order.
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-    )
-    for example in tfds.as_numpy(examples):
+    # What differs in size comes one by one.
+    batch_size = None if columns.size else READ_BATCH
+    for example in _examples(builder, key, [columns.x, columns.y], batch_size):
         x, y = example[columns.x], example[columns.y]
         if columns.size:
             x, y = _resized(x, *columns.size)[np.newaxis], y[np.newaxis]
         yield x, y
+
+
+def _examples(
+    builder: tfds.core.DatasetBuilder,
+    key: str,
+    names: Sequence[str],
+    batch_size: int | None = READ_BATCH,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The features `names` of a split in storage order; the others are not decoded."""
+    import tensorflow_datasets as tfds
+
+    examples = builder.as_dataset(
+        split=key,
+        batch_size=batch_size,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
+        # One file after the other: storage order.
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    yield from tfds.as_numpy(examples)
 
 
 def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -323,10 +323,13 @@ def _score_and_draw(
     closes them.
     """
     from rnn_tf import plots
-    from rnn_tf.scores import score_split
+    from rnn_tf.scores import score_in_parts, score_split
+
+    def score(part: Split) -> Scores:
+        return score_split(backend.probabilities(run, fitted.model, part), part)
 
     def scored(split: Split) -> Scores:
-        return score_split(backend.probabilities(run, fitted.model, split), split)
+        return score_in_parts(score, split, run.spec)
 
     splits = {"test": data.test, "train": data.train, "valid": data.valid}
     scoring = {name: beside.submit(scored, split) for name, split in splits.items()}

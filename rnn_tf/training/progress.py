@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import keras
@@ -18,6 +19,8 @@ class ProgressBar(keras.callbacks.Callback):
     In a log the first and the last epoch have a line, and about forty of those between.
     """
 
+    async_safe = True  # Keras need not wait until a piece of an epoch is shown
+
     def __init__(
         self, epochs: int, finished: int, waiting: str = "compiling", score: str = "accuracy"
     ) -> None:
@@ -26,10 +29,11 @@ class ProgressBar(keras.callbacks.Callback):
         self.epochs = epochs
         self.finished = finished
         self.waiting = waiting
+        self.trained = False  # anything yet
         self.line = ""  # what the last epoch would have been in a log, if it was passed over
         self.console = Console(file=sys.stderr)
         self.bar = Progress(
-            TextColumn("epoch {task.completed:.0f}/{task.total}"),
+            TextColumn("epoch {task.fields[ended]}/{task.total}"),
             BarColumn(),
             TextColumn("{task.fields[scores]}"),
             TimeRemainingColumn(),
@@ -43,8 +47,20 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self.bar.start()
         self.task = self.bar.add_task(
-            "", total=self.epochs, completed=self.finished, scores=self.waiting
+            "",
+            total=self.epochs,
+            completed=self.finished,
+            ended=self.finished,
+            scores=self.waiting,
         )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        # Of the epochs that take long, most are trained in pieces: each is a batch for Keras.
+        of_epoch = (batch + 1) / (self.params.get("steps") or math.inf)
+        if not self.trained:
+            self.trained = True
+            self.bar.update(self.task, scores="training")
+        self.bar.update(self.task, completed=self.finished + of_epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
@@ -53,7 +69,8 @@ class ProgressBar(keras.callbacks.Callback):
             f"validation {self.score.replace('_', ' ')} "
             f"{logs.get(f'val_{self.score}', float('nan')):.2%}"
         )
-        self.bar.update(self.task, completed=epoch + 1, scores=scores)
+        self.finished = epoch + 1
+        self.bar.update(self.task, completed=epoch + 1, ended=epoch + 1, scores=scores)
         if not self.console.is_terminal:
             self.line = f"epoch {epoch + 1}/{self.epochs}  {scores}"
             if epoch % -(-self.epochs // MOST_LINES) == 0:

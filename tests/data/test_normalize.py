@@ -94,7 +94,7 @@ def test_padding_is_not_looked_at(learn) -> None:  # type: ignore[no-untyped-def
     valid = np.arange(x.shape[1]) < lengths[:, np.newaxis]
     steps = x[valid][np.newaxis]  # one long sequence without any
     x[~valid] = 1e9
-    assert learn(x, valid) == learn(steps)
+    assert learn(x, lengths) == learn(steps)
 
 
 def test_one_scale_rounds_as_it_always_did() -> None:

@@ -93,9 +93,9 @@ def test_another_data_set_is_read_alike_as_far_as_it_can_be() -> None:
         ),
         (
             {"dataset": "no/where"},
-            "unknown dataset 'no/where'; expected mnist, tfds:<name>, a file (.npz, .ts, .csv, "
-            ".tsv, .txt, .parquet) or a folder, got no file or folder of this name. For your own "
-            "arrays, save them with numpy.savez and give the path of the .npz.",
+            "unknown dataset 'no/where'; expected mnist, tfds:<name>, tfrecord:<glob>, a file "
+            "(.npz, .ts, .csv, .tsv, .txt, .parquet) or a folder, got no file or folder of this "
+            "name. For your own arrays, save them with numpy.savez and give the path of the .npz.",
         ),
     ],
 )

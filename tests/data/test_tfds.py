@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -20,8 +21,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from rnn_tf.config import Source
+from rnn_tf.data import convert, mnist
 from rnn_tf.data import load as load_source
-from rnn_tf.data import mnist
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.data.tfds import load
 from rnn_tf.errors import InputError
@@ -494,7 +495,12 @@ def test_a_set_without_train_is_refused_after_it() -> None:
 @pytest.mark.parametrize(
     ("name", "examples", "message"),
     [
-        ("rnn_colour", 10**12, r"got 55879\.4 GiB in 1,000,000,000,000 examples of 5x12$"),
+        (
+            "rnn_colour",
+            10**12,
+            r"got 55879\.4 GiB in 1,000,000,000,000 examples of 5x12\. Write it into shards, and "
+            r"train on those: rnn-tf convert tfds:rnn_colour OUT\.$",
+        ),
         ("rnn_colour@500x500", 10**9, r"Read its pictures smaller: tfds:rnn_colour@32x32\.$"),
         ("rnn_series", 10**12, r"at most \d+\.\d GiB, half of it, got 26077\.0 GiB"),
     ],
@@ -518,6 +524,23 @@ def test_order_is_the_same_when_prepared_again(tmp_path: Path) -> None:
     first = load("rnn_grey")
     shutil.rmtree(tmp_path)
     assert_same(first, load("rnn_grey"))
+
+
+@pytest.mark.filterwarnings("ignore:tfds.rnn_")
+@pytest.mark.parametrize("name", ["rnn_colour", "rnn_hidden_labels", "rnn_phases", "rnn_sizes@6x4"])
+def test_shards_of_a_set_hold_what_is_loaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The set is decoded a block at a time, and kept nowhere else."""
+    monkeypatch.setattr(convert, "BLOCK_BYTES", 7 * 40)
+    source = Source(f"tfds:{name}", answer="every_step" if name == "rnn_phases" else "end")
+    convert.convert(source, tmp_path / "shards", 2)
+    assert not (tmp_path / "cache" / "tfds").exists()
+    found = load_source(Source(f"tfrecord:{tmp_path / 'shards'}", answer=source.answer))
+    in_memory = dataclasses.replace(
+        found, **{key: getattr(found, key).take(slice(None)) for key in ("train", "valid", "test")}
+    )
+    assert_same(in_memory, load_source(source))
 
 
 def test_version_in_the_name() -> None:

@@ -14,7 +14,7 @@ from rnn_tf.model.classifier import MaskedSequential
 from rnn_tf.run import Run
 from rnn_tf.training.keras import compilation, devices
 from rnn_tf.training.keras.batches import evaluation_batches
-from rnn_tf.training.keras.fit import fit, why_not_fused
+from rnn_tf.training.keras.fit import fit, order_of, why_not_fused
 from rnn_tf.training.keras.kept_models import KEPT
 from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.recorder import Fitted
@@ -34,7 +34,7 @@ class KerasBackend:
 
     def describe(self, config: TrainConfig, data: SequenceData) -> str:
         reason = why_not_fused(config, data, devices.choose_strategy(config))
-        how = "each epoch one compiled program" if reason is None else f"plain Keras fit: {reason}"
+        how = _as_programs(config, data) if reason is None else f"plain Keras fit: {reason}"
         return f"{how}{compilation.describe(config)}"
 
     def precision(self, config: TrainConfig) -> str:
@@ -59,6 +59,14 @@ class KerasBackend:
 
     def probabilities(self, run: Run, model: keras.Sequential, split: Split) -> np.ndarray:
         return probabilities(model, split, run.spec)
+
+
+def _as_programs(config: TrainConfig, data: SequenceData) -> str:
+    """What is fused: whole epochs, or pieces of them."""
+    count = order_of(config, data.train, data.spec).pieces
+    if count == 1:
+        return "each epoch one compiled program"
+    return f"epochs of {count:,} pieces, each one compiled program"
 
 
 # By the model that was given, the one that is asked with lengths. Kept as long as that: with it,

@@ -1,4 +1,4 @@
-"""Arrays to tf.data: the only module that knows the order of the steps, and why it is so."""
+"""Splits to tf.data: the only module that knows the order of the steps, and why it is so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from rnn_tf.data.spec import SequenceSpec, Split
-from rnn_tf.training.order import epoch_order
+from rnn_tf.training.order import Order
 
 # Sequences `(batch, timesteps, features)`, where lengths vary beside their lengths, `(batch,)`.
 Inputs: TypeAlias = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
@@ -27,36 +27,36 @@ EVALUATION_BYTES = 16 * 2**20
 STATES_BYTES, NUMBERS_A_STEP = 256 * 2**20, 256
 
 
-def whole_epochs(
-    split: Split,
-    batch_size: int,
-    seed: int,
-    first: int,
-    last: int,
-    *,
-    class_weights: np.ndarray | None = None,
+def pieces(
+    order: Order, first: int, last: int, *, class_weights: np.ndarray | None = None
 ) -> tf.data.Dataset:
-    """Epochs `first` to `last - 1`, one element each, for a program that runs a whole epoch.
+    """The pieces of the epochs `first` to `last - 1`, for a program that trains one at a time.
 
     An element is `(x, y, weight)`: raw `(steps, batch_size, timesteps, features)`, int32 and
     float32 `(steps, batch_size)`. A weight is 1, or that of the class, `class_weights`
     `(classes,)`; weight 0 marks what fills the last batch. Where lengths vary, `x` is
     `(x, lengths)`, the lengths int32 `(steps, batch_size)`.
+
+    Where an epoch has several pieces, all have one shape, so that one program serves them all, and
+    `steps`, int32 `()`, comes last: how many of the batches there are to train.
     """
-    order = _order(split, batch_size, seed)
-    dataset = tf.data.Dataset.range(first, last)
-    dataset = dataset.map(_as_it_is(order))
+    dataset = tf.data.Dataset.range(first * order.pieces, last * order.pieces)
+    dataset = dataset.map(_as_it_is(_piece(order)))
+    gather = _gather(order.split, class_weights)
+    several = order.pieces > 1
+
+    def piece(rows: tf.Tensor, steps: tf.Tensor) -> tuple[Any, ...]:
+        return (*gather(rows), steps) if several else gather(rows)
+
     # Gathering on the host is a memory copy; the compiled program would do it number by number.
-    dataset = dataset.map(_as_it_is(_gather(split, class_weights)), num_parallel_calls=1)
-    # The next epoch is gathered while this one trains; more would only hold memory.
+    dataset = dataset.map(_as_it_is(piece), num_parallel_calls=1)
+    # The next piece is gathered while this one trains; more would only hold memory.
     return dataset.prefetch(1).with_options(_untuned())
 
 
 def batches(
-    split: Split,
+    order: Order,
     spec: SequenceSpec,
-    batch_size: int,
-    seed: int,
     epoch: Callable[[], np.ndarray],
     *,
     class_weights: np.ndarray | None = None,
@@ -64,23 +64,30 @@ def batches(
     """One epoch in batches, the one that `epoch()`, int64, says when an iteration begins.
 
     An element is `(x, y, weight)`: normalized float32 `(batch_size, timesteps, features)`, int32
-    and float32 `(batch_size,)`. Weights are as in `whole_epochs`. Where lengths vary, `x` is
+    and float32 `(batch_size,)`. Weights are as in `pieces`. Where lengths vary, `x` is
     `(x, lengths)`, the lengths int32 `(batch_size,)`.
     """
-    order = _order(split, batch_size, seed)
-    now = tf.data.Dataset.range(1)
-    now = now.map(_as_it_is(lambda _: tf.numpy_function(epoch, [], tf.int64)))
+    now = tf.data.Dataset.range(order.pieces)
+    numbers = now.map(
+        _as_it_is(lambda n: n + order.pieces * tf.numpy_function(epoch, [], tf.int64))
+    )
     # Shuffling indices before anything is touched shuffles the whole split at no cost.
-    dataset = now.map(_as_it_is(order)).unbatch()
-    # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
+    rows = numbers.map(_as_it_is(_piece(order))).map(_as_it_is(lambda rows, steps: rows[:steps]))
     normalize = normalizer(*spec.normalization.arrays())
-    gather = _gather(split, class_weights)
+    gather = _gather(order.split, class_weights)
+    if order.split.stored is None:
+        # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
+        dataset = rows.unbatch().map(_as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        # The examples of a batch lie far apart in the files, those of a piece do not.
+        dataset = rows.map(_as_it_is(gather), num_parallel_calls=1).unbatch()
 
-    def example_batch(order: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
-        x, y, weight = gather(order)
-        return normalize(x), y, weight
+    def as_seen(x: Inputs, *others: tf.Tensor) -> tuple[Inputs, ...]:
+        return normalize(x), *others
 
-    dataset = dataset.map(_as_it_is(example_batch), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(_as_it_is(as_seen), num_parallel_calls=tf.data.AUTOTUNE)
+    # How many come of a piece is only known when its order is, and Keras must know it before.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(order.updates))
     # Last, so that everything above overlaps with training.
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -96,12 +103,13 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
     most = max(1, min(EVALUATION_BATCH, by_input, by_states))
     weights = _weights(split, None)
     labels = (split.y,) if weights is None else (_labels(split), weights)
-    examples = (_inputs(split), *labels)
-    if len(split.y) <= most:
+    if split.stored is not None:
+        dataset = _read_in_order(split, labels, most)
+    elif len(split.y) <= most:
         # As a whole: cutting it up and putting it together takes longer than evaluating it.
-        dataset = tf.data.Dataset.from_tensors(examples)
+        dataset = tf.data.Dataset.from_tensors((_inputs(split), *labels))
     else:
-        dataset = tf.data.Dataset.from_tensor_slices(examples).batch(most)
+        dataset = tf.data.Dataset.from_tensor_slices((_inputs(split), *labels)).batch(most)
     if not raw:
         normalize = normalizer(*spec.normalization.arrays())
         # After batching, so that normalizing is vectorised.
@@ -129,25 +137,53 @@ def _untuned() -> tf.data.Options:
     return options
 
 
-def _order(split: Split, batch_size: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    examples = len(split.y)
-    shape = (-(-examples // batch_size), batch_size)
+def _piece(order: Order) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """By its number, counted from the first epoch: the rows of a piece, and how many batches.
 
-    def order(epoch: tf.Tensor) -> tf.Tensor:
-        rows = tf.numpy_function(
-            lambda number: epoch_order(examples, batch_size, seed, int(number), split.lengths),
-            [epoch],
-            tf.int32,
-        )
+    Rows are int32 `(order.batches, batch_size)`, whatever there are to train.
+    """
+
+    def rows_of(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = order.piece(*divmod(int(number), order.pieces))
+        missing = order.batches - len(rows)
+        rows_of_all = np.pad(rows, ((0, missing), (0, 0)), constant_values=-1)
+        return rows_of_all, np.array(len(rows), np.int32)
+
+    def piece(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows, steps = tf.numpy_function(rows_of, [number], (tf.int32, tf.int32))
         # Python functions lose the static shape that a compiler needs.
-        return tf.ensure_shape(rows, shape)
+        return tf.ensure_shape(rows, (order.batches, order.batch_size)), tf.ensure_shape(steps, ())
 
-    return order
+    return piece
+
+
+def _read_in_order(split: Split, labels: tuple[np.ndarray, ...], most: int) -> tf.data.Dataset:
+    """The examples of files in their order, `most` at a time, each with its `labels`."""
+    rows = tf.data.Dataset.range(len(split.y)).batch(most)
+    others = tuple(map(tf.constant, labels))
+    inputs = _inputs_at(split)
+
+    def read(rows: tf.Tensor) -> tuple[Any, ...]:
+        return inputs(rows), *(tf.gather(each, rows) for each in others)
+
+    return rows.map(_as_it_is(read), num_parallel_calls=1).prefetch(1)
 
 
 def _inputs(split: Split) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """The sequences of a split as a model is asked for them, but not normalized."""
     return split.x if split.lengths is None else (split.x, split.lengths)
+
+
+def _inputs_at(split: Split) -> Callable[[tf.Tensor], Inputs]:
+    """A function that gives the `_inputs` at indices of any shape."""
+    if split.stored is None:
+        examples = tf.nest.map_structure(tf.constant, _inputs(split))
+        return lambda index: tf.nest.map_structure(lambda each: tf.gather(each, index), examples)
+    read = split.stored.gather
+    if split.lengths is None:
+        return read
+    lengths = tf.constant(split.lengths)
+    return lambda index: (read(index), tf.gather(lengths, index))
 
 
 def _labels(split: Split) -> np.ndarray:
@@ -167,7 +203,7 @@ def _weights(split: Split, class_weights: np.ndarray | None) -> np.ndarray | Non
 def _gather(
     split: Split, class_weights: np.ndarray | None
 ) -> Callable[[tf.Tensor], tuple[Inputs, tf.Tensor, tf.Tensor]]:
-    examples = tf.nest.map_structure(tf.constant, (_inputs(split), _labels(split)))
+    inputs, labels = _inputs_at(split), tf.constant(_labels(split))
     weights = _weights(split, class_weights)
     of_example = None if weights is None else tf.constant(weights)
 
@@ -178,8 +214,7 @@ def _gather(
         if of_example is not None:
             gathered = tf.gather(of_example, index)
             weight = gathered * (weight[..., None] if split.labelled_by_step else weight)
-        x, y = tf.nest.map_structure(lambda each: tf.gather(each, index), examples)
-        return x, y, weight
+        return inputs(index), tf.gather(labels, index), weight
 
     return gather
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
-from rnn_tf.data.spec import SequenceData, SequenceSpec
+from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import MaskedSequential, build_model, recurrent_layers
 from rnn_tf.run import Run
@@ -24,7 +24,7 @@ from rnn_tf.training.keras.batches import (
     batches,
     evaluation_batches,
     normalizer,
-    whole_epochs,
+    pieces,
 )
 from rnn_tf.training.keras.chance import draw_quickly, normal_noise
 from rnn_tf.training.keras.kept_models import KeptModels, programs_of
@@ -38,6 +38,7 @@ from rnn_tf.training.keras.scores import (
 )
 from rnn_tf.training.keras.shares import pay, shared_step, shares
 from rnn_tf.training.keras.tracing import new_programs_expected
+from rnn_tf.training.order import Order
 from rnn_tf.training.recorder import Fitted, Recorder
 
 # Written out, the steps of a simple cell run 1.5 times as fast as in a loop that XLA does not
@@ -45,8 +46,6 @@ from rnn_tf.training.recorder import Fitted, Recorder
 # are gated cells, whose many small operations XLA compiles badly when written out (GRU on MNIST:
 # 12 s an epoch, looped 1.4 s).
 UNROLL_TIMESTEPS = 64
-# A fused epoch holds the training split three times: as loaded, this epoch, the next. Bytes.
-FUSED_BYTES = 2 * 2**30
 # What a history calls the scores that Keras gives, and what Keras calls them.
 SAID = {
     "loss": "crossentropy",
@@ -100,12 +99,12 @@ class TrainingSequential(MaskedSequential):
 
 
 class FusedSequential(TrainingSequential):
-    """A Sequential whose training step is a whole epoch: a loop of ordinary Keras steps.
+    """A Sequential whose training step is a whole epoch, or a piece of one: a loop of Keras steps.
 
     Keras compiles the training step; when that is one batch, most of the time goes into
     starting it. Here the loop over batches is inside what is compiled. An element of its
-    training data is `(x, y, weight)` with a leading axis of steps, one of its validation data
-    `(x, y)` or `(x, y, weight)`; x is raw, and where lengths vary `(x, lengths)`.
+    training data is one of `batches.pieces`, one of its validation data `(x, y)` or
+    `(x, y, weight)`; x is raw, and where lengths vary `(x, lengths)`.
     """
 
     def __init__(
@@ -121,8 +120,10 @@ class FusedSequential(TrainingSequential):
         self.normalize = normalizer(*numbers)
         self.shares = shares
 
-    def train_step(self, data: tuple[Inputs, tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        steps = data[-1].shape[0]
+    def train_step(
+        self, piece: tuple[Inputs, tf.Tensor, tf.Tensor, *tuple[tf.Tensor, ...]]
+    ) -> dict[str, tf.Tensor]:
+        *data, steps = piece if len(piece) > 3 else (*piece, piece[-1].shape[0])
         batch_step = super().train_step if self.shares == 1 else shared_step(self, self.shares)
 
         def step(i: tf.Tensor) -> tuple[tf.Tensor]:
@@ -172,13 +173,13 @@ def why_not_fused(
         return f"{strategy.num_replicas_in_sync} devices"
     if config.deterministic and tf.config.list_physical_devices("GPU"):
         return "--deterministic on a GPU"
-    size = data.train.x.nbytes
-    if data.spec.every_step:  # a label and a weight for each step, 4 bytes each
-        examples, steps, _ = data.train.x.shape
-        size += 8 * examples * steps
-    if size > FUSED_BYTES:
-        return f"{size / 2**30:.1f} GiB of training data"
     return None
+
+
+def order_of(config: TrainConfig, train: Split, spec: SequenceSpec) -> Order:
+    """The order in which a training meets the examples of `train`."""
+    batch_size = config.batch_size_for(len(train.y))
+    return Order.of(train, batch_size, config.seed, every_step=spec.every_step)
 
 
 def fit(
@@ -230,22 +231,26 @@ def _fit(
     clock = EpochClock(first)
     learned, held_out = (split.labelled_for(data.spec) for split in (data.train, data.valid))
     weights = class_weights(config.class_weights, learned.y, data.spec.classes)
-    how = (config.batch_size_for(len(data.train.y)), config.seed)
+    order = order_of(config, learned, data.spec)
     if fused:
-        train = whole_epochs(learned, *how, first, epochs, class_weights=weights)
+        train = pieces(order, first, epochs, class_weights=weights)
     else:
-        train = batches(learned, data.spec, *how, clock.now, class_weights=weights)
+        train = batches(order, data.spec, clock.now, class_weights=weights)
     if not recorder.over:
-        model.fit(
-            train,
-            initial_epoch=first,
-            epochs=epochs,
-            steps_per_epoch=1 if fused else None,
-            validation_data=evaluation_batches(held_out, data.spec, raw=fused),
-            shuffle=False,
-            verbose=0,
-            callbacks=[clock, keep, *callbacks],
-        )
+        with contextlib.ExitStack() as reading:
+            for stored in (data.train.stored, data.valid.stored):
+                if stored is not None:
+                    reading.enter_context(stored.damage_named())
+            model.fit(
+                train,
+                initial_epoch=first,
+                epochs=epochs,
+                steps_per_epoch=order.pieces if fused else None,
+                validation_data=evaluation_batches(held_out, data.spec, raw=fused),
+                shuffle=False,
+                verbose=0,
+                callbacks=[clock, keep, *callbacks],
+            )
     return recorder
 
 

@@ -15,6 +15,7 @@ from rnn_tf.config import Source, TrainConfig
 from rnn_tf.data.spec import SequenceData
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras.optimizer import learning_rate
+from rnn_tf.training.order import Order
 
 if TYPE_CHECKING:
     from rnn_tf.training.keras.fit import TrainingSequential
@@ -69,7 +70,7 @@ def programs_of(
 ) -> tuple[Any, ...]:
     """What the programs that train `config`, resolved, on `data` depend on.
 
-    Not the number of examples, but that of the batches where an epoch is one program; not what was
+    Not the number of examples, but that of the batches that one program trains; not what was
     learned to normalize them, but of how many numbers it is.
     """
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in FREE}
@@ -79,8 +80,10 @@ def programs_of(
     spec, train = data.spec, data.train
     scale, shift = spec.normalization.arrays()
     normalized = (scale.shape, None if shift is None else shift.shape) if fused else None
-    batches = config.updates_an_epoch(len(train.y)) if fused else None
-    batch = (config.batch_size_for(len(train.y)), *train.x.shape[1:])
+    batch_size = config.batch_size_for(len(train.y))
+    order = Order.of(train, batch_size, every_step=spec.every_step)
+    batches = (order.batches, order.pieces > 1) if fused else None
+    batch = (batch_size, *train.x.shape[1:])
     answers = (spec.classes, spec.every_step, train.labelled_by_step)
     shapes = (batches, *batch, train.x.dtype.str, spec.longest, spec.varies, *answers, normalized)
     return (*settings.items(), clip, a_number, precision, fused, xla_flags.form(), *shapes)

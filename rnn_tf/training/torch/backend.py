@@ -9,6 +9,7 @@ import numpy as np
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceData, Split
+from rnn_tf.errors import InputError
 from rnn_tf.run import Run
 from rnn_tf.training.recorder import Fitted
 from rnn_tf.training.torch import fit as torch_fit  # says if PyTorch is missing
@@ -20,6 +21,11 @@ class TorchBackend:
     first_epoch = "training"
 
     def describe(self, config: TrainConfig, data: SequenceData) -> str:
+        if data.stored:
+            raise InputError(
+                f"--backend torch needs all examples in memory, and {config.dataset} is in shards",
+                fix="Leave --backend out, or give the source that the shards were written from.",
+            )
         by_hand = torch_fit.writes_out(config, self.precision(config))
         gradients = "written out" if by_hand else "by autograd"
         return f"PyTorch on {torch_fit.choose_device().type}, gradients {gradients}"

@@ -25,12 +25,12 @@ from rnn_tf.model.classifier import recurrent_layers
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras import fit as in_keras
 from rnn_tf.training.keras.backend import probabilities
-from rnn_tf.training.keras.batches import batches, evaluation_batches, whole_epochs
+from rnn_tf.training.keras.batches import batches, evaluation_batches, pieces
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.keras.fit import TrainingSequential, fit
 from rnn_tf.training.keras.kept_models import KeptModels, programs_of
 from rnn_tf.training.keras.optimizer import build_optimizer
-from rnn_tf.training.order import epoch_order
+from rnn_tf.training.order import Order, epoch_order
 from rnn_tf.training.recorder import Fitted
 
 # 203 examples in batches of 16: the last batch has 11.
@@ -471,8 +471,9 @@ def test_few_examples_are_in_an_epoch_once_at_any_lengths(examples: int, batch_s
 
 def test_both_pipelines_give_the_same_lengths(varying: SequenceData) -> None:
     data = varying
-    (x, lengths), y, weight = next(iter(whole_epochs(data.train, 16, 5, first=3, last=4)))
-    plain = list(batches(data.train, data.spec, 16, 5, lambda: np.array(3, np.int64)))
+    order = Order.of(data.train, 16, 5)
+    (x, lengths), y, weight = next(iter(pieces(order, first=3, last=4)))
+    plain = list(batches(order, data.spec, lambda: np.array(3, np.int64)))
     normalized = data.spec.normalization(x.numpy())
     np.testing.assert_allclose(normalized, [batch[0][0] for batch in plain], atol=1e-6)
     np.testing.assert_array_equal(lengths, [batch[0][1] for batch in plain])
@@ -484,8 +485,9 @@ def test_both_pipelines_give_the_same_lengths(varying: SequenceData) -> None:
 
 
 def test_both_pipelines_give_the_same_batches(small: SequenceData) -> None:
-    x, y, weight = next(iter(whole_epochs(small.train, 16, 5, first=3, last=4)))
-    plain = list(batches(small.train, small.spec, 16, 5, lambda: np.array(3, np.int64)))
+    order = Order.of(small.train, 16, 5)
+    x, y, weight = next(iter(pieces(order, first=3, last=4)))
+    plain = list(batches(order, small.spec, lambda: np.array(3, np.int64)))
     np.testing.assert_array_equal(x, [batch[0] for batch in plain])
     np.testing.assert_array_equal(y, [batch[1] for batch in plain])
     np.testing.assert_array_equal(weight, [batch[2] for batch in plain])
