@@ -66,6 +66,19 @@ def option(argv: Sequence[str], name: str) -> str | None:
     return value  # the last one counts, as it does for tyro
 
 
+def without_option(argv: Sequence[str], name: str) -> list[str]:
+    """`argv` without any `--name VALUE` or `--name=VALUE`."""
+    kept: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        given, equals, _ = argument.partition("=")
+        if given.replace("_", "-") != name:
+            kept.append(argument)
+        elif not equals:
+            next(rest, None)
+    return kept
+
+
 def arguments(argv: Sequence[str] | None) -> Sequence[str]:
     """The arguments of a command: `argv`, or else those of the process, which is then its own."""
     if argv is not None:

@@ -27,7 +27,7 @@ Preset = Literal["best", "tutorial"]
 Optimizer = Literal["adam", "adamw", "muon", "soap"]
 Schedule = Literal["constant", "cosine", "linear"]
 Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
-Strategy = Literal["auto", "none", "mirrored"]
+Strategy = Literal["auto", "none", "mirrored", "multi_worker"]
 Backend = Literal["keras", "torch"]
 NormalizeChoice = Literal["auto", "none", "standard", "minmax"]
 Answer = Literal["end", "every_step"]
@@ -189,8 +189,8 @@ class TrainConfig(Source):
     """What an example counts in the loss. balanced: n / (classes * examples of its class), so that
     rare classes count as much as frequent ones; none: each the same."""
     batch_size: int | Literal["auto"] = "auto"
-    """Examples per weight update. auto: 64; 32 below 1,024 training examples and 16 below 512, so
-    that a small set has some updates in an epoch."""
+    """Examples per weight update, of all devices and workers together. auto: 64; 32 below 1,024
+    training examples and 16 below 512, so that a small set has some updates in an epoch."""
     optimizer: Optimizer = "soap"
     """How gradients become updates."""
     learning_rate: float | Literal["auto"] = "auto"
@@ -217,7 +217,9 @@ class TrainConfig(Source):
     With --backend torch: one simple_rnn layer in one direction has its gradients written out;
     no-fused: autograd for all."""
     strategy: Strategy = "auto"
-    """Several GPUs at once: auto uses all there are; with more than one, fusing is off."""
+    """Several devices at once, each with its part of every batch. mirrored: all GPUs of this
+    machine; multi_worker: all workers that the environment variable TF_CONFIG names; none: one
+    device. auto: mirrored where there are several GPUs and the layers are large, else none."""
     backend: Backend = "keras"
     """What trains: keras, or torch (the extra of that name) for the same training in PyTorch, on
     one device and without recurrent_dropout or muon."""
@@ -240,13 +242,6 @@ class TrainConfig(Source):
         rate = self.learning_rate
         fits = rate == "auto" or 0 < rate < math.inf
         _check("learning_rate", fits, "a positive number or auto", self)
-        if self.optimizer == "soap" and self.strategy == "mirrored":
-            raise InputError(
-                "the soap optimizer runs on one device",
-                expected="--strategy auto or none",
-                got="mirrored",
-                fix="Or choose another --optimizer.",
-            )
         for name in ("clip_norm", "weight_decay"):
             _check(name, 0 <= getattr(self, name) < math.inf, "a number >= 0", self)
         if self.backend == "torch":
@@ -258,7 +253,7 @@ class TrainConfig(Source):
             ("recurrent_dropout", self.recurrent_dropout == 0, "0: PyTorch's layers have none"),
             # PyTorch's own computes in bfloat16, and is another function.
             ("optimizer", self.optimizer != "muon", "adam, adamw or soap"),
-            ("strategy", self.strategy != "mirrored", "auto or none"),
+            ("strategy", self.strategy in ("auto", "none"), "auto or none"),
         ):
             if not ok:
                 raise InputError(

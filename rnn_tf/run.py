@@ -232,6 +232,11 @@ class Run:
         with writing(self.checkpoint_file) as temporary, temporary.open("wb") as file:
             np.savez(file, **state)  # type: ignore[arg-type]
 
+    def receive_checkpoint(self, content: bytes) -> None:
+        """Write a checkpoint that another process has read."""
+        with writing(self.checkpoint_file) as temporary:
+            temporary.write_bytes(content)
+
     def load_state(self) -> dict[str, np.ndarray] | None:
         """The checkpoint, or None before the first epoch has ended."""
         if not self.checkpoint_file.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -11,12 +12,13 @@ from typing import Any
 
 import tyro
 
-from rnn_tf.command import arguments, option, parse
+from rnn_tf.command import arguments, option, parse, without_option
 from rnn_tf.config import TrainConfig, preset
-from rnn_tf.errors import CheckFailed, one_line_errors
-from rnn_tf.run import Run, holds_run
+from rnn_tf.errors import CheckFailed, InputError, one_line_errors
+from rnn_tf.run import Run, holds_run, new_folder
 from rnn_tf.training import divergence
-from rnn_tf.training.job import Interrupted, train
+from rnn_tf.training.job import Interrupted, helps_another, train
+from rnn_tf.training.launch import train_with_workers
 
 __all__ = ["main", "summary", "train"]
 
@@ -41,6 +43,9 @@ class Command:
     """Cross-validation: train so many models, each tested on another part of the training and
     validation examples, in --run-dir/fold_1 and so on; says their mean and spread. The test split
     is left alone. Parts are stratified by class; groups stay together."""
+    workers: int | None = None
+    """Train in so many processes on this machine, each with its part of every batch: --strategy
+    multi_worker, with a TF_CONFIG for each."""
     verbose: bool = False
     """Let TensorFlow's own messages through."""
     settings: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -51,6 +56,8 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train") -> int:
     argv = arguments(argv)
     command = parse(Command, argv, prog, default=_defaults(argv))
+    if command.workers is not None:
+        return _train_with_workers(command, command.workers, argv, prog)
     if command.folds is not None:
         return _train_folds(command, command.folds, prog)
     try:
@@ -63,11 +70,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train"
         )
     except KeyboardInterrupt as stop:
         path = stop.path if isinstance(stop, Interrupted) else command.run_dir
-        epochs = len(Run.open(path).history) if path and holds_run(path) else 0
-        print(f"\nstopped after {epochs} whole epochs", file=sys.stderr)
-        if epochs:
-            print(f"go on with: {prog} --run-dir {path} --resume", file=sys.stderr)
-        return 130
+        return _stopped(path, prog)
+    if helps_another(run.config):
+        return 0
     print(summary(run))
     if said := no_better_than_guessing(run):
         print(said, file=sys.stderr)
@@ -77,6 +82,45 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m rnn_tf.train"
             f"{divergence.advice(run.config, run.spec)}"
         )
     return 0
+
+
+def _stopped(path: Path | None, prog: str) -> int:
+    """Say how far an interrupted training has come, and how to go on with it."""
+    epochs = len(Run.open(path).history) if path and holds_run(path) else 0
+    print(f"\nstopped after {epochs} whole epochs", file=sys.stderr)
+    if epochs:
+        print(f"go on with: {prog} --run-dir {path} --resume", file=sys.stderr)
+    return 130
+
+
+def _train_with_workers(command: Command, workers: int, argv: Sequence[str], prog: str) -> int:
+    """Have several processes train, each by this command with `--strategy multi_worker`."""
+    settings = command.settings
+    if workers < 1:
+        raise InputError("bad workers", expected="a whole number >= 1", got=workers)
+    if command.folds is not None:
+        raise InputError("--workers trains one model", fix="Leave out --workers or --folds.")
+    if settings.strategy not in ("auto", "multi_worker"):
+        raise InputError(
+            "--workers needs another strategy", expected="multi_worker", got=settings.strategy,
+            fix="Leave --strategy out.",
+        )  # fmt: skip
+    dataclasses.replace(settings, strategy="multi_worker")  # refuses what it cannot be with
+    # Chosen here, to be known whatever happens to the processes.
+    path = command.run_dir or new_folder(settings)
+    rest = without_option(without_option(argv, "--workers"), "--strategy")
+    rest = [*without_option(rest, "--run-dir"), "--run-dir", str(path)]
+    try:
+        return train_with_workers(workers, main, [*rest, "--strategy", "multi_worker"], prog)
+    except KeyboardInterrupt:
+        return _stopped(path, f"{prog} --workers {workers}")
+    except CheckFailed as failed:
+        go_on = f"{prog} --workers {workers} --run-dir {path} --resume"
+        raise CheckFailed(f"{str(failed).rstrip('.')}. Go on with: {go_on}") from None
+    finally:
+        if command.run_dir is None:
+            with contextlib.suppress(OSError):  # a run is in it
+                path.rmdir()
 
 
 def _train_folds(command: Command, count: int, prog: str) -> int:

@@ -19,6 +19,7 @@ from benchmarks import (
     inference,
     larger_than_memory,
     lengths,
+    scaling,
     shapes,
     small_data,
     streams,
@@ -495,3 +496,13 @@ def test_the_same_examples_from_memory_and_from_shards_are_compared(mnist: Seque
     row = made.train.x.rows[59_999]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(made.train.x[59_990:][-1], mnist.train.x[row])
     assert made.train.y[-1] == mnist.train.y[row]
+
+
+def test_scaling_is_worked_out_from_step_message_and_network() -> None:
+    assert [scaling.parameters(units) for units in (32, 1_396)] == [2_282, 2_003_270]
+    # By hand: a quarter of a second, and 6 hops of 10 ms with 100 of 400 bytes each.
+    step = scaling.Step(1.0, message=400, hop=0.01)
+    assert step.of(4, bandwidth=1_000) == pytest.approx(0.25 + 6 * (0.01 + 0.1))
+    assert scaling.Step(1e-4, 400, 0.01).fastest(1e9) == 1
+    assert scaling.Step(1e4, 400, 0.01).fastest(1e9) == scaling.MOST_WORKERS
+    assert scaling.row(32, scaling.Step(1e-4, 400, 0.01), "measured")[3:] == ["1: never pays"] * 2

@@ -235,7 +235,6 @@ def test_predict_is_that_of_a_bundle_when_it_is_given_one(tmp_path: Path, capsys
         (["--warmup", "1"], "bad warmup; expected 0 <= value < 1, got 1.0"),
         (["--activation", "rely"], "unknown activation 'rely'"),
         (["--recurrent-initializer", "eye"], "unknown recurrent_initializer 'eye'"),
-        (["--strategy", "mirrored"], "the soap optimizer runs on one device"),
         (["--backend", "jax"], "'jax'"),
         (["--layers", "0"], "bad layers; expected a whole number >= 1, got 0"),
         (["--layers", "two"], "--layers: invalid literal for int() with base 10: 'two'"),

@@ -19,8 +19,10 @@ PLACES = {
     "benchmarks.tuning": "docs/search.md",
     "benchmarks.inference": "docs/inference.md",
     "benchmarks.small_data": "docs/small-data.md",
+    "benchmarks.scaling": "docs/scaling.md",
     "benchmarks.streams resets": "docs/streams.md",
     "benchmarks.streams early": "docs/streams.md",
+    "benchmarks.inference, stacks": "docs/inference.md",
     "benchmarks.larger_than_memory": "docs/large-data.md",
 }
 

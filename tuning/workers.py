@@ -6,7 +6,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 import threading
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnn_tf.data import load, needs_tensorflow
 from rnn_tf.errors import CheckFailed, InputError
-from rnn_tf.startup import compile_cache, ownership, process, stderr, xla_flags
+from rnn_tf.startup import children, compile_cache, process, stderr, xla_flags
 
 if TYPE_CHECKING:
     from tuning.oracles import Durable
@@ -40,7 +39,7 @@ def supervise(oracle: Durable, directory: Path, workers: int, address: str) -> N
     Returns when there are no more. A worker that dies is started again, and its trial with it.
     However this ends, no worker is left. Raises `InputError` when a worker cannot write.
     """
-    with _terminated_like_interrupted():
+    with children.terminated_like_interrupted():
         ChiefCrew(oracle, address, directory, workers).work()
 
 
@@ -156,17 +155,14 @@ class Crew:
         from tuning.tuner import GROWN
 
         if code != GROWN:
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            how = children.how_it_ended(process)
             print(f"{name} died ({how}); starting it again", file=sys.stderr)
             self.on_death(name, how)
         self.start(name)
 
     def _kill_all(self) -> None:
         """End the workers at once: what they have done is on disk, up to the last epoch."""
-        for worker in self.processes.values():
-            worker.kill()
-        for worker in self.processes.values():
-            worker.join()
+        children.kill(self.processes.values())
         self.processes.clear()
 
 
@@ -210,43 +206,16 @@ class ChiefCrew(Crew):
                 self.oracle.requeue(name)
 
 
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Take SIGTERM like Ctrl-C, so that it ends the workers too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _work(
     name: str, address: str, directory: str, settings: str, whole_loops: bool, complaints: Any
 ) -> None:
     """Be a worker process."""
-    ownership.claim()
-    # Ctrl-C reaches every process of a terminal; the one that started this one ends it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    children.become_child()
     try:
         work_for(name, address, Path(directory), settings, whole_loops=whole_loops)
     except InputError as error:
         complaints.put(str(error))
         raise SystemExit(2) from None
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
 
 
 def work_for(name: str, address: str, directory: Path, settings: str, *, whole_loops: bool) -> None:
@@ -304,5 +273,5 @@ def join(address: str, workers: int, directory: Path) -> None:
     answer = OracleClient(no_oracle()).get_trial(SETTINGS).hyperparameters.values
     names = [f"{me}-{i}" for i in range(workers)]
     whole_loops = bool(answer[WHOLE_LOOPS])
-    with _terminated_like_interrupted():
+    with children.terminated_like_interrupted():
         Crew(address, directory, answer[SETTINGS], names, whole_loops=whole_loops).work()

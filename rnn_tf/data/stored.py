@@ -63,6 +63,11 @@ class StoredSequences:
         """Bytes of all sequences, if they were in memory."""
         return len(self) * self.example_bytes
 
+    @property
+    def digest(self) -> str:
+        """What two sets have in common if they have the same sequences in the same shards."""
+        return " ".join(shard.sha256 for shard in self.shards)
+
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Read the sequences at `rows`: indices, a mask or a slice; `(rows, longest, features)`."""
         from rnn_tf.startup import process

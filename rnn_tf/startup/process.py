@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rnn_tf.errors import InputError
 from rnn_tf.startup import compile_cache, garbage, lazy_imports, ownership, stderr, xla_flags
@@ -28,12 +28,18 @@ VARIABLES = (
 _starting = threading.RLock()
 
 
-def start(*, whole_loops: bool | None = None, verbose: bool = False) -> None:
+def start(
+    *,
+    whole_loops: bool | None = None,
+    verbose: bool = False,
+    join: Callable[[], None] | None = None,
+) -> None:
     """Import TensorFlow and Keras, quietly in a command, and settle how XLA compiles.
 
     `whole_loops` says whether the training that follows wants XLA to compile loops whole (see
     `xla_flags.is_small`); None that nothing is trained. Only the first training of a process
-    settles it: XLA reads its flags once. `verbose` lets TensorFlow's own messages through.
+    settles it: XLA reads its flags once. `verbose` lets TensorFlow's own messages through. `join`
+    makes TensorFlow one of several workers, which it can become only before it has any device.
 
     Raises `InputError` when Keras already runs on another backend here, or in another precision.
     """
@@ -54,7 +60,7 @@ def start(*, whole_loops: bool | None = None, verbose: bool = False) -> None:
             meanwhile.enter_context(_shortcuts())
             if not verbose:
                 meanwhile.enter_context(stderr.muted())
-        _import_tensorflow_and_keras()
+        _import_tensorflow_and_keras(join)
         if whole_loops is not None and not xla_flags.are_settled():
             # In a process of its own, a command knows that nobody has compiled anything before.
             xla_flags.settle(unread=first and ownership.is_command())
@@ -94,7 +100,7 @@ def _choose_backend() -> None:
     os.environ[BACKEND] = "tensorflow"
 
 
-def _import_tensorflow_and_keras() -> None:
+def _import_tensorflow_and_keras(join: Callable[[], None] | None) -> None:
     try:
         import keras
         import tensorflow as tf
@@ -115,6 +121,8 @@ def _import_tensorflow_and_keras() -> None:
         )  # fmt: skip
     for name, value in KERAS_SETTINGS.items():
         _require_setting(name, value)
+    if join is not None:
+        join()
     # Devices are looked for on first use, and talked about then.
     tf.config.list_logical_devices()
 

@@ -91,6 +91,11 @@ def train_folds(
     """
     if config.fold:
         raise InputError("--folds trains every fold", got=f"--fold {config.fold}")
+    if config.strategy == "multi_worker":
+        raise InputError(
+            "--folds trains in one process", expected="--strategy auto, none or mirrored",
+            got=config.strategy,
+        )  # fmt: skip
     if folder is None and resume:
         raise InputError("--resume needs the folder of the folds", fix="Add --run-dir.")
     parse_fold(f"1/{count}")

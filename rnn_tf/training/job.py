@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,14 @@ from rnn_tf.errors import InputError
 from rnn_tf.run import Run, check_not_training, check_place, holds_run, lock_run, new_folder
 from rnn_tf.startup import compile_cache, process, xla_flags
 from rnn_tf.training.backend import Backend, choose_backend
+from rnn_tf.training.cluster import Cluster
 from rnn_tf.training.keras import devices
 
 if TYPE_CHECKING:
     import keras
 
     from rnn_tf.scores import Scores
+    from rnn_tf.training.keras.workers import Workers
     from rnn_tf.training.recorder import Fitted
 
 
@@ -63,21 +66,28 @@ def train(
     began = time.perf_counter()
     path = Path(run_dir) if run_dir is not None else None
     run = None
-    if path is not None:
+    helper = helps_another(config)
+    if resume and path is None:
+        raise InputError("--resume needs the folder of a run", fix="Add --run-dir.")
+    if path is not None and not helper:
         # What is in the folder is looked at again under its lock; here, so that nobody waits for
         # TensorFlow to be refused.
         check_not_training(path)
         run = find_run(path, config, resume=resume, overwrite=overwrite)
-        if run is not None and run.complete:
-            return run
-    elif resume:
-        raise InputError("--resume needs the folder of a run", fix="Add --run-dir.")
+    elif path is not None and resume and holds_run(path):
+        run = Run.open(path)  # the chief's, where both see the same folder
+    if run is not None and run.complete:
+        return run
     config = run.config if run else config or TrainConfig()
     data = data or load_while_tensorflow_starts(config, verbose)
     start(config, verbose)
     backend = backend or choose_backend(config.backend)
     # What cannot be trained is refused before anything is written.
     _check_trainable(config, data, backend)
+    if helper:
+        return _help(config, data, backend)
+    if config.strategy == "multi_worker":
+        _workers().agree(config, data)
     trained = train_run(
         path or new_folder(config),
         config,
@@ -89,14 +99,48 @@ def train(
         progress=progress,
         began=began,
     )
+    if config.strategy == "multi_worker":
+        _workers().end()
     compile_cache.record()
     return trained
+
+
+def helps_another(config: TrainConfig | None) -> bool:
+    """Whether this process is a worker that is not the chief, and so keeps no run.
+
+    Raises `InputError` when `config` needs several workers and `TF_CONFIG` does not name them.
+    """
+    if config is None or config.strategy != "multi_worker":
+        return False
+    return not Cluster.from_environment().is_chief
+
+
+def _help(config: TrainConfig, data: SequenceData, backend: Backend) -> Run:
+    """Train as a worker that is not the chief, in a folder that is gone when this returns."""
+    with tempfile.TemporaryDirectory(prefix="rnn-tf-worker-") as folder:
+        _workers().agree(config, data)
+        run = train_run(Path(folder) / "run", config, data, backend, evaluate=False)
+        _workers().end()
+    return run
+
+
+def _workers() -> Workers:
+    from rnn_tf.training.keras import workers
+
+    return workers.joined()
 
 
 def start(config: TrainConfig, verbose: bool = False) -> None:
     """Start TensorFlow for what `config` trains."""
     whole_loops = xla_flags.is_small(config) if config.backend == "keras" else None
-    process.start(whole_loops=whole_loops, verbose=verbose)
+    join = _join if config.strategy == "multi_worker" else None
+    process.start(whole_loops=whole_loops, verbose=verbose, join=join)
+
+
+def _join() -> None:
+    from rnn_tf.training.keras import workers
+
+    workers.join(Cluster.from_environment())
 
 
 def load_while_tensorflow_starts(

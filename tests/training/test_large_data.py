@@ -107,7 +107,10 @@ def test_plain_fit_meets_the_same_batches(folder: Path, monkeypatch: pytest.Monk
 def test_steps_and_lengths_come_as_from_memory(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Labels by step, and of sequences for every step, in training and in evaluation."""
+    """Labels by step, and of sequences for every step, in training and in evaluation.
+
+    Also the parts of batches that two replicas of three have.
+    """
     from rnn_tf.training.keras import batches
 
     memory: SequenceData = request.getfixturevalue(kind).answering("every_step")
@@ -124,11 +127,17 @@ def test_steps_and_lengths_come_as_from_memory(
                 for dataset in (
                     batches.pieces(order, 0, 2),
                     batches.evaluation_batches(test, data.spec),
+                    batches.parts_of_batches(
+                        train, data.spec, batches.endless_rows(order, 0), 3, range(1, 3)
+                    ).take(7),
+                    batches.parts_of_batches(
+                        test, data.spec, batches.rows_in_order(test, 23), 3, range(2)
+                    ).take(7),
                 )
                 for element in dataset
             ]
         )
-    assert [len(each) for each in found] == [5, 5]
+    assert [len(each) for each in found] == [19, 19]
     for ours, theirs in zip(*found, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)

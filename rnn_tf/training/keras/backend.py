@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.model.classifier import MaskedSequential
 from rnn_tf.run import Run
-from rnn_tf.training.keras import compilation, devices
+from rnn_tf.training.keras import compilation, devices, replicas, workers
 from rnn_tf.training.keras.batches import evaluation_batches
 from rnn_tf.training.keras.fit import fit, order_of, why_not_fused
 from rnn_tf.training.keras.kept_models import KEPT
@@ -33,8 +34,12 @@ class KerasBackend:
         self.warn = warn
 
     def describe(self, config: TrainConfig, data: SequenceData) -> str:
-        reason = why_not_fused(config, data, devices.choose_strategy(config))
-        how = _as_programs(config, data) if reason is None else f"plain Keras fit: {reason}"
+        strategy = devices.choose_strategy(config)
+        if strategy is not None:
+            how = replicas.describe(strategy, config.batch_size_for(len(data.train.y)))
+        else:
+            reason = why_not_fused(config, data, strategy)
+            how = _as_programs(config, data) if reason is None else f"plain Keras fit: {reason}"
         return f"{how}{compilation.describe(config)}"
 
     def precision(self, config: TrainConfig) -> str:
@@ -47,15 +52,19 @@ class KerasBackend:
             compilation.warn_if_unusual(run.config)
         compilation.keep(run)
         strategy = devices.choose_strategy(run.config)
-        return fit(
-            run.config,
-            data,
-            run,
-            precision=self.precision(run.config),
-            strategy=strategy,
-            callbacks=list(callbacks),
-            kept=KEPT if strategy is None else None,
-        )
+        with contextlib.ExitStack() as together:
+            if run.config.strategy == "multi_worker":
+                workers.joined().share_checkpoint(run)
+                together.enter_context(workers.joined().named_when_lost())
+            return fit(
+                run.config,
+                data,
+                run,
+                precision=self.precision(run.config),
+                strategy=strategy,
+                callbacks=list(callbacks),
+                kept=KEPT if strategy is None else None,
+            )
 
     def probabilities(self, run: Run, model: keras.Sequential, split: Split) -> np.ndarray:
         return probabilities(model, split, run.spec)

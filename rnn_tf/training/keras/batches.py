@@ -71,21 +71,8 @@ def batches(
     numbers = now.map(
         _as_it_is(lambda n: n + order.pieces * tf.numpy_function(epoch, [], tf.int64))
     )
-    # Shuffling indices before anything is touched shuffles the whole split at no cost.
-    rows = numbers.map(_as_it_is(_piece(order))).map(_as_it_is(lambda rows, steps: rows[:steps]))
-    normalize = normalizer(*spec.normalization.arrays())
-    gather = _gather(order.split, class_weights)
-    if order.split.stored is None:
-        # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
-        dataset = rows.unbatch().map(_as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
-    else:
-        # The examples of a batch lie far apart in the files, those of a piece do not.
-        dataset = rows.map(_as_it_is(gather), num_parallel_calls=1).unbatch()
-
-    def as_seen(x: Inputs, *others: tf.Tensor) -> tuple[Inputs, ...]:
-        return normalize(x), *others
-
-    dataset = dataset.map(_as_it_is(as_seen), num_parallel_calls=tf.data.AUTOTUNE)
+    rows = numbers.map(_as_it_is(_rows_of_piece(order)))
+    dataset = _examples(order.split, spec, rows, class_weights)
     # How many come of a piece is only known when its order is, and Keras must know it before.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(order.updates))
     # Last, so that everything above overlaps with training.
@@ -98,9 +85,7 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
     `x` is normalized float32 `(batch, timesteps, features)`, or as it was loaded if `raw`; where
     lengths vary, `(x, lengths)`.
     """
-    by_input = EVALUATION_BYTES // (4 * spec.longest * spec.features)
-    by_states = STATES_BYTES // (4 * spec.longest * NUMBERS_A_STEP)
-    most = max(1, min(EVALUATION_BATCH, by_input, by_states))
+    most = evaluation_batch(spec)
     weights = _weights(split, None)
     labels = (split.y,) if weights is None else (_labels(split), weights)
     if split.stored is not None:
@@ -115,6 +100,91 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
         # After batching, so that normalizing is vectorised.
         dataset = dataset.map(_as_it_is(lambda x, *labels: (normalize(x), *labels))).prefetch(1)
     return dataset.with_options(_untuned())
+
+
+def evaluation_batch(spec: SequenceSpec) -> int:
+    """The most examples of `spec` that are evaluated at a time."""
+    by_input = EVALUATION_BYTES // (4 * spec.longest * spec.features)
+    by_states = STATES_BYTES // (4 * spec.longest * NUMBERS_A_STEP)
+    return max(1, min(EVALUATION_BATCH, by_input, by_states))
+
+
+def parts_of_batches(
+    split: Split,
+    spec: SequenceSpec,
+    rows: tf.data.Dataset,
+    replicas: int,
+    mine: range,
+    *,
+    class_weights: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """For each batch the parts of the replicas `mine` out of so many, one after the other, endless.
+
+    `rows` has the examples of some batches at a time, from `endless_rows` or `rows_in_order`. A
+    replica has every `replicas`th of a batch. All parts are of one size; weight 0 marks what fills
+    them. An element is as in `batches`.
+    """
+
+    def filled(rows: tf.Tensor) -> tf.Tensor:
+        return tf.pad(rows, [[0, 0], [0, -rows.shape[1] % replicas]], constant_values=-1)
+
+    def parts(batches: tf.Tensor) -> tf.Tensor:
+        _, batch_size, *example = batches.shape
+        size = batch_size // replicas
+        by_replica = tf.reshape(batches, (-1, size, replicas, *example))
+        taken = by_replica[:, :, mine.start : mine.stop]
+        others = range(3, len(taken.shape))
+        return tf.reshape(tf.transpose(taken, (0, 2, 1, *others)), (-1, size, *example))
+
+    dataset = _examples(split, spec, rows.map(_as_it_is(filled)), class_weights, parts)
+    # Without an end, workers need not ask each other at each step whether there is more.
+    return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+
+def endless_rows(order: Order, first: int) -> tf.data.Dataset:
+    """The rows of each piece of all epochs from `first` on, int32 `(batches, batch_size)`."""
+    numbers = tf.data.Dataset.counter(first * order.pieces)
+    return numbers.map(_as_it_is(_rows_of_piece(order)))
+
+
+def rows_in_order(split: Split, batch_size: int) -> tf.data.Dataset:
+    """All rows of a split, again and again: int32 `(1, batch_size)`, -1 fills the last."""
+    steps = -(-len(split.y) // batch_size)
+    rows = np.full(steps * batch_size, -1, np.int32)
+    rows[: len(split.y)] = np.arange(len(split.y))
+    return tf.data.Dataset.from_tensor_slices(rows.reshape(steps, 1, batch_size)).repeat()
+
+
+def _examples(
+    split: Split,
+    spec: SequenceSpec,
+    rows: tf.data.Dataset,
+    class_weights: np.ndarray | None,
+    take: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+) -> tf.data.Dataset:
+    """The examples of one batch after the other, normalized, of which `rows` has some at a time.
+
+    `take` makes of batches, `(batches, batch_size, ...)`, the batches that are wanted.
+    """
+    normalize = normalizer(*spec.normalization.arrays())
+    gather = _gather(split, class_weights)
+    if split.stored is None:
+        # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
+        # Shuffling indices before anything is touched shuffles the whole split at no cost.
+        wanted = rows.map(_as_it_is(take)).unbatch()
+        dataset = wanted.map(_as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        # The examples of a batch lie far apart in the files, those of a piece do not: it is read as
+        # a whole, also for a part of each batch.
+        def read(rows: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
+            return tuple(tf.nest.map_structure(take, gather(rows)))
+
+        dataset = rows.map(_as_it_is(read), num_parallel_calls=1).unbatch()
+
+    def as_seen(x: Inputs, *others: tf.Tensor) -> tuple[Inputs, ...]:
+        return normalize(x), *others
+
+    return dataset.map(_as_it_is(as_seen), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,6 +225,17 @@ def _piece(order: Order) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         return tf.ensure_shape(rows, (order.batches, order.batch_size)), tf.ensure_shape(steps, ())
 
     return piece
+
+
+def _rows_of_piece(order: Order) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same, without what fills a piece: int32 `(batches, batch_size)`."""
+    piece = _piece(order)
+
+    def rows_of_piece(number: tf.Tensor) -> tf.Tensor:
+        rows, steps = piece(number)
+        return rows[:steps]
+
+    return rows_of_piece
 
 
 def _read_in_order(split: Split, labels: tuple[np.ndarray, ...], most: int) -> tf.data.Dataset:

@@ -66,10 +66,27 @@ def _evenly(numbers: tf.Tensor) -> tf.Tensor:
 
 
 def _numbers(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A random number for each of `like`: uint32 `(size,)`."""
+    """A random number for each of `like`, `(examples, ...)`: uint32 `(size,)`.
+
+    By its place in the whole batch, also where replicas share that out: none draws what another
+    does, and together they draw what a single process would.
+    """
     first, drawn = tf.unstack(tf.cast(seed, tf.uint32))
-    places = tf.cast(tf.range(tf.size(like)), tf.uint32)
+    places = tf.range(tf.size(like))
+    replica, replicas = _place_in_batch()
+    if replicas > 1:
+        numbers = tf.size(like) // tf.shape(like)[0]  # of an example
+        places += numbers * (replica + (replicas - 1) * (places // numbers))
+    places = tf.cast(places, tf.uint32)
     return _hash(places + _hash(drawn + _hash(first)))
+
+
+def _place_in_batch() -> tuple[tf.Tensor | int, int]:
+    """Which replica this is, and of how many: of the batch it has the rows `replica::replicas`."""
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return 0, 1
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync
 
 
 def _hash(x: tf.Tensor) -> tf.Tensor:

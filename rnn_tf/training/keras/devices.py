@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnn_tf.config import TrainConfig
+from rnn_tf.startup import xla_flags
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -56,11 +57,19 @@ def choose_precision(precision: str) -> str:
 
 
 def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
-    """`MirroredStrategy` over all devices of the fastest kind, or None for a single one."""
+    """What `--strategy` stands for on this machine; None for a single device.
+
+    `auto` uses several GPUs only where a layer is large: the steps of a small one take less time
+    than adding up its gradients does.
+    """
     import tensorflow as tf
 
+    if config.strategy == "multi_worker":
+        from rnn_tf.training.keras import workers
+
+        return workers.joined().strategy
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    single = len(devices) < 2 or config.optimizer == "soap"
+    single = len(devices) < 2 or xla_flags.is_small(config)
     if config.strategy == "none" or (config.strategy == "auto" and single):
         return None
     return tf.distribute.MirroredStrategy([device.name for device in devices])

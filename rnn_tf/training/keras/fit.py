@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -15,21 +13,31 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.data.normalize import Normalize
 from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
-from rnn_tf.model.classifier import MaskedSequential, build_model, recurrent_layers
+from rnn_tf.model.classifier import build_model, recurrent_layers
 from rnn_tf.run import Run
 from rnn_tf.startup import xla_flags
 from rnn_tf.training.class_weights import class_weights
 from rnn_tf.training.keras.batches import (
     Inputs,
     batches,
+    endless_rows,
+    evaluation_batch,
     evaluation_batches,
     normalizer,
+    parts_of_batches,
     pieces,
+    rows_in_order,
 )
-from rnn_tf.training.keras.chance import draw_quickly, normal_noise
+from rnn_tf.training.keras.chance import draw_quickly
 from rnn_tf.training.keras.kept_models import KeptModels, programs_of
 from rnn_tf.training.keras.layers import answer_all_steps, fits_at_once, loop_over_time
 from rnn_tf.training.keras.optimizer import build_optimizer
+from rnn_tf.training.keras.replicas import (
+    ReplicatedSequential,
+    distributed,
+    kept_by_each_replica,
+    update_in_each_replica,
+)
 from rnn_tf.training.keras.scores import (
     BalancedAccuracy,
     SequenceMean,
@@ -38,6 +46,7 @@ from rnn_tf.training.keras.scores import (
 )
 from rnn_tf.training.keras.shares import pay, shared_step, shares
 from rnn_tf.training.keras.tracing import new_programs_expected
+from rnn_tf.training.keras.training_model import TrainingSequential, rolled
 from rnn_tf.training.order import Order
 from rnn_tf.training.recorder import Fitted, Recorder
 
@@ -56,46 +65,6 @@ SAID = {
 }
 # Plain fit: weight updates between two returns to Python.
 PLAIN_STEPS = 32
-
-
-class TrainingSequential(MaskedSequential):
-    """A Sequential in training.
-
-    Its scores count each answer once, whatever it weighs in the loss. What it reads in training has
-    normal noise of the deviation `noise` `(features,)`; None: none.
-
-    What was learned from the data is in variables, `learned`, so that one compiled program serves
-    many trainings.
-    """
-
-    def __init__(self, layers: list[keras.Layer], noise: np.ndarray | None = None) -> None:
-        super().__init__(layers)
-        self.learned: list[tf.Variable] = []
-        self.noise = None
-        if noise is not None:
-            self.noise = self.learn(noise)
-            # Its state is among the variables: a training that goes on draws what it would have.
-            self.noise_seed = keras.random.SeedGenerator()
-
-    def learn(self, numbers: np.ndarray) -> tf.Variable:
-        """A variable of what was learned from the data, which no training changes."""
-        self.learned.append(tf.Variable(numbers, trainable=False))
-        return self.learned[-1]
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if training and self.noise is not None:
-            x, *lengths = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-            x += self.noise * normal_noise(x, self.noise_seed.next())
-            inputs = (x, *lengths) if lengths else x
-        return super().call(inputs, training=training, mask=mask)
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        if sample_weight is not None:
-            sample_weight = tf.cast(sample_weight > 0, tf.float32)
-        scores: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
-        return scores
 
 
 class FusedSequential(TrainingSequential):
@@ -141,26 +110,12 @@ class FusedSequential(TrainingSequential):
     ) -> dict[str, tf.Tensor]:
         x, *labels = data
         # Thousands of sequences are evaluated at a time: a loop is as fast, and sooner compiled.
-        with _rolled(self):
+        with rolled(self):
             evaluate = super().test_step
             if self.shares > 1:
                 evaluate = tf.function(evaluate, jit_compile=True, autograph=False)
             result: dict[str, tf.Tensor] = evaluate((self.normalize(x), *labels))
         return result
-
-
-@contextlib.contextmanager
-def _rolled(model: keras.Sequential) -> Iterator[None]:
-    """Have the recurrent layers loop over time meanwhile, also where it is written out."""
-    layers = list(itertools.chain(*recurrent_layers(model)))
-    written_out = [layer.unroll for layer in layers]
-    for layer in layers:
-        layer.unroll = False
-    try:
-        yield
-    finally:
-        for layer, unroll in zip(layers, written_out, strict=True):
-            layer.unroll = unroll
 
 
 def why_not_fused(
@@ -170,7 +125,7 @@ def why_not_fused(
     if not config.fused:
         return "--no-fused"
     if strategy is not None:
-        return f"{strategy.num_replicas_in_sync} devices"
+        return f"{strategy.num_replicas_in_sync} replicas"
     if config.deterministic and tf.config.list_physical_devices("GPU"):
         return "--deterministic on a GPU"
     return None
@@ -206,12 +161,15 @@ def fit(
     steps = config.updates_an_epoch(examples) * config.epochs_for(examples)
     with contextlib.ExitStack() as meanwhile:
         with (strategy or tf.distribute.get_strategy()).scope():
-            model = _compiled(config, data, precision, noise, fused=fused, steps=steps)
+            if strategy is None:
+                model = _compiled(config, data, precision, noise, fused=fused, steps=steps)
+            else:
+                model = _replicated(config, data, precision, noise, steps=steps)
             if kept is not None:
                 key = programs_of(config, data, precision, fused=fused)
                 model = meanwhile.enter_context(kept.lent(model, key))
         meanwhile.enter_context(new_programs_expected())
-        recorder = _fit(model, config, data, run, callbacks or [], fused=fused)
+        recorder = _fit(model, config, data, run, callbacks or [], fused=fused, strategy=strategy)
     return recorder.best(build_model(config, data.spec, precision=precision))
 
 
@@ -223,6 +181,7 @@ def _fit(
     callbacks: list[keras.callbacks.Callback],
     *,
     fused: bool,
+    strategy: tf.distribute.Strategy | None,
 ) -> Recorder:
     epochs = config.epochs_for(len(data.train.y))
     recorder = Recorder(run, epochs, data.valid)
@@ -232,10 +191,14 @@ def _fit(
     learned, held_out = (split.labelled_for(data.spec) for split in (data.train, data.valid))
     weights = class_weights(config.class_weights, learned.y, data.spec.classes)
     order = order_of(config, learned, data.spec)
-    if fused:
+    valid = evaluation_batches(held_out, data.spec, raw=fused)
+    if strategy is not None:
+        train, valid = _shared_out(strategy, order, held_out, data.spec, first, weights)
+    elif fused:
         train = pieces(order, first, epochs, class_weights=weights)
     else:
         train = batches(order, data.spec, clock.now, class_weights=weights)
+    one_step = strategy is not None  # an epoch, and a validation
     if not recorder.over:
         with contextlib.ExitStack() as reading:
             for stored in (data.train.stored, data.valid.stored):
@@ -245,13 +208,59 @@ def _fit(
                 train,
                 initial_epoch=first,
                 epochs=epochs,
-                steps_per_epoch=order.pieces if fused else None,
-                validation_data=evaluation_batches(held_out, data.spec, raw=fused),
+                steps_per_epoch=1 if one_step else order.pieces if fused else None,
+                validation_data=valid,
+                validation_steps=1 if one_step else None,
                 shuffle=False,
                 verbose=0,
                 callbacks=[clock, keep, *callbacks],
             )
     return recorder
+
+
+def _shared_out(
+    strategy: tf.distribute.Strategy,
+    order: Order,
+    held_out: Split,
+    spec: SequenceSpec,
+    first: int,
+    weights: np.ndarray | None,
+) -> tuple[Any, Any]:
+    """Training and validation data for the replicas of a strategy, from epoch `first` on."""
+    rows = endless_rows(order, first)
+    rows_held_out = rows_in_order(held_out, evaluation_batch(spec))
+
+    def to_learn(*parts: Any) -> tf.data.Dataset:
+        return parts_of_batches(order.split, spec, rows, *parts, class_weights=weights)
+
+    def to_validate(*parts: Any) -> tf.data.Dataset:
+        return parts_of_batches(held_out, spec, rows_held_out, *parts)
+
+    return distributed(strategy, to_learn), distributed(strategy, to_validate)
+
+
+def _replicated(
+    config: TrainConfig,
+    data: SequenceData,
+    precision: str,
+    noise: np.ndarray | None,
+    *,
+    steps: int,
+) -> ReplicatedSequential:
+    """The model for a strategy, in whose scope this is called."""
+    model = ReplicatedSequential(
+        _quick_to_train(config, data, precision).layers,
+        noise,
+        steps=config.updates_an_epoch(len(data.train.y)),
+        validation_steps=-(-len(data.valid.y) // evaluation_batch(data.spec)),
+        compiled=_may_compile(config),
+    )
+    with tf.variable_creator_scope(kept_by_each_replica):
+        optimizer = _optimizer(config, steps, precision)
+        update_in_each_replica(optimizer)
+        model.compile(optimizer, _loss(), weighted_metrics=_metrics(config, data))
+        _build_variables(model, data.spec)
+    return model
 
 
 def _compiled(
@@ -269,19 +278,9 @@ def _compiled(
         model = FusedSequential(layers, data.spec.normalization, noise, shares=count)
     else:
         model = TrainingSequential(layers, noise)
-    optimizer = build_optimizer(config, steps)
-    if not tf.distribute.has_strategy():
-        # On one device there is nothing to add up. Keras 3.15 does so anyway, by a custom gradient,
-        # which TensorFlow keeps for ever, and the whole training program with it.
-        optimizer._all_reduce_sum_gradients = list
-    if precision == "mixed_float16":
-        # Small gradients are zero in float16 unless the loss is scaled up first.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
-        optimizer=optimizer,
-        # The mean over the answers that count, at every step those of all sequences alike: what
-        # fills the last batch, pads a sequence or has no label has weight 0.
-        loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        optimizer=_optimizer(config, steps, precision),
+        loss=_loss(),
         weighted_metrics=_metrics(config, data),
         # Programs run side by side only outside of another.
         jit_compile=_may_compile(config) and not (fused and model.shares > 1),
@@ -289,6 +288,26 @@ def _compiled(
     )
     _build_variables(model, data.spec)
     return model
+
+
+def _optimizer(config: TrainConfig, steps: int, precision: str) -> keras.optimizers.Optimizer:
+    optimizer = build_optimizer(config, steps)
+    # On one device there is nothing to add up, and replicas have done so. Keras 3.15 does so
+    # anyway, by a custom gradient, which TensorFlow keeps for ever, and the whole training program
+    # with it.
+    optimizer._all_reduce_sum_gradients = list
+    if precision == "mixed_float16":
+        # Small gradients are zero in float16 unless the loss is scaled up first.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _loss() -> keras.losses.Loss:
+    """The mean over the answers that count, at every step those of all sequences alike.
+
+    What fills the last batch, pads a sequence or has no label has weight 0.
+    """
+    return keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
 
 
 def _metrics(config: TrainConfig, data: SequenceData) -> list[keras.metrics.Metric | str]:
@@ -349,12 +368,12 @@ def _may_share(config: TrainConfig) -> bool:
 
 
 def _may_compile(config: TrainConfig) -> bool:
-    """Whether XLA may compile a training step: on one device, unless a GPU must repeat exactly.
+    """Whether XLA may compile a training step: unless a GPU must repeat exactly.
 
     Also without fusing: TensorFlow's own graph rewrites break on `elu`.
     """
     exact = config.deterministic and tf.config.list_physical_devices("GPU")
-    return not (tf.distribute.has_strategy() or exact)
+    return not exact
 
 
 def _build_variables(model: keras.Sequential, spec: SequenceSpec) -> None:
@@ -420,7 +439,8 @@ class Keep(keras.callbacks.Callback):
             for name, said in SAID.items()
             if f"{split}{said}" in logs
         }
-        scores["learning_rate"] = float(self.model.optimizer.learning_rate)
+        rate = self.model.optimizer.learning_rate
+        scores["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
         self.recorder.end_epoch(scores, self.model.get_weights, self._state)
         if self.recorder.over:
             self.model.stop_training = True

@@ -18,7 +18,7 @@ from rnn_tf.training.keras.optimizer import learning_rate
 from rnn_tf.training.order import Order
 
 if TYPE_CHECKING:
-    from rnn_tf.training.keras.fit import TrainingSequential
+    from rnn_tf.training.keras.training_model import TrainingSequential
 
 # Settings that change values of variables or the data, but no program. Shapes of the data that they
 # change are compared as such.

@@ -1,0 +1,69 @@
+"""What every way of training a model in Keras shares: its noise, how it counts answers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rnn_tf.model.classifier import MaskedSequential, recurrent_layers
+from rnn_tf.training.keras.chance import normal_noise
+
+
+class TrainingSequential(MaskedSequential):
+    """A Sequential in training.
+
+    Its scores count each answer once, whatever it weighs in the loss. What it reads in training has
+    normal noise of the deviation `noise` `(features,)`; None: none.
+
+    What was learned from the data is in variables, `learned`, so that one compiled program serves
+    many trainings.
+    """
+
+    def __init__(self, layers: list[keras.Layer], noise: np.ndarray | None = None) -> None:
+        super().__init__(layers)
+        self.learned: list[tf.Variable] = []
+        self.noise = None
+        if noise is not None:
+            self.noise = self.learn(noise)
+            # Its state is among the variables: a training that goes on draws what it would have.
+            self.noise_seed = keras.random.SeedGenerator()
+
+    def learn(self, numbers: np.ndarray) -> tf.Variable:
+        """A variable of what was learned from the data, which no training changes."""
+        self.learned.append(tf.Variable(numbers, trainable=False))
+        return self.learned[-1]
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if training and self.noise is not None:
+            x, *lengths = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+            x += self.noise * normal_noise(x, self.noise_seed.next())
+            inputs = (x, *lengths) if lengths else x
+        return super().call(inputs, training=training, mask=mask)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        if sample_weight is not None:
+            sample_weight = tf.cast(sample_weight > 0, tf.float32)
+        scores: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
+        return scores
+
+
+@contextlib.contextmanager
+def rolled(model: keras.Sequential) -> Iterator[None]:
+    """Have the recurrent layers loop over time meanwhile, also where it is written out."""
+    layers = list(itertools.chain(*recurrent_layers(model)))
+    written_out = [layer.unroll for layer in layers]
+    for layer in layers:
+        layer.unroll = False
+    try:
+        yield
+    finally:
+        for layer, unroll in zip(layers, written_out, strict=True):
+            layer.unroll = unroll
