@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -74,7 +74,8 @@ class Command:
     seeds: int = 5
     """Seeds 1 to this."""
     json: Path | None = None
-    """Also write every figure here."""
+    """Also write every figure here, after each training. What is there already is not measured
+    again, so that a long measurement may be broken off."""
     write: bool = False
     """Write the table into the documents of this checkout."""
 
@@ -92,18 +93,37 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.sm
         sources, missing = _sources(command, Path(folder))
         if not sources:
             raise InputError("no data", got=_listed(missing), fix="Say --data.")
-        found = {name: _measured(name, load(path), ways, command) for name, path in sources.items()}
-    left_out |= missing
+        left_out |= missing
+        before = _read(command.json)
+        found: Found = {name: before.get(name, {}) for name in sources}
+        for name, path in sources.items():
+            for way in _measure(name, load(path), found[name], ways, command):
+                print(f"{name}, {way}", file=sys.stderr)
+                if command.json:
+                    _write(command.json, before | found, left_out)
     print(text(found, left_out))
     if command.write:
         documents.put("docs/small-data.md", "benchmarks.small_data", markdown(found, left_out))
-    if command.json:
-        figures = {
-            name: {way: [vars(each) for each in results] for way, results in rows.items()}
-            for name, rows in found.items()
-        }
-        write_text(command.json, json.dumps({"found": figures, "left_out": left_out}, indent=2))
     return 0
+
+
+def _read(path: Path | None) -> Found:
+    """What an earlier measurement has written."""
+    if path is None or not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))["found"]
+    return {
+        name: {way: [Result(**each) for each in results] for way, results in rows.items()}
+        for name, rows in found.items()
+    }
+
+
+def _write(path: Path, found: Found, left_out: Mapping[str, str]) -> None:
+    figures = {
+        name: {way: [vars(each) for each in results] for way, results in rows.items()}
+        for name, rows in found.items()
+    }
+    write_text(path, json.dumps({"found": figures, "left_out": dict(left_out)}, indent=2))
 
 
 def _sources(command: Command, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -135,17 +155,19 @@ def _write_digits(path: Path, seed: int | None) -> Path:
     return path
 
 
-def _measured(
-    name: str, data: SequenceData, ways: Mapping[str, Way], command: Command
-) -> dict[str, list[Result]]:
-    rows: dict[str, list[Result]] = {}
+def _measure(
+    name: str,
+    data: SequenceData,
+    rows: dict[str, list[Result]],
+    ways: Mapping[str, Way],
+    command: Command,
+) -> Iterator[str]:
+    """Add to `rows` what is not in them yet; says each training that was added."""
     for way, trained in ways.items():
-        rows[way] = []
-        for seed in range(1, command.seeds + 1):
-            rows[way].append(trained(data, seed))
-            test = f"{rows[way][-1].accuracy:.2%}"
-            print(f"{name}, {way}, seed {seed}: {test}", file=sys.stderr)
-    return rows
+        results = rows.setdefault(way, [])
+        for seed in range(len(results) + 1, command.seeds + 1):
+            results.append(trained(data, seed))
+            yield f"{way}, seed {seed}: {results[-1].accuracy:.2%}"
 
 
 # --- ways ---

@@ -270,6 +270,12 @@ def test_small_data_are_measured_as_the_command_trains(
     assert digits["ours"][0]["accuracy"] > 0.5
     # 327 of 360, with scikit-learn alone; other versions of its solver may differ by some.
     assert digits["logistic"][0]["accuracy"] == pytest.approx(0.908, abs=0.01)
+    # Asked for a seed more, it keeps what it has measured.
+    ways["ours"] = lambda data, seed: small_data.Result(seed / 10, 9, 1.0)
+    assert small_data.main([*map(str, argv[:-3]), "2", *map(str, argv[-2:])]) == 0
+    both = json.loads(found.read_text())["found"]["digits"]
+    assert both["ours"] == [*digits["ours"], {"accuracy": 0.2, "parameters": 9, "seconds": 1.0}]
+    assert both["logistic"][0] == digits["logistic"][0]
 
 
 @pytest.mark.parametrize(
