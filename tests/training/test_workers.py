@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.multi_worker, pytest.mark.slow]
 CONFIG = TrainConfig(units=7, epochs=2, batch_size=16, learning_rate=0.01, optimizer="adam")
 CONFIGS = [
     CONFIG,  # with dropout and noise, which auto is for few examples
-    dataclasses.replace(CONFIG, cell="lstm", class_weights="balanced", dropout=0.0, noise=0.0),
+    dataclasses.replace(CONFIG, cell="lstm", answer="every_step", class_weights="balanced",
+                        dropout=0.0, noise=0.0),
     dataclasses.replace(CONFIG, cell="gru", optimizer="adamw", clip_norm=0.1, recurrent_dropout=0.2,
                         objective="balanced_accuracy"),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ answers of the batch, wherever they are.
 from __future__ import annotations
 
 import types
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,9 @@ from rnn_tf.errors import InputError
 from rnn_tf.training.keras.training_model import TrainingSequential, rolled
 
 Batch = tuple[Any, tf.Tensor, tf.Tensor]
+
+# The Keras whose `fit` is gone around here, in methods of which one is private.
+VERSIONS = ("3.15.",)
 
 
 class ReplicatedSequential(TrainingSequential):
@@ -168,7 +172,17 @@ def update_in_each_replica(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def describe(strategy: tf.distribute.Strategy, batch_size: int) -> str:
-    """How replicas train, for a person. Raises `InputError` when one would have no example."""
+    """How replicas train, for a person. Warns of a Keras that this is not known to work with.
+
+    Raises `InputError` when a replica would have no example.
+    """
+    if not keras.__version__.startswith(VERSIONS):
+        known = ", ".join(version.rstrip(".") for version in VERSIONS)
+        warnings.warn(
+            f"several replicas are known to train with Keras {known}, and this is "
+            f"{keras.__version__}; if they fail, pip install 'keras=={VERSIONS[-1]}*'",
+            stacklevel=3,
+        )
     count = strategy.num_replicas_in_sync
     if batch_size < count:
         raise InputError(

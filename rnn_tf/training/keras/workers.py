@@ -111,7 +111,7 @@ class Workers:
 
         They compare settings, versions and data, and the first difference is named.
         """
-        chief, *others = self._exchange(json.dumps(_what_trains(config, data)))
+        chief, *others = self._exchange(json.dumps(what_trains(config, data)))
         expected = json.loads(chief)
         for index, text in enumerate(others, 1):
             found = json.loads(text)
@@ -180,7 +180,7 @@ class Workers:
         return [self.cluster.name(index) for index in sorted(known)]
 
 
-def _what_trains(config: TrainConfig, data: SequenceData) -> dict[str, Any]:
+def what_trains(config: TrainConfig, data: SequenceData) -> dict[str, Any]:
     """What must be the same in all workers, by the name that a message has for it."""
     versions = {
         f"version of {name}": importlib.metadata.version(name)
