@@ -15,13 +15,13 @@ from rnn_tf.errors import InputError, one_line_errors
 COMMANDS = {
     "train": ("rnn_tf.train", "train a classifier and keep everything about it as a run"),
     "evaluate": ("rnn_tf.evaluate", "score a run on the test split, class by class"),
-    "convert": ("rnn_tf.data.convert", "write a data set into shards, larger than memory"),
     "predict": ("rnn_tf.predict", "classify pictures or sequences with a run or a bundle"),
     "stream": ("export.stream", "answer frame by frame, from lines of numbers, with a bundle"),
     "tune": ("tuning.search", "search for better settings"),
     "export": ("export.__main__", "turn a run into SavedModel, TFLite and ONNX, proven equal"),
     "verify": ("export.verify", "show that every format of a bundle is the trained function"),
     "benchmark": ("export.benchmark", "measure every format of a bundle beside its peers"),
+    "convert": ("rnn_tf.data.convert", "write data into shards, for sets larger than memory"),
 }
 
 
