@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -72,4 +73,16 @@ def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
     single = len(devices) < 2 or xla_flags.is_small(config)
     if config.strategy == "none" or (config.strategy == "auto" and single):
         return None
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One for all trainings of a process.
+
+    TensorFlow numbers the sums of a strategy from the same start, and takes those of another one
+    for the same: a second training would be asked for the shapes of the first.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(devices))
