@@ -66,13 +66,13 @@ def option(argv: Sequence[str], name: str) -> str | None:
     return value  # the last one counts, as it does for tyro
 
 
-def without_option(argv: Sequence[str], name: str) -> list[str]:
-    """`argv` without any `--name VALUE` or `--name=VALUE`."""
+def without_options(argv: Sequence[str], *names: str) -> list[str]:
+    """`argv` without any `--name VALUE` or `--name=VALUE` of those names."""
     kept: list[str] = []
     rest = iter(argv)
     for argument in rest:
         given, equals, _ = argument.partition("=")
-        if given.replace("_", "-") != name:
+        if given.replace("_", "-") not in names:
             kept.append(argument)
         elif not equals:
             next(rest, None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from rnn_tf.command import arguments, option, parse, without_option
+from rnn_tf.command import arguments, option, parse, without_options
 from rnn_tf.config import TrainConfig, preset
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.run import Run, holds_run, new_folder
@@ -108,10 +108,10 @@ def _train_with_workers(command: Command, workers: int, argv: Sequence[str], pro
     dataclasses.replace(settings, strategy="multi_worker")  # refuses what it cannot be with
     # Chosen here, to be known whatever happens to the processes.
     path = command.run_dir or new_folder(settings)
-    rest = without_option(without_option(argv, "--workers"), "--strategy")
-    rest = [*without_option(rest, "--run-dir"), "--run-dir", str(path)]
+    rest = without_options(argv, "--workers", "--strategy", "--run-dir")
+    theirs = [*rest, "--run-dir", str(path), "--strategy", "multi_worker"]
     try:
-        return train_with_workers(workers, main, [*rest, "--strategy", "multi_worker"], prog)
+        return train_with_workers(workers, main, theirs, prog)
     except KeyboardInterrupt:
         return _stopped(path, f"{prog} --workers {workers}")
     except CheckFailed as failed:

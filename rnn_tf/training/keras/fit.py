@@ -191,13 +191,14 @@ def _fit(
     learned, held_out = (split.labelled_for(data.spec) for split in (data.train, data.valid))
     weights = class_weights(config.class_weights, learned.y, data.spec.classes)
     order = order_of(config, learned, data.spec)
-    valid = evaluation_batches(held_out, data.spec, raw=fused)
     if strategy is not None:
         train, valid = _shared_out(strategy, order, held_out, data.spec, first, weights)
-    elif fused:
-        train = pieces(order, first, epochs, class_weights=weights)
     else:
-        train = batches(order, data.spec, clock.now, class_weights=weights)
+        valid = evaluation_batches(held_out, data.spec, raw=fused)
+        if fused:
+            train = pieces(order, first, epochs, class_weights=weights)
+        else:
+            train = batches(order, data.spec, clock.now, class_weights=weights)
     one_step = strategy is not None  # an epoch, and a validation
     if not recorder.over:
         with contextlib.ExitStack() as reading:

@@ -35,7 +35,8 @@ class Soap(keras.optimizers.Optimizer):
     refreshed by one step of orthogonal iteration. `clip_norm` bounds the norm of the whole
     gradient before anything else; the Keras arguments `clipnorm`, ... would bound the update.
 
-    For one device: its averages are of the gradients that `apply` is given.
+    Its averages are of the gradients that `apply` is given: where replicas share a batch, those of
+    the whole batch.
     """
 
     def __init__(

@@ -204,9 +204,12 @@ def what_trains(config: TrainConfig, data: SequenceData) -> dict[str, Any]:
 def _digest(data: SequenceData, split: str) -> str:
     digest = hashlib.sha256(data.spec.to_json().encode())
     part = getattr(data, split)
-    if part.stored is not None:
+    arrays = [part.y, part.lengths]
+    if part.stored is None:
+        arrays = [part.x, *arrays]
+    else:  # what is in the files is known without reading them
         digest.update(part.stored.digest.encode())
-    for array in (None if part.stored is not None else part.x, part.y, part.lengths):
+    for array in arrays:
         if array is not None:
             digest.update(f"{array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
