@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Examples that are read one after the other, whatever the order of an epoch: so many bytes take a
 # disk longer to read than to find.
 STRETCH_BYTES = 2**20
+# Fewer bytes between two examples are read as well: to open a file at another place takes longer.
+GAP_BYTES = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,13 +152,18 @@ class StoredSequences:
 
         And where among all that is read each of `rows` is.
         """
-        wanted, place = np.unique(rows, return_inverse=True)
+        wanted, of_rows = np.unique(rows.astype(np.int64), return_inverse=True)
         shard = np.searchsorted(np.cumsum(self.counts), wanted, side="right")
-        apart = (np.diff(wanted) != 1) | (np.diff(shard) != 0)
+        ends = self.begins[wanted] + self.sizes[wanted]
+        apart = (self.begins[wanted[1:]] - ends[:-1] > GAP_BYTES) | (np.diff(shard) != 0)
         first = np.concatenate([[0], np.flatnonzero(apart) + 1])
+        last = np.append(first[1:], len(wanted)) - 1
+        counts = wanted[last] - wanted[first] + 1
+        # From where it is among all sequences to where it is among those that are read.
+        moved = np.cumsum(counts) - counts - wanted[first]
+        place = wanted + np.repeat(moved, last - first + 1)
         files = np.array([str(file).encode() for file in self.files], object)[shard[first]]
-        counts = np.diff(first, append=len(wanted)).astype(np.int64)
-        return files, self.begins[wanted[first]], counts, place.astype(np.int64)
+        return files, self.begins[wanted[first]], counts, place[of_rows]
 
     def _at(
         self, files: tf.Tensor, begins: tf.Tensor, counts: tf.Tensor, places: tf.Tensor

@@ -134,6 +134,39 @@ def test_pieces_hold_every_example_once_from_all_over_the_files(
     np.testing.assert_array_equal(again.piece(1, 2), order.piece(1, 2))
 
 
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_a_replica_reads_its_own_part_of_the_files(
+    replicas: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_module, "LANES", 6)
+    order = small_pieces(monkeypatch, load(str(folder)), 5)
+    files = order.split.stored
+    assert files is not None
+    piece = order.piece(2, 1)
+    for replica in range(replicas):
+        rows = piece[:, replica::replicas].ravel()
+        for gap, most in ((0, 1), (3 * files.sizes[0], 1.5)):
+            monkeypatch.setattr(stored, "GAP_BYTES", gap)
+            *_, counts, _ = files._stretches_of(rows)
+            assert len(rows) <= counts.sum() <= most * len(rows)
+            # In stretches, and not one by one: there are 8 of 10 examples in the piece, cut in six.
+            assert len(counts) <= 14
+        np.testing.assert_array_equal(files[rows], files[:][rows])
+
+
+def test_batches_of_like_length_keep_their_lanes() -> None:
+    lengths = np.random.default_rng(0).integers(1, 30, 1000)
+    order = epoch_order(1000, 32, 1, 3, lengths, lanes=4)
+    assert sorted(order[order >= 0]) == list(range(1000))
+    for lane in range(4):
+        rows = order[:, lane::4].ravel()
+        rows = np.sort(rows[rows >= 0])
+        np.testing.assert_array_equal(rows, np.arange(rows[0], rows[-1] + 1))
+    full = order[:31]
+    longest, mean = (of(lengths[full], axis=1).mean() for of in (np.max, np.mean))
+    assert longest < 1.4 * mean
+
+
 def test_an_epoch_in_memory_is_cut_into_pieces_when_it_is_large(
     small: SequenceData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,14 +129,12 @@ def parts_of_batches(
         return tf.pad(rows, [[0, 0], [0, -rows.shape[1] % replicas]], constant_values=-1)
 
     def parts(batches: tf.Tensor) -> tf.Tensor:
-        _, batch_size, *example = batches.shape
-        size = batch_size // replicas
-        by_replica = tf.reshape(batches, (-1, size, replicas, *example))
-        taken = by_replica[:, :, mine.start : mine.stop]
-        others = range(3, len(taken.shape))
-        return tf.reshape(tf.transpose(taken, (0, 2, 1, *others)), (-1, size, *example))
+        size = batches.shape[1] // replicas
+        by_replica = tf.reshape(batches, (-1, size, replicas))[:, :, mine.start : mine.stop]
+        return tf.reshape(tf.transpose(by_replica, (0, 2, 1)), (-1, size))
 
-    dataset = _examples(split, spec, rows.map(_as_it_is(filled)), class_weights, parts)
+    rows_of_parts = rows.map(_as_it_is(lambda rows: parts(filled(rows))))
+    dataset = _examples(split, spec, rows_of_parts, class_weights)
     # Without an end, workers need not ask each other at each step whether there is more.
     return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
@@ -160,26 +158,17 @@ def _examples(
     spec: SequenceSpec,
     rows: tf.data.Dataset,
     class_weights: np.ndarray | None,
-    take: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tf.data.Dataset:
-    """The examples of one batch after the other, normalized, of which `rows` has some at a time.
-
-    `take` makes of batches, `(batches, batch_size, ...)`, the batches that are wanted.
-    """
+    """The examples of one batch after the other, normalized, of which `rows` has some at a time."""
     normalize = normalizer(*spec.normalization.arrays())
     gather = _gather(split, class_weights)
     if split.stored is None:
         # Whole batches, so that one vectorised call gathers and normalizes 64 examples, not one.
         # Shuffling indices before anything is touched shuffles the whole split at no cost.
-        wanted = rows.map(_as_it_is(take)).unbatch()
-        dataset = wanted.map(_as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = rows.unbatch().map(_as_it_is(gather), num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        # The examples of a batch lie far apart in the files, those of a piece do not: it is read as
-        # a whole, also for a part of each batch.
-        def read(rows: tf.Tensor) -> tuple[Inputs, tf.Tensor, tf.Tensor]:
-            return tuple(tf.nest.map_structure(take, gather(rows)))
-
-        dataset = rows.map(_as_it_is(read), num_parallel_calls=1).unbatch()
+        # The examples of a batch lie far apart in the files, those of a piece do not.
+        dataset = rows.map(_as_it_is(gather), num_parallel_calls=1).unbatch()
 
     def as_seen(x: Inputs, *others: tf.Tensor) -> tuple[Inputs, ...]:
         return normalize(x), *others
