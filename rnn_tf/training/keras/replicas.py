@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from rnn_tf.errors import InputError
-from rnn_tf.training.keras.training_model import TrainingSequential, rolled
+from rnn_tf.training.keras.training_model import TrainingSequential, logits_of, rolled
 
 Batch = tuple[Any, tf.Tensor, tf.Tensor]
 
@@ -60,9 +60,9 @@ class ReplicatedSequential(TrainingSequential):
         """Make one step, as one of the replicas."""
         _, y, weight = data
         # A program of its own for each replica: it is made for the replica's variables.
-        answers, *sums = self._program(self._gradients)(*data)
+        logits, *sums = self._program(self._gradients)(*data)
         sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, sums)
-        self._program(self._update)(y, weight, answers, sums)
+        self._program(self._update)(y, weight, logits, sums)
 
     def test_step(self, data: Batch) -> None:
         """Count one batch in the scores, as one of the replicas."""
@@ -109,7 +109,7 @@ class ReplicatedSequential(TrainingSequential):
         return program
 
     def _gradients(self, x: Any, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The answers; then what is summed over the replicas: weights, loss, gradients.
+        """The logits; then what is summed over the replicas: weights, loss, gradients.
 
         The last two are of the sum of the losses, as a share of the answers of a whole batch: of
         the size of a mean, which float16 needs. `_update` makes it the mean by weight.
@@ -122,10 +122,10 @@ class ReplicatedSequential(TrainingSequential):
             total = tf.reduce_sum(weight)
             loss *= tf.cast(total / weight.shape.num_elements(), loss.dtype)
             scaled = self.optimizer.scale_loss(loss)
-        return answers, total, loss, *tape.gradient(scaled, variables)
+        return logits_of(answers), total, loss, *tape.gradient(scaled, variables)
 
     def _update(
-        self, y: tf.Tensor, weight: tf.Tensor, answers: tf.Tensor, sums: list[tf.Tensor]
+        self, y: tf.Tensor, weight: tf.Tensor, logits: tf.Tensor, sums: list[tf.Tensor]
     ) -> None:
         total, loss, *gradients = sums
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -134,6 +134,7 @@ class ReplicatedSequential(TrainingSequential):
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         # Each replica counts the loss of all, which leaves the mean as it is.
         self._loss_tracker.update_state(loss * share, sample_weight=y.shape[0])
+        answers = tf.nn.softmax(logits)
         self.compute_metrics(x=None, y=y, y_pred=answers, sample_weight=weight)
 
     def _score(self, x: Any, y: tf.Tensor, weight: tf.Tensor) -> None:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from rnn_tf.config import TrainConfig
 from rnn_tf.model.cells import CELLS
 from rnn_tf.startup import xla_flags
+from rnn_tf.training.keras.training_model import logits_of
 
 # Weights of the state from which a gated layer's batch is worth sharing out: those of 19 units with
 # three gates. To start two programs for a batch, and to wait for both, takes 0.15 ms. A simple
@@ -64,16 +65,17 @@ def shared_step(model: keras.Sequential, count: int) -> Callable[[tuple[Any, ...
             # Keras's is the mean of the share; what counts is its part of that of the batch.
             loss *= tf.math.divide_no_nan(tf.cast(tf.reduce_sum(weight), loss.dtype), total)
             scaled = model.optimizer.scale_loss(loss)
-        return answers, loss, tape.gradient(scaled, variables)
+        return logits_of(answers), loss, tape.gradient(scaled, variables)
 
     def update(
         y: tf.Tensor, weight: tf.Tensor, found: list[tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
     ) -> None:
-        answers, losses, gradients = zip(*found, strict=True)
+        logits, losses, gradients = zip(*found, strict=True)
         sums = [tf.add_n(each) for each in zip(*gradients, strict=True)]
         model.optimizer.apply_gradients(zip(sums, model.trainable_variables, strict=True))
         model._loss_tracker.update_state(tf.add_n(losses), sample_weight=y.shape[0])
-        model.compute_metrics(x=None, y=y, y_pred=tf.concat(answers, 0), sample_weight=weight)
+        answers = tf.nn.softmax(tf.concat(logits, 0))
+        model.compute_metrics(x=None, y=y, y_pred=answers, sample_weight=weight)
 
     compiled_gradients, compiled_update = (
         tf.function(each, jit_compile=True, autograph=False) for each in (gradients_of, update)

@@ -55,6 +55,19 @@ class TrainingSequential(MaskedSequential):
         return scores
 
 
+def logits_of(answers: tf.Tensor) -> tf.Tensor:
+    """The logits that the last layer made `answers` of by softmax, in the same program.
+
+    Keras computes a loss from them where it finds them, and elsewhere from probabilities of at
+    least 1e-7, so that no loss is above 16.1. A program that counts answers of another is given
+    these, and makes the softmax itself.
+    """
+    if answers.op.type != "Softmax":
+        raise ValueError(f"expected answers of a softmax, got those of {answers.op.type}")
+    logits: tf.Tensor = answers.op.inputs[0]
+    return logits
+
+
 @contextlib.contextmanager
 def rolled(model: keras.Sequential) -> Iterator[None]:
     """Have the recurrent layers loop over time meanwhile, also where it is written out."""
