@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from rnn_tf.errors import InputError
-from rnn_tf.training.keras.training_model import TrainingSequential, logits_of, rolled
+from rnn_tf.training.keras.training_model import TrainingSequential, rolled
 
 Batch = tuple[Any, tf.Tensor, tf.Tensor]
 
@@ -59,10 +59,13 @@ class ReplicatedSequential(TrainingSequential):
     def train_step(self, data: Batch) -> None:
         """Make one step, as one of the replicas."""
         _, y, weight = data
+        context = tf.distribute.get_replica_context()
+        answers = weight.shape.num_elements() * context.num_replicas_in_sync
         # A program of its own for each replica: it is made for the replica's variables.
-        logits, *sums = self._program(self._gradients)(*data)
-        sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, sums)
-        self._program(self._update)(y, weight, logits, sums)
+        logits, *parts = self._program(self.gradients_of_part)(*data, answers=answers)
+        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, parts)
+        # Each replica counts the loss of all, which leaves the mean as it is.
+        self._program(self.update)(y, weight, logits, sums, answers=answers)
 
     def test_step(self, data: Batch) -> None:
         """Count one batch in the scores, as one of the replicas."""
@@ -107,35 +110,6 @@ class ReplicatedSequential(TrainingSequential):
             function, jit_compile=self.compiled or None, autograph=False
         )
         return program
-
-    def _gradients(self, x: Any, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The logits; then what is summed over the replicas: weights, loss, gradients.
-
-        The last two are of the sum of the losses, as a share of the answers of a whole batch: of
-        the size of a mean, which float16 needs. `_update` makes it the mean by weight.
-        """
-        variables = [variable.value for variable in self.trainable_variables]
-        with tf.GradientTape() as tape:
-            answers = self(x, training=True)
-            loss = self.compute_loss(x=x, y=y, y_pred=answers, sample_weight=weight)
-            # Keras's is the mean of this replica, divided by the number of replicas.
-            total = tf.reduce_sum(weight)
-            loss *= tf.cast(total / weight.shape.num_elements(), loss.dtype)
-            scaled = self.optimizer.scale_loss(loss)
-        return logits_of(answers), total, loss, *tape.gradient(scaled, variables)
-
-    def _update(
-        self, y: tf.Tensor, weight: tf.Tensor, logits: tf.Tensor, sums: list[tf.Tensor]
-    ) -> None:
-        total, loss, *gradients = sums
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        share = tf.math.divide_no_nan(float(weight.shape.num_elements() * replicas), total)
-        gradients = [gradient * tf.cast(share, gradient.dtype) for gradient in gradients]
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        # Each replica counts the loss of all, which leaves the mean as it is.
-        self._loss_tracker.update_state(loss * share, sample_weight=y.shape[0])
-        answers = tf.nn.softmax(logits)
-        self.compute_metrics(x=None, y=y, y_pred=answers, sample_weight=weight)
 
     def _score(self, x: Any, y: tf.Tensor, weight: tf.Tensor) -> None:
         # Large batches: a loop is as fast, and sooner compiled.

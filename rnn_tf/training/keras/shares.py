@@ -11,13 +11,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.model.cells import CELLS
 from rnn_tf.startup import xla_flags
-from rnn_tf.training.keras.training_model import logits_of
+from rnn_tf.training.keras.training_model import TrainingSequential
 
 # Weights of the state from which a gated layer's batch is worth sharing out: those of 19 units with
 # three gates. To start two programs for a batch, and to wait for both, takes 0.15 ms. A simple
@@ -47,45 +46,31 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def shared_step(model: keras.Sequential, count: int) -> Callable[[tuple[Any, ...]], None]:
+def shared_step(model: TrainingSequential, count: int) -> Callable[[tuple[Any, ...]], None]:
     """A training step of Keras whose batch is shared out in `count` shares.
 
     It takes `(x, y, weight)`, and is to be called in a function of TensorFlow that XLA does not
     compile: there the programs of the shares run side by side. But for rounding, it gives the same
     weights as the step of Keras. Where dropout or noise is drawn, the shares would draw the same.
     """
-    variables = [variable.value for variable in model.trainable_variables]
-
-    def gradients_of(
-        x: Any, y: tf.Tensor, weight: tf.Tensor, total: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape() as tape:
-            answers = model(x, training=True)
-            loss = model.compute_loss(x=x, y=y, y_pred=answers, sample_weight=weight)
-            # Keras's is the mean of the share; what counts is its part of that of the batch.
-            loss *= tf.math.divide_no_nan(tf.cast(tf.reduce_sum(weight), loss.dtype), total)
-            scaled = model.optimizer.scale_loss(loss)
-        return logits_of(answers), loss, tape.gradient(scaled, variables)
 
     def update(
-        y: tf.Tensor, weight: tf.Tensor, found: list[tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]]
+        y: tf.Tensor, weight: tf.Tensor, found: list[tuple[tf.Tensor, ...]], *, answers: int
     ) -> None:
-        logits, losses, gradients = zip(*found, strict=True)
-        sums = [tf.add_n(each) for each in zip(*gradients, strict=True)]
-        model.optimizer.apply_gradients(zip(sums, model.trainable_variables, strict=True))
-        model._loss_tracker.update_state(tf.add_n(losses), sample_weight=y.shape[0])
-        answers = tf.nn.softmax(tf.concat(logits, 0))
-        model.compute_metrics(x=None, y=y, y_pred=answers, sample_weight=weight)
+        logits, *parts = zip(*found, strict=True)
+        sums = [tf.add_n(each) for each in parts]
+        model.update(y, weight, tf.concat(logits, 0), sums, answers=answers)
 
     compiled_gradients, compiled_update = (
-        tf.function(each, jit_compile=True, autograph=False) for each in (gradients_of, update)
+        tf.function(each, jit_compile=True, autograph=False)
+        for each in (model.gradients_of_part, update)
     )
 
     def step(batch: tuple[Any, tf.Tensor, tf.Tensor]) -> None:
         _, y, weight = batch
-        total = tf.reduce_sum(weight)
-        found = [compiled_gradients(*share, total) for share in _shared_out(batch, count)]
-        compiled_update(y, weight, found)
+        answers = weight.shape.num_elements()
+        found = [compiled_gradients(*share, answers=answers) for share in _shared_out(batch, count)]
+        compiled_update(y, weight, found, answers=answers)
 
     return step
 

@@ -1,10 +1,10 @@
-"""What every way of training a model in Keras shares: its noise, how it counts answers."""
+"""What every way of training a model in Keras shares: its noise, a step in parts, how it counts."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -54,17 +54,55 @@ class TrainingSequential(MaskedSequential):
         scores: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
         return scores
 
+    def gradients_of_part(
+        self, x: Any, y: tf.Tensor, weight: tf.Tensor, *, answers: int
+    ) -> tuple[tf.Tensor, ...]:
+        """The logits of a part of a batch; then what is to be summed over its parts.
 
-def logits_of(answers: tf.Tensor) -> tf.Tensor:
-    """The logits that the last layer made `answers` of by softmax, in the same program.
+        That is the weights, the loss, and the gradient for each variable, these two of the sum of
+        the losses as a share of the `answers` of the whole batch: of the size of a mean, which
+        float16 needs. `update` makes it the mean by weight.
+        """
+        variables = [variable.value for variable in self.trainable_variables]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        with tf.GradientTape() as tape:
+            probabilities = self(x, training=True)
+            loss = self.compute_loss(x=x, y=y, y_pred=probabilities, sample_weight=weight)
+            total = tf.reduce_sum(weight)
+            # Keras's is the mean of this part, divided by the number of replicas.
+            loss *= tf.cast(total * (replicas / answers), loss.dtype)
+            scaled = self.optimizer.scale_loss(loss)
+        return logits_of(probabilities), total, loss, *tape.gradient(scaled, variables)
+
+    def update(
+        self,
+        y: tf.Tensor,
+        weight: tf.Tensor,
+        logits: tf.Tensor,
+        sums: Sequence[tf.Tensor],
+        *,
+        answers: int,
+    ) -> None:
+        """Make the step of a batch by the `sums` over its parts, and count what it answered."""
+        total, loss, *gradients = sums
+        share = tf.math.divide_no_nan(float(answers), total)
+        gradients = [gradient * tf.cast(share, gradient.dtype) for gradient in gradients]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        self._loss_tracker.update_state(loss * share, sample_weight=y.shape[0])
+        probabilities = tf.nn.softmax(logits)
+        self.compute_metrics(x=None, y=y, y_pred=probabilities, sample_weight=weight)
+
+
+def logits_of(probabilities: tf.Tensor) -> tf.Tensor:
+    """The logits of a softmax in the same program.
 
     Keras computes a loss from them where it finds them, and elsewhere from probabilities of at
     least 1e-7, so that no loss is above 16.1. A program that counts answers of another is given
     these, and makes the softmax itself.
     """
-    if answers.op.type != "Softmax":
-        raise ValueError(f"expected answers of a softmax, got those of {answers.op.type}")
-    logits: tf.Tensor = answers.op.inputs[0]
+    if probabilities.op.type != "Softmax":
+        raise ValueError(f"expected answers of a softmax, got those of {probabilities.op.type}")
+    logits: tf.Tensor = probabilities.op.inputs[0]
     return logits
 
 

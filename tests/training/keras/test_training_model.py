@@ -45,7 +45,9 @@ def test_a_large_loss_is_shown_as_it_is(form: Any) -> None:
     losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(64), y]
     assert losses.max() > 50
     step(x, tf.constant(y, tf.int32), tf.ones(64))
-    assert float(model.get_metrics_result()["crossentropy"]) == pytest.approx(losses.mean(), rel=1e-5)
+    assert float(model.get_metrics_result()["crossentropy"]) == pytest.approx(
+        losses.mean(), rel=1e-5
+    )
 
 
 def test_only_a_softmax_has_logits() -> None:
