@@ -35,6 +35,7 @@ from rnn_tf.training.class_weights import class_weights
 from rnn_tf.training.order import epoch_order
 from rnn_tf.training.recorder import Fitted, Recorder
 from rnn_tf.training.torch.gradients import ManualGradients
+from rnn_tf.training.torch.layer_gradients import are_written_out
 from rnn_tf.training.torch.optimizer import Updates
 
 # Normalizes raw float32 `(..., features)` in place, and returns it.
@@ -72,8 +73,9 @@ def writes_out(config: TrainConfig, precision: str) -> bool:
 
     On a GPU the kernels of cuDNN are faster, and only autograd knows mixed precision.
     """
-    one = config.cell == "simple_rnn" and config.layers == 1 and not config.bidirectional
-    return config.fused and one and precision == "float32" and choose_device().type == "cpu"
+    one = config.layers == 1 and not config.bidirectional
+    known = one and are_written_out(config.cell, config.cell_activation)
+    return config.fused and known and precision == "float32" and choose_device().type == "cpu"
 
 
 def normalizer(normalize: Normalize, device: torch.device) -> Normalizer:

@@ -173,19 +173,39 @@ def test_a_bias_that_keras_does_not_have_is_not_trained(
 
 
 # --- gradients ---
-@pytest.mark.parametrize("timesteps", [1, 9])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu", "sigmoid"])
-def test_gradients_written_out_are_those_of_autograd(activation: str, timesteps: int) -> None:
+WRITTEN_OUT: list[tuple[Cell, str]] = [
+    *(("simple_rnn", each) for each in ("tanh", "relu", "elu", "gelu", "sigmoid")),
+    ("gru", "tanh"),
+]
+
+
+def with_gradients(cell: Cell, activation: str, timesteps: int, dtype: Any) -> tuple[Any, Any]:
+    """A module of 5 units with a gradient for each parameter, and chance that goes on from it."""
     spec = SequenceSpec(timesteps, features=3, labels=("a", "b", "c", "d"))
-    module = to_torch(build_model(TrainConfig(activation=activation, units=5), spec))
+    config = TrainConfig(cell=cell, activation=activation, units=5)
+    module = to_torch(build_model(config, spec)).to(dtype)
     chance = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=chance)
         parameter.grad = torch.zeros_like(parameter)
-    module.recurrent.bias_hh_l0.requires_grad_(False)
-    x = torch.randn(11, timesteps, 3, generator=chance)
+    module.recurrent.bias_hh_l0.requires_grad_(cell == "gru")
+    return module, chance
+
+
+@pytest.mark.parametrize(
+    # float32 rounding of sums over 99 examples and steps: 5e-7 seen.
+    ("dtype", "tolerance"),
+    [(torch.float32, 5e-6), (torch.float64, 1e-14)],
+)
+@pytest.mark.parametrize("timesteps", [1, 9])
+@pytest.mark.parametrize(("cell", "activation"), WRITTEN_OUT)
+def test_gradients_written_out_are_those_of_autograd(
+    cell: Cell, activation: str, timesteps: int, dtype: Any, tolerance: float
+) -> None:
+    module, chance = with_gradients(cell, activation, timesteps, dtype)
+    x = torch.randn(11, timesteps, 3, generator=chance, dtype=dtype)
     y = torch.randint(0, 4, (11,), generator=chance)
-    logits = torch.empty(11, 4)
+    logits = torch.empty(11, 4, dtype=dtype)
     written_out = ManualGradients(module, activation, timesteps, examples=11)
     for _ in range(2):  # nothing is left of the batch before
         written_out.x.copy_(x.transpose(0, 1))
@@ -194,26 +214,19 @@ def test_gradients_written_out_are_those_of_autograd(activation: str, timesteps:
     module.zero_grad(set_to_none=False)
     said = module(x)
     torch.nn.functional.cross_entropy(said, y).backward()
-    # float32 rounding of sums over 99 examples and steps: 5e-7 seen.
-    torch.testing.assert_close(logits, said.detach(), rtol=0, atol=5e-6)
+    torch.testing.assert_close(logits, said.detach(), rtol=0, atol=tolerance)
     for name, grad in found.items():
-        torch.testing.assert_close(grad, module.get_parameter(name).grad, rtol=0, atol=5e-6)
-    assert len(found) == 5
+        torch.testing.assert_close(grad, module.get_parameter(name).grad, rtol=0, atol=tolerance)
+    assert len(found) == (6 if cell == "gru" else 5)
 
 
 @pytest.mark.parametrize("padding", [0.0, 3.0, np.inf, np.nan])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu", "sigmoid"])
+@pytest.mark.parametrize(("cell", "activation"), WRITTEN_OUT)
 def test_gradients_written_out_begin_at_the_end_of_each_sequence(
-    activation: str, padding: float
+    cell: Cell, activation: str, padding: float
 ) -> None:
     """Those of autograd, of each sequence alone, whatever the padding holds."""
-    spec = SequenceSpec(9, features=3, labels=("a", "b", "c", "d"))
-    module = to_torch(build_model(TrainConfig(activation=activation, units=5), spec))
-    chance = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.5, generator=chance)
-        parameter.grad = torch.zeros_like(parameter)
-    module.recurrent.bias_hh_l0.requires_grad_(False)
+    module, chance = with_gradients(cell, activation, 9, torch.float32)
     x = torch.randn(7, 9, 3, generator=chance)
     y = torch.randint(0, 4, (7,), generator=chance)
     gradients = ManualGradients(module, activation, 9, examples=7)
@@ -235,21 +248,28 @@ def test_gradients_written_out_begin_at_the_end_of_each_sequence(
     torch.nn.functional.cross_entropy(said, y).backward()
     expected = {"logits": said.detach()}
     expected |= {n: p.grad for n, p in module.named_parameters() if p.requires_grad}
-    assert len(expected) == 6
+    assert len(expected) == (7 if cell == "gru" else 6)
     for name, value in expected.items():
         # float32 rounding of sums over 37 steps: 5e-7 seen.
         torch.testing.assert_close(written_out[name], value, rtol=0, atol=5e-6)
     assert any((shifted[name] - value).abs().max() > 1e-2 for name, value in expected.items())
 
 
-@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+@pytest.mark.parametrize(
+    ("cell", "activation"), [("simple_rnn", "tanh"), ("simple_rnn", "gelu"), ("gru", "tanh")]
+)
 @pytest.mark.parametrize("varies", [False, True])
 def test_autograd_trains_to_the_same_weights(
-    activation: str, varies: bool, small: SequenceData, varying: SequenceData, tmp_path: Path
+    cell: Cell,
+    activation: str,
+    varies: bool,
+    small: SequenceData,
+    varying: SequenceData,
+    tmp_path: Path,
 ) -> None:
     """With dropout and noise, which do not depend on who computes the gradients."""
     config = dataclasses.replace(
-        CONFIG, activation=activation, optimizer="adam", dropout=0.3, noise=0.2
+        CONFIG, cell=cell, activation=activation, optimizer="adam", dropout=0.3, noise=0.2
     )
     assert fit_torch.writes_out(config, "float32") == (not torch.cuda.is_available())
     data = varying if varies else small
