@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from rnn_tf.training.torch.module import (  # says if PyTorch is missing
+    LAYERS,
     SequenceClassifier,
     direction_names,
     from_torch,
@@ -47,8 +48,12 @@ Chance = tuple[Masks | None, torch.Tensor | None]
 
 # Examples scored at a time: what all their time steps need fits into a processor's cache.
 EVALUATION_BATCH = 500
-# Multiplications of one time step below which a second thread costs more than it takes over.
-THREADS_PAY = 2**22
+# Multiplications of the states of one time step that a thread must have: with as many, two take a
+# fifth off an epoch or more, on two cores of an AMD EPYC. With less, threads mostly wait for each
+# other, and for long where other programs have the cores.
+LEAST_A_THREAD = 2**18
+# PyTorch's kernel for LSTM calls its threads less often, once it has begun.
+LEAST_A_THREAD_IN_LSTM = 2**16
 
 DTYPES = {"mixed_float16": torch.float16, "mixed_bfloat16": torch.bfloat16}
 
@@ -76,6 +81,18 @@ def writes_out(config: TrainConfig, precision: str) -> bool:
     one = config.layers == 1 and not config.bidirectional
     known = one and are_written_out(config.cell, config.cell_activation)
     return config.fused and known and precision == "float32" and choose_device().type == "cpu"
+
+
+def threads_for(config: TrainConfig) -> int:
+    """The threads of PyTorch that have enough to multiply in a time step; `OMP_NUM_THREADS` limits.
+
+    A measurement would choose otherwise from run to run, and another number rounds otherwise.
+    """
+    own = LAYERS.get((config.cell, config.cell_activation, "sigmoid")) == "LSTM"
+    products = config.largest_batch * len(CELLS[config.cell].gates) * config.units**2
+    enough: int = products // (LEAST_A_THREAD_IN_LSTM if own else LEAST_A_THREAD)
+    available: int = torch.get_num_threads()
+    return max(1, min(available, enough))
 
 
 def normalizer(normalize: Normalize, device: torch.device) -> Normalizer:
@@ -134,7 +151,7 @@ def probabilities(
     device = choose_device()
     module = to_torch(model).to(device)
     examples = _on(device, split)
-    with _one_thread():
+    with _threads(1):
         logits = _logits(module, examples, normalizer(spec.normalization, device), precision)
     result: np.ndarray = torch.softmax(logits, -1).cpu().numpy()
     return result
@@ -408,16 +425,15 @@ def _set_up(config: TrainConfig) -> Iterator[None]:
         # What cuBLAS needs to repeat itself; it is read when CUDA is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    products = config.largest_batch * config.units**2
-    with contextlib.nullcontext() if products >= THREADS_PAY else _one_thread():
+    with _threads(threads_for(config)):
         yield
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -1,8 +1,6 @@
-"""The gradients of a small recurrent network in PyTorch, written out: no autograd, no waiting."""
+"""The gradients of a recurrent layer and a softmax in PyTorch, written out."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 
@@ -32,7 +30,7 @@ class ManualGradients:
         self.x = weight.new_empty(timesteps, examples, weight.shape[1])
         self._layer = layer_gradients(module.recurrent, activation, timesteps, examples)
         answers = timesteps * examples if module.every_step else examples
-        self._shift = torch.full_like(self._layer.kept[0], self._layer.shift)
+        self._shift = weight.new_tensor(self._layer.shift)
         self._minus_one = weight.new_full((answers, 1), -1.0)
         self._rows = torch.arange(examples)
         self._steps = torch.arange(timesteps)[:, None]
@@ -62,11 +60,13 @@ class ManualGradients:
         weight: torch.Tensor | None,
     ) -> None:
         steps = len(self.x) if lengths is None else int(lengths.max())
-        x, kept = self.x[:steps], self._layer.kept
-        padding = None if lengths is None else self._padding(steps, lengths)
-        self._layer.forward(x)
+        x, padding = self.x[:steps], None
+        if lengths is not None:
+            padding = (self._steps[:steps] >= lengths)[..., None]
+            x.masked_fill_(padding, 0)  # whatever it holds
+        kept = self._layer.forward(x)
         if self.module.every_step:
-            states, y = self._states_of_all_steps(steps, padding), y.t().flatten()
+            states, y = self._states_of_all_steps(kept, padding), y.t().flatten()
             labelled, y = y >= 0, y.clamp(min=0)
             counts = labelled if weight is None else labelled * weight.index_select(0, y)
             said = logits.new_empty(len(states), logits.shape[2])
@@ -74,36 +74,33 @@ class ManualGradients:
             logits[:, steps:] = 0
             logits[:, :steps] = said.unflatten(0, (steps, -1)).transpose(0, 1)
         else:
-            last = kept[steps] if lengths is None else kept[lengths, self._rows]
+            last = kept[-1] if lengths is None else kept[lengths - 1, self._rows]
             states = torch.add(self._shift, last, alpha=self._layer.scale)
             of_each = None if weight is None else weight.index_select(0, y)
             error = self._fill_dense(states, y, logits, of_each)
-        self._layer.backward(x, self._of_kept_back(error, steps, lengths), padding)
+        self._layer.backward(x, self._of_kept(error, steps, lengths), padding)
 
-    def _of_kept_back(
+    def _of_kept(
         self, error: torch.Tensor, steps: int, lengths: torch.Tensor | None
-    ) -> Sequence[torch.Tensor | None]:
-        """What the gradients of the logits make of `kept` of each step, from the last one back."""
+    ) -> torch.Tensor:
+        """What the gradients of the logits make of those of `kept`, as the layer takes it."""
         of_kept = torch.mm(error, self.module.dense.weight * self._layer.scale)
         if self.module.every_step:
-            return list(of_kept.unflatten(0, (steps, -1)).unbind()[::-1])
+            return of_kept.unflatten(0, (steps, -1))
         if lengths is None:
-            return [of_kept, *[None] * (steps - 1)]
+            return of_kept
         of_steps = of_kept.new_zeros(steps, *of_kept.shape)
         of_steps[lengths - 1, self._rows] = of_kept
-        return list(of_steps.unbind()[::-1])
+        return of_steps
 
-    def _states_of_all_steps(self, steps: int, padding: torch.Tensor | None) -> torch.Tensor:
-        """The states after the first `steps` time steps, one step after the other."""
-        layer = self._layer
-        states = layer.kept[1 : steps + 1].mul(layer.scale).add_(layer.shift)
+    def _states_of_all_steps(
+        self, kept: torch.Tensor, padding: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The states after all time steps, one step after the other; 0 in the padding."""
+        states = kept.mul(self._layer.scale).add_(self._layer.shift)
         if padding is not None:
             states.masked_fill_(padding, 0)
         return states.flatten(0, 1)
-
-    def _padding(self, steps: int, lengths: torch.Tensor) -> torch.Tensor:
-        """Which of the first `steps` steps are beyond the end: bool `(steps, examples, 1)`."""
-        return (self._steps[:steps] >= lengths)[..., None]
 
     def _fill_dense(
         self,

@@ -1,14 +1,14 @@
-"""One recurrent layer in one direction, forward and back in time, written out: no autograd.
+"""One recurrent layer in one direction, forward and back in time, with gradients written out.
 
 A step of `nn.RNN` or `nn.GRU` on 64 sequences is a few microseconds of arithmetic, and autograd
 records, keeps and replays several operations for each. Written out, a time step is two to five
 operations forward and two or three back, into memory that is there already; everything else is one
-operation for all time steps.
+operation for all time steps. For an LSTM PyTorch has such a loop of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -22,28 +22,26 @@ from rnn_tf.training.torch.module import ACTIVATIONS, kind_of
 class LayerGradients(Protocol):
     """The states of a layer, and the gradients of its weights, for batches of one shape.
 
-    A state is `scale * kept + shift`; `kept` is float `(timesteps + 1, examples, units)`, first
-    that of the state 0, before all time steps.
+    Of a state something is `kept`, of which it is `scale * kept + shift`.
     """
 
-    kept: torch.Tensor
     scale: float
     shift: float
 
-    def forward(self, x: torch.Tensor) -> None:
-        """Fill what is kept of the states after each step of `x` `(steps, examples, features)`."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What is kept of the states after each step of `x` `(steps, examples, features)`.
+
+        Float `(steps, examples, units)`, which the next call overwrites.
+        """
 
     def backward(
-        self,
-        x: torch.Tensor,
-        of_kept_back: Sequence[torch.Tensor | None],
-        padding: torch.Tensor | None,
+        self, x: torch.Tensor, of_kept: torch.Tensor, padding: torch.Tensor | None
     ) -> None:
-        """Fill the gradients of the weights, after `forward` of the same `x`.
+        """Fill `grad` of the weights, after `forward` of the same `x`.
 
-        `of_kept_back` says, from the last step to the first, what the loss makes of `kept` by the
-        answers of that step: its gradients `(examples, units)`, None for 0 anywhere but at the last
-        step. All that comes from `padding`, bool `(steps, examples, 1)`, becomes 0, in `x` too.
+        `of_kept` are the gradients of what is kept, but for what comes through later states:
+        `(steps, examples, units)`, or of the last step alone, `(examples, units)`. They are 0 in
+        the `padding`, bool `(steps, examples, 1)`; so must be all that comes from there.
         """
 
 
@@ -89,19 +87,20 @@ class SimpleGradients:
         self.scale, self.shift = self.activation.scale, self.activation.shift
         weight = recurrent.weight_hh_l0
         units = weight.shape[1]
-        self.kept = weight.new_empty(timesteps + 1, examples, units)
-        self.kept[0] = -self.shift / self.scale
+        # First that of the state 0, before all time steps.
+        self._kept = weight.new_empty(timesteps + 1, examples, units)
+        self._kept[0] = -self.shift / self.scale
         in_place = self.activation.slope is not None
-        self._sums = self.kept[1:] if in_place else weight.new_empty(timesteps, examples, units)
+        self._sums = self._kept[1:] if in_place else weight.new_empty(timesteps, examples, units)
         # The slopes become the gradients of the sums.
         self._slopes = weight.new_empty(timesteps, examples, units)
         self._carried = weight.new_empty(examples, units)
         # Views cost as much to make as a small operation: they are made once.
         self._sums_by_step = self._sums.unbind()
-        self._kept_by_step = self.kept.unbind()
+        self._kept_by_step = self._kept.unbind()
         self._slopes_back = self._slopes.unbind()[::-1]
 
-    def forward(self, x: torch.Tensor) -> None:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         recurrent, steps = self.recurrent, len(x)
         function, _, factor, scale, shift = self.activation
         weight = recurrent.weight_hh_l0.t()
@@ -117,18 +116,18 @@ class SimpleGradients:
             kept = function(sums.addmm_(kept, weight, alpha=factor * scale))
             if not in_place:
                 keep.copy_(kept)
+        return self._kept[1 : steps + 1]
 
     def backward(
-        self,
-        x: torch.Tensor,
-        of_kept_back: Sequence[torch.Tensor | None],
-        padding: torch.Tensor | None,
+        self, x: torch.Tensor, of_kept: torch.Tensor, padding: torch.Tensor | None
     ) -> None:
         recurrent, factor, steps = self.recurrent, self.activation.factor, len(x)
         self._fill_slopes(steps)
-        slopes, before = self._slopes[:steps], self.kept[:steps]
-        _forget((slopes, before, x), padding)
-        self._carry(self._slopes_back[-steps:], of_kept_back)
+        slopes, before = self._slopes[:steps], self._kept[:steps]
+        if padding is not None:
+            for values in (slopes, before):  # infinity times 0 would be NaN
+                values.masked_fill_(padding, 0)
+        self._carry(self._slopes_back[-steps:], _by_step_back(of_kept, steps))
         grads, before = slopes.flatten(0, 1), before.flatten(0, 1)
         grad = torch.sum(grads, 0, out=recurrent.bias_ih_l0.grad).mul_(factor)
         # This way round the product takes two thirds of the time.
@@ -160,7 +159,7 @@ class SimpleGradients:
     def _fill_slopes(self, steps: int) -> None:
         slopes = self._slopes[:steps]
         if self.activation.slope is not None:
-            self.activation.slope(self.kept[1 : steps + 1], slopes)
+            self.activation.slope(self._kept[1 : steps + 1], slopes)
             return
         # Autograd knows the slope of any function; of all time steps at once it costs little.
         with torch.enable_grad():
@@ -172,11 +171,9 @@ class SimpleGradients:
 class GruGradients:
     """Those of `nn.GRU`.
 
-    tanh(x) = 2 sigmoid(2x) - 1, in half the time of PyTorch's own. So the new content is a sigmoid
-    of a doubled sum, and with the state kept as the half of the state plus 1, also a mean of the
-    content and the state before, weighted by the gate, is one of what is kept of them.
-    The numbers go into the weights: those of the content are doubled, and the gradients here are
-    those of the sums as they are.
+    The new content is kept as the sigmoid of its doubled sum, as tanh(x) = 2 sigmoid(2x) - 1, in
+    half the time of PyTorch's own. A state is a weighted mean of the content and the state before,
+    and so is what is kept of it. The sums are doubled by doubling the weights of the content.
     """
 
     scale, shift = 2.0, -1.0
@@ -186,32 +183,33 @@ class GruGradients:
         weight = recurrent.weight_hh_l0
         units = weight.shape[1]
         self._units = units
-        self.kept = weight.new_full((timesteps + 1, examples, units), 0.5)
-        # Sums, then what the step keeps of them, side by side: the new content, the gates `reset`
-        # and `update`, and what the state says to the content. The input adds to the first three
-        # of them, the state to the last three: each is one product.
+        # First that of the state 0, before all time steps.
+        self._kept = weight.new_full((timesteps + 1, examples, units), 0.5)
+        # The sums of each step, then their activations, side by side: the new content, the gates
+        # `reset` and `update`, and the state's part in the content. The input adds to the first
+        # three, the state to the last three: each is one product.
         self._values = weight.new_empty(timesteps, examples, 4 * units)
         # The gradients of the sums, in the same places.
         self._grads = torch.empty_like(self._values)
-        self._room = torch.empty_like(self.kept[1:])
+        self._room = torch.empty_like(self._kept[1:])
         self._carried = weight.new_empty(examples, units)
         self._one = weight.new_ones(())
         # What the sums of each gate are multiplied by, in PyTorch's order of gates.
         self._factor = weight.new_ones(3 * units, 1)
         self._factor[2 * units :] = 2
         # Views cost as much to make as a small operation: they are made once.
-        content, reset, update, said = (v.unbind() for v in self._values.split(units, 2))
+        content, reset, update, part = (v.unbind() for v in self._values.split(units, 2))
         gates, of_state = self._values[..., units : 3 * units], self._values[..., units:]
-        states = self.kept.unbind()
+        states = self._kept.unbind()
         self._steps = list(
             zip(states[:-1], states[1:], of_state.unbind(), gates.unbind(), content, reset, update,
-                said, strict=True)
+                part, strict=True)
         )  # fmt: skip
         by_sum = self._grads.unflatten(2, (4, units)).unbind()
         of_state = self._grads[..., units:].unbind()
         self._steps_back = list(zip(by_sum, of_state, update, strict=True))[::-1]
 
-    def forward(self, x: torch.Tensor) -> None:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         recurrent, units, steps = self.recurrent, self._units, len(x)
         state_weight = recurrent.weight_hh_l0 * (self._factor * self.scale)
         factor = self._factor[:, 0]
@@ -225,23 +223,20 @@ class GruGradients:
         torch.addmm(bias.roll(units), x.flatten(0, 1), weight, out=values[:, : 3 * units])
         values[:, 3 * units :] = state_bias[2 * units :]
         turned = state_weight.t()
-        for before, after, sums, gates, content, reset, update, said in self._steps[:steps]:
+        for before, after, sums, gates, content, reset, update, part in self._steps[:steps]:
             sums.addmm_(before, turned)
             gates.sigmoid_()
-            content.addcmul_(reset, said).sigmoid_()
+            content.addcmul_(reset, part).sigmoid_()
             torch.lerp(content, before, update, out=after)
+        return self._kept[1 : steps + 1]
 
     def backward(
-        self,
-        x: torch.Tensor,
-        of_kept_back: Sequence[torch.Tensor | None],
-        padding: torch.Tensor | None,
+        self, x: torch.Tensor, of_kept: torch.Tensor, padding: torch.Tensor | None
     ) -> None:
         recurrent, units, steps = self.recurrent, self._units, len(x)
         self._fill_slopes(steps)
-        grads, before = self._grads[:steps], self.kept[:steps]
-        _forget((grads, before, self._values[:steps], x), padding)
-        self._carry(self._steps_back[-steps:], of_kept_back)
+        grads, before = self._grads[:steps], self._kept[:steps]
+        self._carry(self._steps_back[-steps:], _by_step_back(of_kept, steps))
         grads, before = grads.flatten(0, 1), before.flatten(0, 1)
         sums, factor = grads.sum(0), self._factor[:, 0]
         of_input, of_state = grads[:, : 3 * units], grads[:, units:]
@@ -271,36 +266,72 @@ class GruGradients:
             carried.mul_(update).addmm_(of_state, weight)
 
     def _fill_slopes(self, steps: int) -> None:
-        """Fill what the state of each step makes of a small change in each of its sums."""
-        content, reset, update, said = self._values[:steps].split(self._units, 2)
-        of_content, of_reset, of_update, of_said = self._grads[:steps].split(self._units, 2)
+        """Fill the derivatives of what is kept of each state by each of its own sums."""
+        content, reset, update, part = self._values[:steps].split(self._units, 2)
+        of_content, of_reset, of_update, of_part = self._grads[:steps].split(self._units, 2)
         new = torch.sub(self._one, update, out=self._room[:steps])
         torch.sub(self._one, content, out=of_content).mul_(content).mul_(new)
-        torch.sub(self.kept[:steps], content, out=of_update).mul_(update).mul_(new)
-        torch.mul(of_content, reset, out=of_said)
-        torch.sub(self._one, reset, out=of_reset).mul_(of_said).mul_(said)
+        torch.sub(self._kept[:steps], content, out=of_update).mul_(update).mul_(new)
+        torch.mul(of_content, reset, out=of_part)
+        torch.sub(self._one, reset, out=of_reset).mul_(of_part).mul_(part)
 
 
-def _forget(values: Iterable[torch.Tensor], padding: torch.Tensor | None) -> None:
-    """Put 0 in the place of all that comes from padding: infinity times 0 would be NaN."""
-    if padding is not None:
-        for value in values:
-            value.masked_fill_(padding, 0)
+class LstmGradients:
+    """Those of `nn.LSTM`.
+
+    PyTorch has one kernel for all steps of an LSTM, and one for the way back, which autograd knows
+    to call; no loop in Python is as fast.
+    """
+
+    scale, shift = 1.0, 0.0
+
+    def __init__(self, recurrent: nn.Module, examples: int) -> None:
+        parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        self._weights = [recurrent.get_parameter(f"{part}_l0") for part in parts]
+        self._start = self._weights[1].new_zeros(1, examples, recurrent.hidden_size)
+        self._states = self._start
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = (self._start, self._start)
+        with torch.enable_grad():
+            # Biases, one layer, no dropout, in training, in one direction, time first.
+            self._states, _, _ = torch.lstm(
+                x, start, self._weights, True, 1, 0.0, True, False, False
+            )
+        return self._states.detach()
+
+    def backward(
+        self, x: torch.Tensor, of_kept: torch.Tensor, padding: torch.Tensor | None
+    ) -> None:
+        with torch.enable_grad():
+            states = self._states[-1] if of_kept.dim() == 2 else self._states
+        trained = [weight for weight in self._weights if weight.requires_grad]
+        found = torch.autograd.grad(states, trained, of_kept)
+        torch._foreach_copy_([weight.grad for weight in trained], found)
+
+
+def _by_step_back(of_kept: torch.Tensor, steps: int) -> Sequence[torch.Tensor | None]:
+    """The gradients of each step from the last to the first; None where it has none."""
+    if of_kept.dim() == 2:
+        return [of_kept, *[None] * (steps - 1)]
+    return list(of_kept.unbind()[::-1])
 
 
 def are_written_out(cell: Cell, activation: str) -> bool:
     """Whether there are gradients of such a layer here.
 
-    Those of a simple cell for any activation, those of GRU for that of `nn.GRU`. PyTorch has a
-    kernel of its own for the whole loop of an LSTM, which is as fast.
+    Those of a simple cell for any activation, those of gated cells for that of PyTorch's own.
     """
-    return cell == "simple_rnn" or (cell == "gru" and activation == "tanh")
+    return cell == "simple_rnn" or activation == "tanh"
 
 
 def layer_gradients(
     recurrent: nn.Module, activation: str, timesteps: int, examples: int
 ) -> LayerGradients:
     """Those of one layer in one direction, for which `are_written_out` holds."""
-    if kind_of(recurrent).name == "gru":
+    cell = kind_of(recurrent).name
+    if cell == "lstm":
+        return LstmGradients(recurrent, examples)
+    if cell == "gru":
         return GruGradients(recurrent, timesteps, examples)
     return SimpleGradients(recurrent, activation, timesteps, examples)

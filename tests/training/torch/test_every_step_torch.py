@@ -72,7 +72,7 @@ def test_training_is_that_of_keras(
     np.testing.assert_allclose(ours[valid], theirs[valid], atol=1e-5)
 
 
-@pytest.mark.parametrize("cell", ["simple_rnn", "gru"])
+@pytest.mark.parametrize("cell", ["simple_rnn", "gru", "lstm"])
 @pytest.mark.parametrize("lengths", [None, (1, 6, 3, 6)])
 def test_written_out_gradients_are_those_of_autograd(
     cell: Cell, lengths: tuple[int, ...] | None

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnn_tf import Run, TrainConfig, build_model, train
+from rnn_tf import Run, TrainConfig, train
 from rnn_tf.config import Optimizer
-from rnn_tf.data import SequenceData, SequenceSpec, Split
+from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import CheckFailed
 from rnn_tf.evaluate import evaluate
-from rnn_tf.model.cells import Cell
+from rnn_tf.model.cells import CELLS, Cell
 from rnn_tf.training.keras import fit as in_keras
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.recorder import Fitted
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.torch
 
 from rnn_tf.training.torch import fit as fit_torch  # noqa: E402 - needs torch
 from rnn_tf.training.torch.gradients import ManualGradients  # noqa: E402
-from rnn_tf.training.torch.module import to_torch  # noqa: E402
+from rnn_tf.training.torch.module import SequenceClassifier, build_recurrent  # noqa: E402
 
 # 203 examples in batches of 16: the last batch has 11.
 CONFIG = TrainConfig(
@@ -176,33 +176,33 @@ def test_a_bias_that_keras_does_not_have_is_not_trained(
 WRITTEN_OUT: list[tuple[Cell, str]] = [
     *(("simple_rnn", each) for each in ("tanh", "relu", "elu", "gelu", "sigmoid")),
     ("gru", "tanh"),
+    ("lstm", "tanh"),
 ]
 
 
-def with_gradients(cell: Cell, activation: str, timesteps: int, dtype: Any) -> tuple[Any, Any]:
+def with_gradients(cell: Cell, activation: str, dtype: Any) -> tuple[Any, Any]:
     """A module of 5 units with a gradient for each parameter, and chance that goes on from it."""
-    spec = SequenceSpec(timesteps, features=3, labels=("a", "b", "c", "d"))
-    config = TrainConfig(cell=cell, activation=activation, units=5)
-    module = to_torch(build_model(config, spec)).to(dtype)
+    gates = CELLS[cell].recurrent_activation
+    recurrent = build_recurrent(cell, activation, gates, features=3, units=5)
+    module = SequenceClassifier(recurrent, 5, 4).to(dtype)
     chance = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=chance)
         parameter.grad = torch.zeros_like(parameter)
-    module.recurrent.bias_hh_l0.requires_grad_(cell == "gru")
+    module.recurrent.bias_hh_l0.requires_grad_(CELLS[cell].biases == 2)
     return module, chance
 
 
 @pytest.mark.parametrize(
-    # float32 rounding of sums over 99 examples and steps: 5e-7 seen.
-    ("dtype", "tolerance"),
-    [(torch.float32, 5e-6), (torch.float64, 1e-14)],
+    ("timesteps", "dtype", "tolerance"),
+    # float32 rounding of sums over 99 examples and steps: 5e-7 seen, in float64 accordingly less.
+    [(1, torch.float32, 5e-6), (9, torch.float32, 5e-6), (9, torch.float64, 1e-14)],
 )
-@pytest.mark.parametrize("timesteps", [1, 9])
 @pytest.mark.parametrize(("cell", "activation"), WRITTEN_OUT)
 def test_gradients_written_out_are_those_of_autograd(
     cell: Cell, activation: str, timesteps: int, dtype: Any, tolerance: float
 ) -> None:
-    module, chance = with_gradients(cell, activation, timesteps, dtype)
+    module, chance = with_gradients(cell, activation, dtype)
     x = torch.randn(11, timesteps, 3, generator=chance, dtype=dtype)
     y = torch.randint(0, 4, (11,), generator=chance)
     logits = torch.empty(11, 4, dtype=dtype)
@@ -226,7 +226,7 @@ def test_gradients_written_out_begin_at_the_end_of_each_sequence(
     cell: Cell, activation: str, padding: float
 ) -> None:
     """Those of autograd, of each sequence alone, whatever the padding holds."""
-    module, chance = with_gradients(cell, activation, 9, torch.float32)
+    module, chance = with_gradients(cell, activation, torch.float32)
     x = torch.randn(7, 9, 3, generator=chance)
     y = torch.randint(0, 4, (7,), generator=chance)
     gradients = ManualGradients(module, activation, 9, examples=7)
@@ -256,7 +256,8 @@ def test_gradients_written_out_begin_at_the_end_of_each_sequence(
 
 
 @pytest.mark.parametrize(
-    ("cell", "activation"), [("simple_rnn", "tanh"), ("simple_rnn", "gelu"), ("gru", "tanh")]
+    ("cell", "activation"),
+    [("simple_rnn", "tanh"), ("simple_rnn", "gelu"), ("gru", "tanh"), ("lstm", "tanh")],
 )
 @pytest.mark.parametrize("varies", [False, True])
 def test_autograd_trains_to_the_same_weights(
@@ -352,6 +353,22 @@ def test_threads_are_given_back(small: SequenceData, tmp_path: Path) -> None:
     try:
         fitted(dataclasses.replace(CONFIG, epochs=1), small, tmp_path)
         assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("cell", "units", "expected"),
+    # The states of 64 examples meet 4 * 23 * 23 weights of LSTM(23): twice 2^16 products and some
+    # more. Those of GRU(53) meet 3 * 53 * 53: twice 2^18.
+    [("lstm", 22, 1), ("lstm", 23, 2), ("lstm", 32, 3), ("gru", 52, 1), ("gru", 53, 2)],
+)
+def test_each_thread_has_enough_to_multiply(cell: Cell, units: int, expected: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        config = dataclasses.replace(CONFIG, cell=cell, units=units, batch_size=64)
+        assert fit_torch.threads_for(config) == expected
     finally:
         torch.set_num_threads(before)
 
