@@ -1,4 +1,9 @@
-"""What a PyTorch user writes first: a DataLoader and a loop. Prints one JSON object."""
+"""What a PyTorch user writes first: a DataLoader and a loop.
+
+    python -m benchmarks.plain_torch EPOCHS LAYER
+
+Prints one JSON object.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +19,18 @@ from rnn_tf.data import Split, load
 
 
 class Classifier(nn.Module):
-    """`nn.RNN`, its last hidden state, `nn.Linear`."""
+    """`nn.RNN`, `nn.LSTM` or `nn.GRU`, its last hidden state, `nn.Linear`."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: str) -> None:
         super().__init__()
-        self.rnn = nn.RNN(28, 32, batch_first=True)
+        self.recurrent = getattr(nn, layer)(28, 32, batch_first=True)
         self.linear = nn.Linear(32, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits `(batch, 10)` of `x` `(batch, 28, 28)`."""
-        _, last = self.rnn(x)
-        logits: torch.Tensor = self.linear(last[0])
+        _, last = self.recurrent(x)
+        hidden = last[0] if isinstance(last, tuple) else last  # that of an LSTM has two parts
+        logits: torch.Tensor = self.linear(hidden[0])
         return logits
 
 
@@ -44,13 +50,13 @@ def accuracy(model: Classifier, batches: DataLoader[tuple[torch.Tensor, ...]]) -
     return right / total
 
 
-def main(epochs: int) -> None:
+def main(epochs: int, layer: str) -> None:
     """Train the tutorial's model on MNIST for some epochs."""
     data = load("mnist")
     train, valid, test = (
         loader(split, shuffle=split is data.train) for split in (data.train, data.valid, data.test)
     )
-    model = Classifier()
+    model = Classifier(layer)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss()
     seconds = []
@@ -67,4 +73,5 @@ def main(epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    epochs, layer = sys.argv[1:]
+    main(int(epochs), layer)

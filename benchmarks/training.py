@@ -35,6 +35,8 @@ PLAIN_TORCH = "plain PyTorch loop"
 
 # Layers of 32 units and directions that `--stacks` times, of every cell.
 STACKS = {"2 layers": (2, 1), "1 layer in both directions": (1, 2)}
+# Cells that `--gated` times.
+GATED_CELLS: tuple[Cell, ...] = ("lstm", "gru")
 # Cells that `--lengths` and `--every-step` time.
 TIMED_CELLS: tuple[Cell, ...] = ("gru", "simple_rnn")
 
@@ -67,6 +69,8 @@ class Command:
     """How often each way is run."""
     epochs: int = 10
     """Epochs of each run, at least 2."""
+    gated: bool = False
+    """Also time LSTM and GRU in PyTorch, beside the loop with a `DataLoader`."""
     stacks: bool = False
     """Also time stacked and bidirectional layers of every cell."""
     lengths: bool = False
@@ -86,7 +90,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
     command = parse(Command, arguments(argv), prog)
     with tempfile.TemporaryDirectory() as folder:
         ways = ways_to_train(Path(folder))
-        groups = ways_to_train_stacks(Path(folder)) if command.stacks else {}
+        groups = ways_to_train_gated(Path(folder)) if command.gated else {}
+        groups |= ways_to_train_stacks(Path(folder)) if command.stacks else {}
         groups |= ways_to_train_lengths(Path(folder)) if command.lengths else {}
         groups |= ways_to_train_every_step(Path(folder)) if command.every_step else {}
         for number in range(command.rounds):
@@ -124,13 +129,28 @@ def ways_to_train(folder: Path) -> list[Way]:
     if importlib.util.find_spec("torch"):
         in_torch = ("--backend", "torch")
         ways += [
-            Way(PLAIN_TORCH, _script("benchmarks.plain_torch")),
+            Way(PLAIN_TORCH, _script("benchmarks.plain_torch", "RNN")),
             Way("rnn_tf --backend torch, tutorial preset", _ours(folder, "tutorial", *in_torch)),
             Way("rnn_tf --backend torch, best preset", _ours(folder, "best", *in_torch)),
         ]
     if importlib.util.find_spec("jax"):
         ways.append(Way("JAX, lax.scan by hand", _script("benchmarks.jax_scan")))
     return ways
+
+
+def ways_to_train_gated(folder: Path) -> dict[str, list[Way]]:
+    """Training in PyTorch, by cell; empty without PyTorch."""
+    if not importlib.util.find_spec("torch"):
+        return {}
+    groups = {}
+    for cell in GATED_CELLS:
+        title = CELLS[cell].torch_layer
+        options = ("--cell", cell, "--backend", "torch")
+        groups[title] = [
+            Way(f"{PLAIN_TORCH}, {title}", _script("benchmarks.plain_torch", title)),
+            Way(f"rnn_tf --backend torch, {title}", _ours(folder, "tutorial", *options)),
+        ]
+    return groups
 
 
 def ways_to_train_stacks(folder: Path) -> dict[str, list[Way]]:
