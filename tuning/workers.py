@@ -211,6 +211,8 @@ def _work(
 ) -> None:
     """Be a worker process."""
     children.become_child()
+    # Workers have all cores between them: more threads of each would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         work_for(name, address, Path(directory), settings, whole_loops=whole_loops)
     except InputError as error:
@@ -222,8 +224,6 @@ def work_for(name: str, address: str, directory: Path, settings: str, *, whole_l
     """Train trials of the chief at `address` until it has no more; their files in `directory`."""
     from tuning.settings import Settings
 
-    # The workers have all cores between them: more threads of each would wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     known = Settings.from_dict(json.loads(settings))
     if needs_tensorflow(known):
         process.start(whole_loops=whole_loops)
