@@ -68,7 +68,7 @@ class Recurrence:
         row: np.ndarray = self.bias[0] if self.bias.ndim == 2 else self.bias
         return row
 
-    @property
+    @functools.cached_property
     def state_bias(self) -> np.ndarray:
         """`(g*u,)`: what is added to the product of state and recurrent kernel; zero but in gru."""
         row: np.ndarray = self.bias[1] if self.bias.ndim == 2 else np.zeros_like(self.bias)

@@ -161,6 +161,9 @@ class RandomlyRounded:
 
     def _moved(self, values: np.ndarray, size: np.ndarray) -> np.ndarray:
         """`values`, each off by up to a unit of its `size`."""
-        units = 2 * self.random.random(values.shape, np.float32) - 1
-        result: np.ndarray = values + np.float32(UNIT) * size * units
-        return result
+        moves = self.random.random(values.shape, np.float32)
+        moves *= 2
+        moves -= 1
+        moves *= np.float32(UNIT) * size
+        moves += values
+        return moves
