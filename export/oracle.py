@@ -27,8 +27,8 @@ State = tuple[np.ndarray, ...]
 ORDERS = (1, -1)
 # About as much memory is taken for the frames that a layer reads, and for the states it gives ...
 BLOCK_BYTES = 2**27
-# ... and for what they are at one time step: it stays in a core's second cache, where NumPy computes
-# several times as fast.
+# ... and for one time step of them: it stays in a core's second cache, where NumPy is several times
+# as fast.
 STEP_BYTES = 2**17
 # The product of input and kernel is made of so many time steps at once: it waits for no state.
 STEPS_AT_ONCE = 32
@@ -287,8 +287,8 @@ def read(
 ) -> Iterator[State]:
     """The state after each step of `frames` `(n, timesteps, inputs)`, one by one.
 
-    The first is read in `state`, without it in zeros. Overflow is for the caller to silence: it would
-    cost as much as a small step to do so for each.
+    The first is read in `state`, without it in zeros. The caller silences what NumPy says of
+    overflow: doing so for each step would take as long as a small step does.
     """
     state = zeros(weights, len(frames), arithmetic) if state is None else state
     for start in range(0, frames.shape[1], STEPS_AT_ONCE):

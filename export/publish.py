@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from export import example, readme, signatures
+from export.beside import Beside, with_tensorflow
 from export.bundle import (
     README,
     Bundle,
@@ -22,14 +23,16 @@ from export.bundle import (
 from export.check.compare import Report
 from export.check.steps import OpenStep
 from export.formats.format import OPSET, Options, Writer
-from export.formats.onnx import check_opset
+from export.formats.onnx import EXAMPLES, check_opset
+from export.formats.quantize import enough
 from export.formats.registry import CHOICES, DEFAULTS, FORMATS, REFERENCE, file_of
 from export.network import Network, read_model
 from export.runtimes import open_file, open_step_file
 from export.signatures import CLASSIFY, STEP
-from export.verify import QUANTIZED, Open, Say, verify
+from export.verify import QUANTIZED, Open, Say, in_tensorflow, verify
 from rnn_tf import __version__
-from rnn_tf.data import SequenceData, Split, load
+from rnn_tf.config import TrainConfig
+from rnn_tf.data import SequenceData, Split, load, needs_tensorflow
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import as_read, check_fits
 from rnn_tf.files.writing import write_text
@@ -68,17 +71,32 @@ def export_run(
     run.require_finished()
     out = out or default_path(run)
     check_place(out.resolve())
-    data = (data or load(run.config)).sampled()
+    data = (data or _loaded(run.config)).sampled()
     check_fits(run.spec, data.spec, run.config.dataset)
     test = as_read(data, run.spec)
-    process.start()
-    network = read_model(run.load_model(), run.spec)
     wanted = {*formats, f"tflite_{quantize}" if "tflite" in formats else ""}
     names = [name for name in FORMATS if name in wanted]
-    with publishing(out) as folder:
-        options = Options(data.train.x, data.train.lengths, opset)
-        _fill(folder, run, network, test, names, options, say)
+    with with_tensorflow() as beside:
+        network = read_model(run.load_model(), run.spec)
+        options = _options(data.train, run.spec.longest, opset)
+        with publishing(out) as folder:
+            _fill(folder, run, network, test, names, options, say, beside)
     return Bundle.open(out)
+
+
+def _loaded(config: TrainConfig) -> SequenceData:
+    if needs_tensorflow(config):
+        return load(config)
+    return process.start_beside(
+        functools.partial(load, config), functools.partial(process.start, devices=False)
+    )
+
+
+def _options(train: Split, longest: int, opset: int) -> Options:
+    """What writers need, and no more of the training split than they look at."""
+    few = max(enough(len(train.y), longest, train.lengths), EXAMPLES)
+    calibration = train.take(slice(few))
+    return Options(calibration.x, calibration.lengths, opset)
 
 
 def _fill(
@@ -89,17 +107,25 @@ def _fill(
     names: Sequence[str],
     options: Options,
     say: Say,
+    beside: Beside,
 ) -> None:
     """Write everything that a bundle holds, and verify it."""
-    _write_reference(run, network, folder / REFERENCE)
-    details = {}
-    for name in names:
+    written = {}
+    for name in sorted(names, key=in_tensorflow):  # others first: they are left beside
         say(f"writing {name}")
-        details[name] = _write(name, network, folder, options)
+        place = Beside() if in_tensorflow(name) else beside
+        written[name] = place.leave(_write, name, network, folder, options)
+    _write_reference(run, network, folder / REFERENCE)
     no_step = {STEP: NO_STEP} if network.bidirectional else {}
     if no_step:
         say(f"no step: {NO_STEP}")
-    report = _verified(network, test, folder, names, say)
+    try:
+        report = _verified(network, test, folder, names, say, beside)
+    except (InputError, CheckFailed):
+        for result in written.values():
+            result()  # that a file could not be written is why it could not be opened
+        raise
+    details = {name: written[name]() for name in names}
     left_out = _left_out(report, folder, names)
     for name, reason in left_out.items():
         say(f"{name} is not shipped: {reason}")
@@ -215,7 +241,7 @@ def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, s
 
 
 def _verified(
-    network: Network, test: Split, folder: Path, names: Sequence[str], say: Say
+    network: Network, test: Split, folder: Path, names: Sequence[str], say: Say, beside: Beside
 ) -> Report:
     def opener(name: str) -> Open:
         return functools.partial(open_file, name, folder / file_of(name), network.spec)
@@ -231,7 +257,7 @@ def _verified(
         if (step := FORMATS[name].step) is not None and not network.bidirectional
     }
     runtimes = {name: opener(name) for name in names}
-    return verify(runtimes, keras, network, test, say, steps)
+    return verify(runtimes, keras, network, test, say, steps, beside)
 
 
 def _broken(report: Report, names: Sequence[str]) -> CheckFailed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ import numpy as np
 import tyro
 
 from export import oracle
+from export.beside import Beside, without_tensorflow
 from export.bundle import Bundle, find_bundle, load_test
 from export.check import limits, rounding
 from export.check.compare import Report, Row, compare, failures
@@ -61,15 +63,19 @@ def verify(
     test: Split,
     say: Say = lambda line: None,
     steps: Mapping[str, OpenStep] | None = None,
+    beside: Beside | None = None,
 ) -> Report:
     """Hold Keras and each runtime against the formulas of `network`; `test` has data and labels.
 
     `steps` opens those of the runtimes, by the same names, that answer frame by frame. Runtimes are
-    opened one after the other. `say` is told which is being asked. Raises `CheckFailed` when
-    float32 can promise no answers to the test split that could be compared.
+    opened one after the other; those that need no TensorFlow `beside` this process, if that is
+    given. `say` is told which is being asked. Raises `CheckFailed` when float32 can promise no
+    answers to the test split that could be compared.
     """
+    beside, steps = beside or Beside(), steps or {}
     say("verifying: keras and the formulas in float64")
-    whole, *others = _known(families(test, network), keras, network)
+    by_step = beside.share(step_families, test, network) if steps else list
+    whole, *others = _known(families(test, network), keras, network, beside)
     if not whole.limit <= limits.MOST_ROUNDING:
         raise CheckFailed(
             f"the model depends on float32 rounding, which may move a probability of the test "
@@ -80,28 +86,58 @@ def verify(
     not_asked = {each.family.name: each.limit for each in others if each not in asked}
     for name, limit in not_asked.items():
         say(f"not asked: {name}, where rounding may move a probability by {limit:.2g}")
-    rows = _rows("keras", [each.reference for each in asked], asked)
-    by_step = step_families(test, network) if steps else []
-    for name, open_ in runtimes.items():
+    found = {}
+    for name in sorted(runtimes, key=in_tensorflow):  # others first: they are left beside
         say(f"verifying: {name}")
-        rows += _rows(name, _answers(name, open_, asked), asked)
-        if steps and name in steps:
-            rows += step_rows(name, steps[name], by_step)
+        place = Beside() if in_tensorflow(name) else beside
+        asked_of_it = (asked, steps.get(name), by_step())
+        found[name] = place.leave(_rows_of, name, runtimes[name], *asked_of_it)
+    rows = _rows("keras", [each.reference for each in asked], asked)
+    for name in runtimes:
+        rows += found[name]()
     return Report(rows, len(test.y), not_asked)
 
 
-def _known(asked: Sequence[Family], keras: Runtime, network: Network) -> list[Known]:
-    known: list[Known] = []
+def in_tensorflow(name: str) -> bool:
+    """Whether a runtime is TensorFlow."""
+    return name in FORMATS and FORMATS[name].in_tensorflow
+
+
+def _known(
+    asked: Sequence[Family], keras: Runtime, network: Network, beside: Beside
+) -> list[Known]:
+    found: list[Callable[[], Known]] = []
     for family in asked:
         with named(f"keras, {family.name}"):
             reference = answer(keras, family)
-        if family.asked_before is not None:
-            exact, limit = known[0].exact[family.asked_before], known[0].limit
+        if family.asked_before is None:
+            found.append(beside.share(_known_of, family, reference, network))
         else:
-            exact = oracle.probabilities(network, *family.inputs)
-            limit = rounding.limit(network, family.x, exact, reference, family.lengths)
-        known.append(Known(family, exact, reference, limit))
-    return known
+            found.append(functools.partial(_known_before, family, reference, found[0]))
+    return [each() for each in found]
+
+
+def _known_of(family: Family, reference: np.ndarray, network: Network) -> Known:
+    exact = oracle.probabilities(network, *family.inputs)
+    limit = rounding.limit(network, family.x, exact, reference, family.lengths)
+    return Known(family, exact, reference, limit)
+
+
+def _known_before(family: Family, reference: np.ndarray, whole: Callable[[], Known]) -> Known:
+    """The same of examples of the test split."""
+    return Known(family, whole().exact[family.asked_before], reference, whole().limit)
+
+
+def _rows_of(
+    name: str,
+    open_: Open,
+    asked: Sequence[Known],
+    step: OpenStep | None,
+    by_step: Sequence[StepFamily],
+) -> list[Row]:
+    """How a format answers every family, and its step, where it has one, those of steps."""
+    rows = _rows(name, _answers(name, open_, asked), asked)
+    return rows if step is None else rows + step_rows(name, step, by_step)
 
 
 def _answers(name: str, open_: Open, asked: Sequence[Known]) -> list[np.ndarray]:
@@ -156,16 +192,25 @@ def verify_bundle(
     Raises `InputError` for files that are missing or altered, and data that do not fit.
     """
     bundle.check()
-    test = load_test(bundle, source)
-    keras = open_runtime(bundle, "keras")
-    network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
-    runtimes: dict[str, Open] = {
-        name: functools.partial(open_runtime, bundle, name) for name in bundle.formats
-    }
-    if "torch" not in runtimes and all(map(find_spec, ("torch", "safetensors"))):
-        runtimes[WITNESS] = functools.partial(_in_pytorch, network)
-    steps = {name: functools.partial(open_step, bundle, name) for name in bundle.steppers}
-    return verify(runtimes, keras, network, test, say, steps)
+    witnessed = "torch" not in bundle.formats and all(map(find_spec, ("torch", "safetensors")))
+    with without_tensorflow(functools.partial(_import_runtimes, torch=witnessed)) as beside:
+        loaded = beside.share(load_test, bundle, source)
+        keras = open_runtime(bundle, "keras")
+        network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
+        runtimes: dict[str, Open] = {
+            name: functools.partial(open_runtime, bundle, name) for name in bundle.formats
+        }
+        if witnessed:
+            runtimes[WITNESS] = functools.partial(_in_pytorch, network)
+        steps = {name: functools.partial(open_step, bundle, name) for name in bundle.steppers}
+        return verify(runtimes, keras, network, loaded(), say, steps, beside)
+
+
+def _import_runtimes(*, torch: bool) -> None:
+    """Import what runs a bundle without TensorFlow."""
+    for name in ("onnxruntime", "ai_edge_litert.interpreter", *(["torch"] if torch else [])):
+        if find_spec(name.partition(".")[0]):
+            importlib.import_module(name)
 
 
 def _in_pytorch(network: Network) -> Runtime:

@@ -129,6 +129,7 @@ class Format:
     open: Opener
     readme: Callable[[dict[str, Any]], list[str]]  # its sections, from a manifest
     quantized: bool = False  # held to the accuracy, not to rounding
+    in_tensorflow: bool = False  # its runtime is TensorFlow
     extra: str | None = None  # of this package, that installs what it needs
     step: Step | None = None
 

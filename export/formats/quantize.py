@@ -51,7 +51,6 @@ def round_to_int8(
     blocks = _calibration(network, x, lengths)
     matrices, layers = [], []
     for layer in network.layers:
-        final = [oracle.final_states(layer, frames) for frames in blocks]
         states = [oracle.layer_states(layer, frames) for frames in blocks]
         directions = []
         for direction, after, order in zip(
@@ -67,9 +66,17 @@ def round_to_int8(
         layers.append(Layer(*directions))
         blocks = [np.concatenate(each, axis=2) for each in states]
     if network.every_step:  # the softmax reads every state of the last layer
-        final = [states.reshape(-1, network.layers[-1].width) for states in blocks]
+        read = [states.reshape(-1, network.layers[-1].width) for states in blocks]
+    else:  # and else the one after the last step of each direction
+        read = [
+            np.concatenate(
+                [of[:, ::order][:, -1] for of, order in zip(each, oracle.ORDERS, strict=False)],
+                axis=1,
+            )
+            for each in states
+        ]
     (dense,), dense_bias = _round(
-        [network.dense_kernel], [np.concatenate(final)], network.dense_bias
+        [network.dense_kernel], [np.concatenate(read)], network.dense_bias
     )
     rounded_network = replace(
         network, layers=tuple(layers), dense_kernel=dense.matrix, dense_bias=dense_bias
@@ -77,11 +84,16 @@ def round_to_int8(
     return rounded_network, [*matrices, dense]
 
 
+def enough(examples: int, longest: int, lengths: np.ndarray | None) -> int:
+    """How many of the first of so many examples the rounding looks at; `lengths` are theirs."""
+    steps = np.full(examples, longest) if lengths is None else lengths
+    return min(examples, int(np.searchsorted(np.cumsum(steps), CALIBRATION_STEPS)) + 1)
+
+
 def _calibration(network: Network, x: np.ndarray, lengths: np.ndarray | None) -> list[Block]:
     """As many examples as have `CALIBRATION_STEPS`, normalized, those of each length together."""
-    steps = np.full(len(x), network.spec.longest) if lengths is None else lengths
-    enough = int(np.searchsorted(np.cumsum(steps), CALIBRATION_STEPS)) + 1
-    x, lengths = x[:enough], None if lengths is None else lengths[:enough]
+    few = slice(enough(len(x), network.spec.longest, lengths))
+    x, lengths = x[few], None if lengths is None else lengths[few]
     return [
         oracle.normalized(network, x[rows, :length])
         for rows, length in oracle.of_one_length(lengths, *x.shape[:2])

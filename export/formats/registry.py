@@ -64,6 +64,7 @@ FORMATS: dict[str, Format] = {
             write=lambda network, path, _: _saved_model.write(network, path),
             open=lambda path, spec, threads: _saved_model.SavedModelRuntime(path, spec, threads),
             readme=lambda manifest: _saved_model.readme(manifest),
+            in_tensorflow=True,
             step=Step(
                 file="saved_model",
                 open=lambda path, spec, threads: _saved_model.SavedModelStep(path, spec, threads),

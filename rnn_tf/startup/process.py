@@ -12,6 +12,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from rnn_tf.errors import InputError
 from rnn_tf.startup import compile_cache, garbage, lazy_imports, ownership, stderr, xla_flags
@@ -26,6 +28,9 @@ VARIABLES = (
 )  # fmt: skip
 
 _starting = threading.RLock()
+_computes = False  # whether a start here has looked for devices
+
+T = TypeVar("T")
 
 
 def start(
@@ -33,6 +38,7 @@ def start(
     whole_loops: bool | None = None,
     verbose: bool = False,
     join: Callable[[], None] | None = None,
+    devices: bool = True,
 ) -> None:
     """Import TensorFlow and Keras, quietly in a command, and settle how XLA compiles.
 
@@ -40,6 +46,8 @@ def start(
     `xla_flags.is_small`); None that nothing is trained. Only the first training of a process
     settles it: XLA reads its flags once. `verbose` lets TensorFlow's own messages through. `join`
     makes TensorFlow one of several workers, which it can become only before it has any device.
+    Without `devices`, those are looked for by the next start: until then TensorFlow has no threads,
+    and the process can be copied.
 
     Raises `InputError` when Keras already runs on another backend here, or in another precision.
     """
@@ -60,10 +68,26 @@ def start(
             meanwhile.enter_context(_shortcuts())
             if not verbose:
                 meanwhile.enter_context(stderr.muted())
-        _import_tensorflow_and_keras(join)
+        _import_tensorflow_and_keras(join, devices=devices)
         if whole_loops is not None and not xla_flags.are_settled():
             # In a process of its own, a command knows that nobody has compiled anything before.
             xla_flags.settle(unread=first and ownership.is_command())
+
+
+def start_beside(load: Callable[[], T], start: Callable[[], object]) -> T:
+    """Start TensorFlow; give what `load`, which does not need it, has read meanwhile.
+
+    Reading data is native code for the most part, and importing TensorFlow is not.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(load)
+        start()
+        return loading.result()
+
+
+def computes() -> bool:
+    """Whether TensorFlow was started here with its devices, and so has threads."""
+    return _computes
 
 
 @contextlib.contextmanager
@@ -100,7 +124,7 @@ def _choose_backend() -> None:
     os.environ[BACKEND] = "tensorflow"
 
 
-def _import_tensorflow_and_keras(join: Callable[[], None] | None) -> None:
+def _import_tensorflow_and_keras(join: Callable[[], None] | None, *, devices: bool) -> None:
     try:
         import keras
         import tensorflow as tf
@@ -123,8 +147,10 @@ def _import_tensorflow_and_keras(join: Callable[[], None] | None) -> None:
         _require_setting(name, value)
     if join is not None:
         join()
-    # Devices are looked for on first use, and talked about then.
-    tf.config.list_logical_devices()
+    if devices:  # they are looked for on first use, and talked about then
+        global _computes
+        tf.config.list_logical_devices()
+        _computes = True
 
 
 def _require_setting(name: str, value: str | float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import sys
 import tempfile
@@ -150,11 +151,10 @@ def load_while_tensorflow_starts(
     if needs_tensorflow(config):
         start(config, verbose)
         return load(config, to_train=True)
-    # Reading the data is native code for the most part, and importing TensorFlow is not.
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(load, config, to_train=True)
-        start(config, verbose)
-        return loading.result()
+    loaded: SequenceData = process.start_beside(
+        functools.partial(load, config, to_train=True), lambda: start(config, verbose)
+    )
+    return loaded
 
 
 def train_run(
