@@ -28,6 +28,11 @@ class Beside:
     give, which raises what went wrong.
     """
 
+    @staticmethod
+    def start_tensorflow() -> None:
+        """Start TensorFlow, to compute in this process."""
+        process.start()
+
     def leave(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
         """Have it done there, after what was left before; at once where there is no other."""
         result = function(*args, **kwargs)
@@ -44,6 +49,17 @@ class BesideProcess(Beside):
     def __init__(self, other: ProcessPoolExecutor, queue: ThreadPoolExecutor) -> None:
         self.other, self.queue = other, queue
 
+    @staticmethod
+    def start_tensorflow() -> None:
+        process.start(devices=False)
+        import tensorflow as tf
+
+        # The other cores are for the other process.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        with stderr.muted():
+            process.start()
+
     def leave(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
         return self._in_turn(functools.partial(function, *args, **kwargs)).result
 
@@ -58,37 +74,14 @@ class BesideProcess(Beside):
 
 
 @contextlib.contextmanager
-def with_tensorflow() -> Iterator[Beside]:
-    """Start TensorFlow, here and in another process, where there can be one."""
-    if not _can_be_copied():
-        process.start()
-        yield Beside()
-        return
-    process.start(devices=False)
-    with _copy(_compute_with_one_thread) as beside:
-        _compute_with_one_thread()
-        yield beside
+def beside(prepare: Callable[[], object] = int) -> Iterator[Beside]:
+    """Another process where there can be one, which first does `prepare`.
 
-
-@contextlib.contextmanager
-def without_tensorflow(prepare: Callable[[], object]) -> Iterator[Beside]:
-    """Have another process, where there can be one, `prepare` itself while TensorFlow starts here.
-
-    TensorFlow is not started there.
+    It has what this one has imported. It ends with the block, and where that fails, at once.
     """
     if not _can_be_copied():
-        process.start()
         yield Beside()
         return
-    with _copy(prepare) as beside:
-        process.start(devices=False)
-        _compute_with_one_thread()
-        yield beside
-
-
-@contextlib.contextmanager
-def _copy(prepare: Callable[[], object]) -> Iterator[Beside]:
-    """Copy this process. The copy ends where this one fails or is interrupted."""
     other = ProcessPoolExecutor(
         1, multiprocessing.get_context("fork"), initializer=children.become_child
     )
@@ -113,13 +106,3 @@ def _can_be_copied() -> bool:
         and sys.platform == "linux"
         and len(os.sched_getaffinity(0)) > 1
     )
-
-
-def _compute_with_one_thread() -> None:
-    """Start TensorFlow's devices, with one thread: the other cores are for the other process."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    with stderr.muted():
-        process.start()

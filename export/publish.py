@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from export import example, readme, signatures
-from export.beside import Beside, with_tensorflow
+from export.beside import Beside, BesideProcess, beside
 from export.bundle import (
     README,
     Bundle,
@@ -31,8 +31,7 @@ from export.runtimes import open_file, open_step_file
 from export.signatures import CLASSIFY, STEP
 from export.verify import QUANTIZED, Open, Say, in_tensorflow, verify
 from rnn_tf import __version__
-from rnn_tf.config import TrainConfig
-from rnn_tf.data import SequenceData, Split, load, needs_tensorflow
+from rnn_tf.data import SequenceData, Split, load
 from rnn_tf.errors import CheckFailed, InputError
 from rnn_tf.evaluate import as_read, check_fits
 from rnn_tf.files.writing import write_text
@@ -71,32 +70,26 @@ def export_run(
     run.require_finished()
     out = out or default_path(run)
     check_place(out.resolve())
-    data = (data or _loaded(run.config)).sampled()
-    check_fits(run.spec, data.spec, run.config.dataset)
-    test = as_read(data, run.spec)
     wanted = {*formats, f"tflite_{quantize}" if "tflite" in formats else ""}
     names = [name for name in FORMATS if name in wanted]
-    with with_tensorflow() as beside:
+    with beside() as other:  # while TensorFlow is imported
+        read = other.share(_read, run, data, opset)
+        process.start(devices=False)
+        test, options = read()
+    with beside(BesideProcess.start_tensorflow) as other, publishing(out) as folder:
+        other.start_tensorflow()
         network = read_model(run.load_model(), run.spec)
-        options = _options(data.train, run.spec.longest, opset)
-        with publishing(out) as folder:
-            _fill(folder, run, network, test, names, options, say, beside)
+        _fill(folder, run, network, test, names, options, say, other)
     return Bundle.open(out)
 
 
-def _loaded(config: TrainConfig) -> SequenceData:
-    if needs_tensorflow(config):
-        return load(config)
-    return process.start_beside(
-        functools.partial(load, config), functools.partial(process.start, devices=False)
-    )
-
-
-def _options(train: Split, longest: int, opset: int) -> Options:
-    """What writers need, and no more of the training split than they look at."""
-    few = max(enough(len(train.y), longest, train.lengths), EXAMPLES)
-    calibration = train.take(slice(few))
-    return Options(calibration.x, calibration.lengths, opset)
+def _read(run: Run, data: SequenceData | None, opset: int) -> tuple[Split, Options]:
+    """The test split, and what writers need: no more of the training split than they look at."""
+    data = (data or load(run.config)).sampled()
+    check_fits(run.spec, data.spec, run.config.dataset)
+    examples = enough(len(data.train.y), run.spec.longest, data.train.lengths)
+    few = data.train.take(slice(max(examples, EXAMPLES)))
+    return as_read(data, run.spec), Options(few.x, few.lengths, opset)
 
 
 def _fill(
@@ -107,20 +100,22 @@ def _fill(
     names: Sequence[str],
     options: Options,
     say: Say,
-    beside: Beside,
+    other: Beside,
 ) -> None:
     """Write everything that a bundle holds, and verify it."""
     written = {}
-    for name in sorted(names, key=in_tensorflow):  # others first: they are left beside
+    for name in sorted(
+        names, key=in_tensorflow
+    ):  # others first: they are left to the other process
         say(f"writing {name}")
-        place = Beside() if in_tensorflow(name) else beside
+        place = Beside() if in_tensorflow(name) else other
         written[name] = place.leave(_write, name, network, folder, options)
     _write_reference(run, network, folder / REFERENCE)
     no_step = {STEP: NO_STEP} if network.bidirectional else {}
     if no_step:
         say(f"no step: {NO_STEP}")
     try:
-        report = _verified(network, test, folder, names, say, beside)
+        report = _verified(network, test, folder, names, say, other)
     except (InputError, CheckFailed):
         for result in written.values():
             result()  # that a file could not be written is why it could not be opened
@@ -241,7 +236,7 @@ def _left_out(report: Report, folder: Path, names: Sequence[str]) -> dict[str, s
 
 
 def _verified(
-    network: Network, test: Split, folder: Path, names: Sequence[str], say: Say, beside: Beside
+    network: Network, test: Split, folder: Path, names: Sequence[str], say: Say, other: Beside
 ) -> Report:
     def opener(name: str) -> Open:
         return functools.partial(open_file, name, folder / file_of(name), network.spec)
@@ -257,7 +252,7 @@ def _verified(
         if (step := FORMATS[name].step) is not None and not network.bidirectional
     }
     runtimes = {name: opener(name) for name in names}
-    return verify(runtimes, keras, network, test, say, steps, beside)
+    return verify(runtimes, keras, network, test, say, steps, other)
 
 
 def _broken(report: Report, names: Sequence[str]) -> CheckFailed:

@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 from export import oracle
-from export.beside import Beside, without_tensorflow
+from export.beside import Beside, beside
 from export.bundle import Bundle, find_bundle, load_test
 from export.check import limits, rounding
 from export.check.compare import Report, Row, compare, failures
@@ -63,19 +63,19 @@ def verify(
     test: Split,
     say: Say = lambda line: None,
     steps: Mapping[str, OpenStep] | None = None,
-    beside: Beside | None = None,
+    other: Beside | None = None,
 ) -> Report:
     """Hold Keras and each runtime against the formulas of `network`; `test` has data and labels.
 
     `steps` opens those of the runtimes, by the same names, that answer frame by frame. Runtimes are
-    opened one after the other; those that need no TensorFlow `beside` this process, if that is
+    opened one after the other; those that need no TensorFlow in the `other` process, if that is
     given. `say` is told which is being asked. Raises `CheckFailed` when float32 can promise no
     answers to the test split that could be compared.
     """
-    beside, steps = beside or Beside(), steps or {}
+    other, steps = other or Beside(), steps or {}
     say("verifying: keras and the formulas in float64")
-    by_step = beside.share(step_families, test, network) if steps else list
-    whole, *others = _known(families(test, network), keras, network, beside)
+    by_step = other.share(step_families, test, network) if steps else list
+    whole, *others = _known(families(test, network), keras, network, other)
     if not whole.limit <= limits.MOST_ROUNDING:
         raise CheckFailed(
             f"the model depends on float32 rounding, which may move a probability of the test "
@@ -87,9 +87,11 @@ def verify(
     for name, limit in not_asked.items():
         say(f"not asked: {name}, where rounding may move a probability by {limit:.2g}")
     found = {}
-    for name in sorted(runtimes, key=in_tensorflow):  # others first: they are left beside
+    for name in sorted(
+        runtimes, key=in_tensorflow
+    ):  # others first: they are left to the other process
         say(f"verifying: {name}")
-        place = Beside() if in_tensorflow(name) else beside
+        place = Beside() if in_tensorflow(name) else other
         asked_of_it = (asked, steps.get(name), by_step())
         found[name] = place.leave(_rows_of, name, runtimes[name], *asked_of_it)
     rows = _rows("keras", [each.reference for each in asked], asked)
@@ -103,15 +105,13 @@ def in_tensorflow(name: str) -> bool:
     return name in FORMATS and FORMATS[name].in_tensorflow
 
 
-def _known(
-    asked: Sequence[Family], keras: Runtime, network: Network, beside: Beside
-) -> list[Known]:
+def _known(asked: Sequence[Family], keras: Runtime, network: Network, other: Beside) -> list[Known]:
     found: list[Callable[[], Known]] = []
     for family in asked:
         with named(f"keras, {family.name}"):
             reference = answer(keras, family)
         if family.asked_before is None:
-            found.append(beside.share(_known_of, family, reference, network))
+            found.append(other.share(_known_of, family, reference, network))
         else:
             found.append(functools.partial(_known_before, family, reference, found[0]))
     return [each() for each in found]
@@ -193,8 +193,9 @@ def verify_bundle(
     """
     bundle.check()
     witnessed = "torch" not in bundle.formats and all(map(find_spec, ("torch", "safetensors")))
-    with without_tensorflow(functools.partial(_import_runtimes, torch=witnessed)) as beside:
-        loaded = beside.share(load_test, bundle, source)
+    with beside(functools.partial(_import_runtimes, torch=witnessed)) as other:
+        loaded = other.share(load_test, bundle, source)
+        other.start_tensorflow()
         keras = open_runtime(bundle, "keras")
         network = read_model(load_keras(bundle.artefact("keras")), bundle.spec)
         runtimes: dict[str, Open] = {
@@ -203,7 +204,7 @@ def verify_bundle(
         if witnessed:
             runtimes[WITNESS] = functools.partial(_in_pytorch, network)
         steps = {name: functools.partial(open_step, bundle, name) for name in bundle.steppers}
-        return verify(runtimes, keras, network, loaded(), say, steps, beside)
+        return verify(runtimes, keras, network, loaded(), say, steps, other)
 
 
 def _import_runtimes(*, torch: bool) -> None:

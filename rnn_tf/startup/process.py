@@ -12,8 +12,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from rnn_tf.errors import InputError
 from rnn_tf.startup import compile_cache, garbage, lazy_imports, ownership, stderr, xla_flags
@@ -29,8 +27,6 @@ VARIABLES = (
 
 _starting = threading.RLock()
 _computes = False  # whether a start here has looked for devices
-
-T = TypeVar("T")
 
 
 def start(
@@ -72,17 +68,6 @@ def start(
         if whole_loops is not None and not xla_flags.are_settled():
             # In a process of its own, a command knows that nobody has compiled anything before.
             xla_flags.settle(unread=first and ownership.is_command())
-
-
-def start_beside(load: Callable[[], T], start: Callable[[], object]) -> T:
-    """Start TensorFlow; give what `load`, which does not need it, has read meanwhile.
-
-    Reading data is native code for the most part, and importing TensorFlow is not.
-    """
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(load)
-        start()
-        return loading.result()
 
 
 def computes() -> bool:

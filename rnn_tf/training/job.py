@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import importlib
 import sys
 import tempfile
@@ -151,10 +150,11 @@ def load_while_tensorflow_starts(
     if needs_tensorflow(config):
         start(config, verbose)
         return load(config, to_train=True)
-    loaded: SequenceData = process.start_beside(
-        functools.partial(load, config, to_train=True), lambda: start(config, verbose)
-    )
-    return loaded
+    # Reading the data is native code for the most part, and importing TensorFlow is not.
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(load, config, to_train=True)
+        start(config, verbose)
+        return loading.result()
 
 
 def train_run(
