@@ -104,9 +104,7 @@ def _fill(
 ) -> None:
     """Write everything that a bundle holds, and verify it."""
     written = {}
-    for name in sorted(
-        names, key=in_tensorflow
-    ):  # others first: they are left to the other process
+    for name in sorted(names, key=in_tensorflow):  # first what is left to the other process
         say(f"writing {name}")
         place = Beside() if in_tensorflow(name) else other
         written[name] = place.leave(_write, name, network, folder, options)

@@ -86,17 +86,17 @@ def verify(
     not_asked = {each.family.name: each.limit for each in others if each not in asked}
     for name, limit in not_asked.items():
         say(f"not asked: {name}, where rounding may move a probability by {limit:.2g}")
-    found = {}
-    for name in sorted(
-        runtimes, key=in_tensorflow
-    ):  # others first: they are left to the other process
+    opened = {name: (open_, steps.get(name)) for name, open_ in runtimes.items()}
+    here = {name: opened.pop(name) for name in runtimes if in_tensorflow(name)}
+    for name in (*opened, *here):
         say(f"verifying: {name}")
-        place = Beside() if in_tensorflow(name) else other
-        asked_of_it = (asked, steps.get(name), by_step())
-        found[name] = place.leave(_rows_of, name, runtimes[name], *asked_of_it)
-    rows = _rows("keras", [each.reference for each in asked], asked)
-    for name in runtimes:
-        rows += found[name]()
+    there = other.leave(_rows_of, opened, asked, by_step())
+    found = {
+        "keras": _rows("keras", [each.reference for each in asked], asked),
+        **_rows_of(here, asked, by_step()),
+        **there(),
+    }
+    rows = [row for name in ("keras", *runtimes) for row in found[name]]
     return Report(rows, len(test.y), not_asked)
 
 
@@ -129,15 +129,17 @@ def _known_before(family: Family, reference: np.ndarray, whole: Callable[[], Kno
 
 
 def _rows_of(
-    name: str,
-    open_: Open,
+    opened: Mapping[str, tuple[Open, OpenStep | None]],
     asked: Sequence[Known],
-    step: OpenStep | None,
     by_step: Sequence[StepFamily],
-) -> list[Row]:
-    """How a format answers every family, and its step, where it has one, those of steps."""
-    rows = _rows(name, _answers(name, open_, asked), asked)
-    return rows if step is None else rows + step_rows(name, step, by_step)
+) -> dict[str, list[Row]]:
+    """How each format answers every family, and its step, where it has one, those of steps."""
+    found = {}
+    for name, (open_, step) in opened.items():
+        found[name] = _rows(name, _answers(name, open_, asked), asked)
+        if step is not None:
+            found[name] += step_rows(name, step, by_step)
+    return found
 
 
 def _answers(name: str, open_: Open, asked: Sequence[Known]) -> list[np.ndarray]:
