@@ -13,8 +13,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
+from rnn_tf.errors import CheckFailed
 from rnn_tf.startup import children, ownership, process, stderr
 
 P = ParamSpec("P")
@@ -70,7 +72,16 @@ class BesideProcess(Beside):
 
     def _in_turn(self, todo: Callable[[], T]) -> Future[T]:
         """Have it done there. What waits for its turn waits here, where it can be cancelled."""
-        return self.queue.submit(lambda: self.other.submit(todo).result())
+        return self.queue.submit(self._there, todo)
+
+    def _there(self, todo: Callable[[], T]) -> T:
+        try:
+            return self.other.submit(todo).result()
+        except BrokenProcessPool as error:
+            raise CheckFailed(
+                "the process that does half of the work was killed, for want of memory perhaps. "
+                f"Set {ownership.PLAIN_START}=1: one process does everything then."
+            ) from error
 
 
 @contextlib.contextmanager

@@ -88,9 +88,11 @@ def verify(
         say(f"not asked: {name}, where rounding may move a probability by {limit:.2g}")
     opened = {name: (open_, steps.get(name)) for name, open_ in runtimes.items()}
     here = {name: opened.pop(name) for name in runtimes if in_tensorflow(name)}
-    for name in (*opened, *here):
+    for name in opened:
         say(f"verifying: {name}")
     there = other.leave(_rows_of, opened, asked, by_step())
+    for name in here:
+        say(f"verifying: {name}")
     found = {
         "keras": _rows("keras", [each.reference for each in asked], asked),
         **_rows_of(here, asked, by_step()),
