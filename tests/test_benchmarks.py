@@ -15,6 +15,7 @@ from commands import Capture, refusal
 from benchmarks import (
     accuracy,
     engines,
+    export_time,
     frames,
     inference,
     larger_than_memory,
@@ -527,3 +528,26 @@ def test_scaling_is_worked_out_from_step_message_and_network() -> None:
     assert scaling.Step(1e-4, 400, 0.01).fastest(1e9) == 1
     assert scaling.Step(1e4, 400, 0.01).fastest(1e9) == scaling.MOST_WORKERS
     assert scaling.row(32, scaling.Step(1e-4, 400, 0.01), "measured")[3:] == ["1: never pays"] * 2
+
+
+def test_a_phase_of_an_export_ends_where_the_next_begins() -> None:
+    said = [
+        (2.0, "writing tflite\n"),
+        (2.5, "writing saved_model\n"),
+        (3.0, "verifying: keras and the formulas in float64\n"),
+        (4.5, "verifying: tflite\n"),
+        (4.6, "verifying: saved_model\n"),
+    ]
+    assert export_time.phases(said, 5.5) == {
+        "start, data": 2.0, "files": 1.0, "Keras, formulas": 1.5, "formats": 1.0,
+    }  # fmt: skip
+    assert export_time.phases(said[2:], 5.5) == {
+        "start, data": 3.0, "Keras, formulas": 1.5, "formats": 1.0,
+    }  # fmt: skip
+
+
+def test_the_table_of_exports_shows_medians_and_what_was_gained() -> None:
+    rounds = [{"start, data": start, "files": 1.0} for start in (3.0, 1.0, 2.0)]
+    assert export_time.row("default", "export", "this version", rounds, 6.0) == [
+        "default", "export", "this version", "2.00", "1.00", "", "", "3.00 s", "2.00x",
+    ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from export.beside import Beside
+from export.bundle import Bundle
 from rnn_tf import Run
 
 # A command's process; the functions that it leaves to the other one are importable.
@@ -86,6 +88,26 @@ def test_without_another_process_work_is_done_here() -> None:
     assert done == [1, 2]
     with pytest.raises(ValueError, match="no number"):
         here.leave(int, "no number")
+
+
+def test_two_processes_make_the_bundle_that_one_makes(
+    small_run: Run, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "export", str(small_run.path), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if ":" not in line] == [
+        "writing tflite", "writing tflite_int8", "writing onnx", "writing saved_model",
+    ]  # fmt: skip
+    # What TensorFlow and Keras write has counters and times in it.
+    for file in ("model.tflite", "step.tflite", "model.int8.tflite", "model.onnx", "step.onnx"):
+        assert (out / file).read_bytes() == (small_bundle.path / file).read_bytes()
+    two, one = (
+        json.loads(bundle.verification_file.read_text())
+        for bundle in (Bundle.open(out), small_bundle)
+    )
+    for key in ("format", "family", "examples", "limit", "accuracy"):
+        assert [row[key] for row in two["rows"]] == [row[key] for row in one["rows"]]
 
 
 def test_ctrl_c_ends_both_processes_and_publishes_nothing(small_run: Run, tmp_path: Path) -> None:

@@ -187,10 +187,10 @@ def test_what_was_trained_in_mixed_precision_is_exported_in_float32(
     assert bundle.manifest["model"]["parameters"] == run.metrics["parameters"]
     assert verify_bundle(bundle).failures() == []
     assert [line for line in said if line.startswith("writing ")] == [
-        "writing saved_model",
         "writing tflite",
         "writing tflite_int8",
         "writing onnx",
+        "writing saved_model",
     ]
     # In float32, whatever the training was in.
     reference = load_keras(bundle.artefact("keras"))
