@@ -26,8 +26,7 @@ T = TypeVar("T")
 class Beside:
     """Where work can be left for another process, which does one thing after the other.
 
-    What it is left with, `leave` and `share` say how its result is come by: by calling what they
-    give, which raises what went wrong.
+    `leave` and `share` give a function that returns the result, or raises what went wrong.
     """
 
     @staticmethod
@@ -52,10 +51,12 @@ class BesideProcess(Beside):
         self.other, self.queue = other, queue
 
     @staticmethod
-    def start_tensorflow() -> None:
+    def start_tensorflow(*, gpus: bool = True) -> None:
         process.start(devices=False)
         import tensorflow as tf
 
+        if not gpus:
+            tf.config.set_visible_devices([], "GPU")
         # The other cores are for the other process.
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -76,7 +76,9 @@ def export_run(
         read = other.share(_read, run, data, opset)
         process.start(devices=False)
         test, options = read()
-    with beside(BesideProcess.start_tensorflow) as other, publishing(out) as folder:
+    # Converters need no GPU.
+    start = functools.partial(BesideProcess.start_tensorflow, gpus=False)
+    with beside(start) as other, publishing(out) as folder:
         other.start_tensorflow()
         network = read_model(run.load_model(), run.spec)
         _fill(folder, run, network, test, names, options, say, other)
