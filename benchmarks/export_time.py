@@ -12,7 +12,6 @@ table goes into docs/bundle.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +33,8 @@ PHASES = {
     "formats": "verifying: ",
 }
 HERE, AGAINST = "this version", "the other"
-# Of the model that reads a digit pixel by pixel.
+DEFAULT, LONG = MODELS = ("default", "784 steps")
+# Of the one that reads a digit pixel by pixel.
 PIXELS, EXAMPLES = 784, {"train": 2_000, "valid": 500, "test": 10_000}
 
 
@@ -58,7 +58,7 @@ def timed(module: str, arguments: Sequence[object], package: Path) -> dict[str, 
     began, lines = time.perf_counter(), []
     with subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", module, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(package)},
+        cwd=package,  # which Python looks in first
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,15 +82,13 @@ def pixel_by_pixel(path: Path) -> Path:
     return path
 
 
-def train(folder: Path) -> dict[str, Path]:
-    """A run of each model, by what the table calls it."""
-    pixels = pixel_by_pixel(folder / "pixels.npz")
-    runs = {}
-    for name, more in (("default", []), ("784 steps", ["--dataset", str(pixels)])):
-        runs[name] = folder / name.replace(" ", "_")
-        command = ["-m", "rnn_tf.train", "--epochs", "1", "--run-dir", str(runs[name]), *more]
-        subprocess.run([sys.executable, *command], check=True, capture_output=True)  # noqa: S603
-    return runs
+def train(model: str, folder: Path) -> Path:
+    """A run of a model, by what the table calls it."""
+    run = folder / model.replace(" ", "_")
+    more = ["--dataset", str(pixel_by_pixel(folder / "pixels.npz"))] if model == LONG else []
+    command = ["-m", "rnn_tf.train", "--epochs", "1", "--run-dir", str(run), *more]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)  # noqa: S603
+    return run
 
 
 def measure(
@@ -126,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.export_time", description=__doc__)
     parser.add_argument("--against", type=Path, help="a checkout of another version")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--models", nargs="+", default=["default", "784 steps"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--write", action="store_true", help="write the table into docs/bundle.md")
     options = parser.parse_args(argv)
     # The other first: what follows is compared with it.
@@ -135,10 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for model, run in train(folder).items():
-            if model not in options.models:
-                continue
-            found = measure(run, packages, options.rounds, folder)
+        for model in options.models:
+            found = measure(train(model, folder), packages, options.rounds, folder)
             for command in ("export", "verify"):
                 firsts = found[command, next(iter(packages))]
                 first = statistics.median(sum(each.values()) for each in firsts)
