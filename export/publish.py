@@ -105,12 +105,12 @@ def _fill(
     other: Beside,
 ) -> None:
     """Write everything that a bundle holds, and verify it."""
+    _write_reference(run, network, folder / REFERENCE)
     written = {}
     for name in sorted(names, key=in_tensorflow):  # first what is left to the other process
         say(f"writing {name}")
         place = Beside() if in_tensorflow(name) else other
         written[name] = place.leave(_write, name, network, folder, options)
-    _write_reference(run, network, folder / REFERENCE)
     no_step = {STEP: NO_STEP} if network.bidirectional else {}
     if no_step:
         say(f"no step: {NO_STEP}")
