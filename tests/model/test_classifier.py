@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,13 @@ def test_probabilities_are_float32_and_sum_to_one(cell: str, precision: str) -> 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_is_for_the_recurrent_layer_only(precision: str) -> None:
-    recurrent, softmax = build_model(TrainConfig(), SPEC, precision=precision).layers
-    assert recurrent.compute_dtype == precision.removeprefix("mixed_")
+    config = TrainConfig(cell="gru", layers=2, bidirectional=True)
+    model = build_model(config, SPEC, precision=precision)
+    *recurrent, softmax = model.layers
+    for layer in itertools.chain(recurrent, *recurrent_layers(model)):
+        assert layer.compute_dtype == precision.removeprefix("mixed_")
     assert softmax.compute_dtype == "float32"
-    assert {weight.dtype for weight in recurrent.weights + softmax.weights} == {"float32"}
+    assert {weight.dtype for weight in model.weights} == {"float32"}
 
 
 def test_simple_rnn_is_the_textbook_recurrence() -> None:
@@ -101,9 +105,10 @@ def test_unrolling_changes_neither_weights_nor_outputs(cell: str) -> None:
     )
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional"),
+    [("simple_rnn", 2, True), ("lstm", 1, False), ("lstm", 1, True), ("gru", 2, False)],
+)
 def test_reading_along_says_what_the_model_says_of_a_sequence_that_ends_there(
     cell: Cell, layers: int, bidirectional: bool
 ) -> None:
@@ -124,8 +129,10 @@ def test_reading_along_says_what_the_model_says_of_a_sequence_that_ends_there(
     np.testing.assert_allclose(probabilities, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional"),
+    [("simple_rnn", 2, True), ("lstm", 1, False), ("gru", 2, False)],
+)
 def test_an_answer_at_every_step(cell: str, layers: int, bidirectional: bool) -> None:
     values = {"cell": cell, "units": 5, "layers": layers, "bidirectional": bidirectional}
     config, x = TrainConfig.from_dict(values), sequences()
@@ -146,8 +153,10 @@ def test_an_answer_at_every_step(cell: str, layers: int, bidirectional: bool) ->
     np.testing.assert_allclose(along, said[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (2, True)])
+@pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional"),
+    [("simple_rnn", 2, True), ("lstm", 1, False), ("gru", 1, False)],
+)
 def test_a_masked_model_says_of_each_sequence_what_it_says_of_it_alone(
     cell: Cell, layers: int, bidirectional: bool
 ) -> None:
@@ -216,8 +225,7 @@ def test_orthogonal_starts_with_a_rotation() -> None:
     np.testing.assert_allclose(start.T @ start, np.eye(8), atol=1e-6)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("activation", ["elu", "relu"])
+@pytest.mark.parametrize(("activation", "bidirectional"), [("elu", True), ("relu", False)])
 def test_a_stack_starts_with_no_larger_answers_than_one_layer(
     activation: str, bidirectional: bool
 ) -> None:
