@@ -24,7 +24,7 @@ from rnn_tf.train import summary
 from rnn_tf.training.keras.backend import probabilities
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.keras.fit import fit
-from rnn_tf.training.keras.kept_models import KeptModels
+from rnn_tf.training.keras.kept_models import KEPT
 from rnn_tf.training.keras.optimizer import build_optimizer
 from rnn_tf.training.order import epoch_order
 from rnn_tf.training.recorder import Fitted
@@ -85,9 +85,8 @@ def plain_keras(config: TrainConfig, data: SequenceData) -> keras.Sequential:
 @pytest.mark.parametrize(
     ("cell", "layers", "bidirectional", "fused", "whole_loops", "varies"),
     [
-        ("simple_rnn", 1, False, True, True, False), ("simple_rnn", 2, True, True, True, True),
-        ("simple_rnn", 1, False, True, False, False), ("simple_rnn", 1, False, False, False, True),
-        ("gru", 1, False, True, True, True),
+        ("simple_rnn", 2, True, True, True, True), ("simple_rnn", 1, False, True, False, False),
+        ("simple_rnn", 1, False, False, False, True), ("gru", 1, False, True, True, False),
     ],
 )  # fmt: skip
 def test_training_is_that_of_plain_keras(
@@ -112,10 +111,10 @@ def test_training_is_that_of_plain_keras(
 
 
 # --- scores ---
-@pytest.mark.parametrize("longest", [1, 9])
-def test_scores_of_an_epoch_are_those_of_its_model(longest: int, tmp_path: Path) -> None:
+def test_scores_of_an_epoch_are_those_of_its_model(tmp_path: Path) -> None:
+    """Where there is one step too."""
     config = dataclasses.replace(CONFIG, objective="balanced_accuracy")
-    data = phases(longest=longest, varies=longest > 1)
+    data = phases(longest=1, varies=False)
     found = fitted(config, data, tmp_path)
     best = found.history[found.best_epoch - 1]
     scores = score_split(probabilities(found.model, data.valid, data.spec), data.valid)
@@ -128,7 +127,7 @@ def test_scores_of_an_epoch_are_those_of_its_model(longest: int, tmp_path: Path)
 
 def test_every_step_learns_the_label_of_its_sequence(varying: SequenceData, tmp_path: Path) -> None:
     """Which only the last steps say: the last is right more often than all."""
-    config = dataclasses.replace(CONFIG, cell="gru", optimizer="soap", epochs=12)
+    config = dataclasses.replace(CONFIG, optimizer="soap", epochs=20)
     run = train(config, tmp_path / "run", data=varying, progress=False)
     assert run.spec.every_step
     test, valid = run.metrics["test"], run.metrics["valid"]
@@ -144,7 +143,11 @@ def test_every_step_learns_the_label_of_its_sequence(varying: SequenceData, tmp_
 
 
 def test_a_run_says_how_many_sequences_are_without_an_error(every_step_run: Run) -> None:
-    test = every_step_run.metrics["test"]
+    test, valid = every_step_run.metrics["test"], every_step_run.metrics["valid"]
+    best = every_step_run.history[every_step_run.metrics["best_epoch"] - 1]
+    for name in ("accuracy", "last_step_accuracy", "sequence_accuracy"):
+        # Keras counts in float32.
+        assert best[f"val_{name}"] == pytest.approx(valid[name], abs=1e-6), name
     assert 0 < test["sequence_accuracy"] < test["accuracy"] <= 1
     line = summary(every_step_run).splitlines()[2]
     assert re.fullmatch(r"sequences   [0-9.]+% test, [0-9.]+% validation without an error", line)
@@ -162,8 +165,8 @@ def test_mixed_precision_answers_in_float32(labelled_steps: SequenceData, tmp_pa
 
 def test_devices_train_alike(labelled_steps: SequenceData, tmp_path: Path) -> None:
     """MirroredStrategy over one CPU device: the code that several GPUs would run."""
-    config = dataclasses.replace(CONFIG, fused=False, epochs=1)
-    alone = fitted(config, labelled_steps, tmp_path / "alone")
+    config = dataclasses.replace(CONFIG, epochs=1)
+    alone = fitted(config, labelled_steps, tmp_path / "alone", kept=KEPT)
     mirrored = tf.distribute.MirroredStrategy(["CPU:0"])
     found = fitted(config, labelled_steps, tmp_path / "mirrored", strategy=mirrored)
     np.testing.assert_allclose(weights(alone.model), weights(found.model), atol=2e-5)
@@ -171,13 +174,12 @@ def test_devices_train_alike(labelled_steps: SequenceData, tmp_path: Path) -> No
 
 def test_a_broken_run_ends_with_the_same_bits(labelled_steps: SequenceData, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=3, class_weights="balanced")
-    kept = KeptModels()
-    unbroken = fitted(config, labelled_steps, tmp_path / "unbroken", kept=kept)
+    unbroken = fitted(config, labelled_steps, tmp_path / "unbroken", kept=KEPT)
     run = Run.create(tmp_path / "broken", config, labelled_steps.spec)
     seed_everything(config)
     with killed_after(2):
-        fit(config, labelled_steps, run, kept=kept)
-    resumed = fit(config, labelled_steps, run, kept=kept)
+        fit(config, labelled_steps, run, kept=KEPT)
+    resumed = fit(config, labelled_steps, run, kept=KEPT)
     np.testing.assert_array_equal(weights(resumed.model), weights(unbroken.model))
 
 
