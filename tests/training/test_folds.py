@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commands import Capture, refusal
+from killed import Killed
+from recordings import arrays
 
 from rnn_tf import Run, TrainConfig
-from rnn_tf.data import load
+from rnn_tf.data import SequenceData, load
 from rnn_tf.evaluate import evaluate
 from rnn_tf.train import main
 from rnn_tf.training.folds import train_folds
@@ -28,9 +24,9 @@ from rnn_tf.training.folds import train_folds
 def no_test_npz(small_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The waves without a test split and without a validation split: 203 examples."""
     with np.load(small_npz) as file:
-        arrays = {key: file[key] for key in ("x_train", "y_train", "labels")}
+        kept = {key: file[key] for key in ("x_train", "y_train", "labels")}
     path = tmp_path_factory.mktemp("data") / "waves.npz"
-    np.savez(path, **arrays)
+    np.savez(path, **kept)
     return path
 
 
@@ -132,17 +128,22 @@ def without_times(folder: Path) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.slow
-def test_folds_killed_in_the_middle_go_on(folds: Path, no_test_npz: Path, tmp_path: Path) -> None:
+def test_folds_killed_in_the_middle_go_on(
+    folds: Path, no_test_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "rnn_tf.train", *arguments(no_test_npz, folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    history = folder / "fold_2" / "history.jsonl"
-    until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until and not history.exists():
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    save_history = Run.save_history
+
+    def dies_in_the_second(run: Run, history: list[dict[str, Any]]) -> None:
+        if run.path.name == "fold_2" and len(history) == 2:
+            raise Killed
+        save_history(run, history)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_history", dies_in_the_second)
+        with pytest.raises(Killed):
+            main(arguments(no_test_npz, folder))
+    assert len(Run.open(folder / "fold_2").history) == 1
     assert not (folder / "folds.json").exists()
     assert main(["--run-dir", str(folder), "--folds", "3", "--resume"]) == 0
     assert without_times(folder) == without_times(folds)
@@ -157,12 +158,14 @@ def test_folds_killed_in_the_middle_go_on(folds: Path, no_test_npz: Path, tmp_pa
 def test_a_test_split_is_not_read(small_npz: Path, tmp_path: Path) -> None:
     """One whose values would end any training, and whose scores would show."""
     with np.load(small_npz) as file:
-        arrays = dict(file)
-    arrays["x_test"] = np.full_like(arrays["x_test"], 1e30)
-    np.savez(tmp_path / "mine.npz", **arrays)
+        mine = dict(file)
+    mine["x_test"] = np.full_like(mine["x_test"], 1e30)
+    # As many examples as above: what is compiled for those serves here.
+    mine |= {key: mine[key][:163] for key in ("x_train", "y_train")}
+    np.savez(tmp_path / "mine.npz", **mine)
     config = TrainConfig(str(tmp_path / "mine.npz"), units=5, batch_size=16, epochs=2)
-    found = train_folds(2, config, tmp_path / "folds", progress=False)
-    assert found.summary["pooled"]["examples"] == 243  # train and validation
+    found = train_folds(3, config, tmp_path / "folds", progress=False)
+    assert found.summary["pooled"]["examples"] == 203  # train and validation
     assert max(run.metrics["test"]["loss"] for run in found.runs) < 3
 
 
@@ -230,8 +233,12 @@ def test_a_source_without_a_test_split_is_refused_with_advice(
     assert "mnist has a test split of its own" in message
 
 
-def test_folds_of_answers_at_every_step(every_step_run: Run, tmp_path: Path) -> None:
-    config = dataclasses.replace(every_step_run.config, epochs=1, units=3, optimizer="adam")
+def test_folds_of_answers_at_every_step(labelled_steps: SequenceData, tmp_path: Path) -> None:
+    np.savez(tmp_path / "phases.npz", **arrays(labelled_steps))
+    config = TrainConfig(
+        str(tmp_path / "phases.npz"), answer="every_step", units=3, epochs=1, batch_size=16,
+        optimizer="adam",
+    )  # fmt: skip
     folds = train_folds(2, config, tmp_path / "folds", progress=False)
     pooled = folds.summary["pooled"]
     assert pooled["sequences"] == 243

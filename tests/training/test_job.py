@@ -42,53 +42,33 @@ def wait(condition: Callable[[], bool]) -> None:
 
 # --- two at once ---
 @pytest.mark.slow
-def test_of_two_trainings_started_together_one_is_refused(small_npz: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    line = ("--dataset", small_npz, "--run-dir", path, "--epochs", 20, "--overwrite")
-    with start(*line, "--units", 4) as four, start(*line, "--units", 6) as six:
-        told = {process: process.communicate(timeout=200)[1] for process in (four, six)}
-    assert sorted(process.returncode for process in told) == [0, 2]
-    trained, refused = (four, six) if four.returncode == 0 else (six, four)
-    assert told[refused].splitlines()[-1] == (
-        f"error: another process is training in {path}; got process {trained.pid} on "
-        f"{socket.gethostname()}. Wait until it has ended, or choose another --run-dir."
-    )
-    run = Run.open(path)
-    assert run.config.units == (4 if trained is four else 6)
-    assert run.load_model().layers[0].units == run.config.units
-    assert len(run.history) == 20
-    assert not list(path.glob(".*"))
-
-
-@pytest.mark.slow
-def test_resume_is_refused_while_the_first_trains_and_not_after_it_is_killed(
+def test_of_two_trainings_started_together_one_is_refused_and_so_are_later_ones(
     small_npz: Path, tmp_path: Path, capsys: Capture
 ) -> None:
+    """Until the one that trains is gone."""
     path = tmp_path / "run"
-    with start("--dataset", small_npz, "--run-dir", path, "--epochs", 100_000) as first:
+    line = ("--dataset", small_npz, "--run-dir", path, "--epochs", 100_000, "--overwrite")
+    with start(*line, "--units", 4) as four, start(*line, "--units", 6) as six:
+        wait(lambda: four.poll() is not None or six.poll() is not None)
+        refused, trains = (four, six) if four.poll() is not None else (six, four)
+        assert refused.communicate()[1].splitlines()[-1] == (
+            f"error: another process is training in {path}; got process {trains.pid} on "
+            f"{socket.gethostname()}. Wait until it has ended, or choose another --run-dir."
+        )
+        assert refused.returncode == 2
         wait(lambda: (path / "history.jsonl").exists())
         for more in (["--resume"], ["--overwrite"], []):
-            line = refusal(main, ["--run-dir", path, *more], capsys)
-            assert f"another process is training in {path}; got process {first.pid} on " in line
-        first.send_signal(signal.SIGKILL)
+            said = refusal(main, ["--run-dir", path, *more], capsys)
+            assert f"another process is training in {path}; got process {trains.pid} on " in said
+        trains.send_signal(signal.SIGKILL)
     with lock_run(path) as alone:
         assert alone
     assert not (path / ".lock").exists()
-    assert Run.open(path).history
-
-
-@pytest.mark.slow
-def test_commands_that_start_together_without_a_folder_each_get_one(
-    small_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = ("--dataset", small_npz, "--epochs", 1)
-    with start(*line, "--units", 4) as four, start(*line, "--units", 4) as other:
-        told = [process.communicate(timeout=200)[0] for process in (four, other)]
-    assert [four.returncode, other.returncode] == [0, 0]
-    paths = {Path(text.splitlines()[-1].split()[-1]) for text in told}
-    assert len(paths) == 2
-    assert all(Run.open(path).complete for path in paths)
+    run, units = Run.open(path), 4 if trains is four else 6
+    state = run.load_state()
+    assert run.history
+    assert state is not None
+    assert run.config.units == units == state["model/0"].shape[1]
 
 
 def test_the_lock_of_a_process_in_this_one_counts_too(small: SequenceData, tmp_path: Path) -> None:
@@ -114,7 +94,8 @@ def test_a_run_to_resume_that_is_not_there_begins_and_says_so(
     small_npz: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     path = tmp_path / "new" / "run"
-    line = ["--dataset", str(small_npz), "--run-dir", str(path), "--epochs", "1", "--resume"]
+    settings = ["--epochs", "1", "--units", "3", "--batch-size", "16"]  # as in `SMALL`
+    line = ["--dataset", str(small_npz), "--run-dir", str(path), *settings, "--resume"]
     said = f"nothing to resume in {path}: a new run begins"
     assert main(line) == 0
     assert said in capsys.readouterr().err.splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -14,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed import Killed
 
-from rnn_tf import Run, TrainConfig, train
-from rnn_tf.config import Backend
-from rnn_tf.data import SequenceData
+from rnn_tf import Run
 from rnn_tf.files.writing import write_text
 from rnn_tf.train import main
 
@@ -45,16 +43,12 @@ def training(data: Path, path: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "rnn_tf.train", *arguments(data, path, *more)]
 
 
-def kill(
-    command: list[str], path: Path, when: int, environment: dict[str, str] | None = None
-) -> None:
+def kill(command: list[str], path: Path, when: int) -> None:
     """Start a training in `path`, in a process of its own, and kill it.
 
     It is killed once `when` epochs are on disk.
     """
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     history = path / "history.jsonl"
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
@@ -80,16 +74,15 @@ def assert_same(run: Run, unbroken: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", [0, 7])
 def test_a_killed_run_ends_as_if_it_had_not_been(
-    when: int, small_npz: Path, unbroken: Run, tmp_path: Path
+    small_npz: Path, unbroken: Run, tmp_path: Path
 ) -> None:
+    """Killed before its first epoch has ended, and again, resumed, in the middle."""
     path = tmp_path / "run"
-    kill(training(small_npz, path), path, when)
-    if when:
-        kill(training(small_npz, path, "--resume"), path, when + 2)
-    assert main(["--run-dir", str(tmp_path / "run"), "--resume"]) == 0
-    assert_same(Run.open(tmp_path / "run"), unbroken)
+    kill(training(small_npz, path), path, 0)
+    kill(training(small_npz, path, "--resume"), path, 7)
+    assert main(["--run-dir", str(path), "--resume"]) == 0
+    assert_same(Run.open(path), unbroken)
 
 
 @pytest.mark.slow
@@ -105,44 +98,12 @@ def test_a_killed_run_in_pytorch_ends_as_if_it_had_not_been(
     assert_same(Run.open(tmp_path / "run"), Run.open(tmp_path / "unbroken"))
 
 
-# Trains on sequences of different lengths in the folder that it is given.
-ON_DIFFERENT_LENGTHS = """
-import json, sys
-from recordings import recordings
-from rnn_tf import TrainConfig, train
-config = TrainConfig.from_dict(json.loads(sys.argv[2]))
-train(config, sys.argv[1], data=recordings(), progress=False)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["keras", pytest.param("torch", marks=pytest.mark.torch)])
-def test_a_killed_run_on_different_lengths_ends_as_if_it_had_not_been(
-    backend: Backend, varying: SequenceData, tmp_path: Path
-) -> None:
-    config = TrainConfig(
-        cell="gru", units=5, batch_size=16, dropout=0.1, epochs=EPOCHS, backend=backend
-    )
-    settings = json.dumps(dataclasses.asdict(config))
-    command = [sys.executable, "-c", ON_DIFFERENT_LENGTHS, str(tmp_path / "run"), settings]
-    helpers = Path(__file__).parent.parent / "helpers"
-    path = os.pathsep.join(filter(None, (str(helpers), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path}
-    kill(command, tmp_path / "run", 7, environment)
-    for name in ("run", "unbroken"):
-        train(config, tmp_path / name, data=varying, resume=True, progress=False)
-    assert_same(Run.open(tmp_path / "run"), Run.open(tmp_path / "unbroken"))
-
-
 @pytest.mark.parametrize("torn", ["history", "temporary file"])
 def test_a_kill_while_writing_loses_no_epoch(
     torn: str, small_npz: Path, unbroken: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stop in the middle of the saving of epoch 5, at its two weak points."""
     path = tmp_path / "run"
-
-    class Killed(BaseException):
-        pass
 
     save_history, save_state = Run.save_history, Run.save_state
 
