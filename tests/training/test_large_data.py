@@ -151,7 +151,7 @@ def test_a_run_from_shards_is_that_from_memory(
     dataset = f"tfrecord:{tmp_path / 'set'}"
     config = TrainConfig(
         dataset, units=4, epochs=1, batch_size=16, class_weights="balanced",
-        normalize="standard", noise=0.1,
+        normalize="standard", noise=0.1, optimizer="adam",
     )  # fmt: skip
     # Scored in parts of a few examples.
     monkeypatch.setattr(scores, "PART_BYTES", 30 * 9 * 3 * 4)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed import Killed
 
 from rnn_tf import Run, TrainConfig, train
 from rnn_tf.data import SequenceData
@@ -77,9 +78,12 @@ def test_a_training_that_ran_to_its_end_did_not_end_early(
     assert not recorder.ended_early
 
 
-@pytest.mark.parametrize("backend", ["keras", pytest.param("torch", marks=pytest.mark.torch)])
 @pytest.mark.parametrize(
-    ("objective", "schedule"), [("balanced_accuracy", "constant"), ("loss", "cosine")]
+    ("backend", "objective", "schedule"),
+    [
+        ("keras", "balanced_accuracy", "constant"),
+        pytest.param("torch", "loss", "cosine", marks=pytest.mark.torch),
+    ],
 )
 def test_a_run_keeps_the_epoch_that_the_objective_chooses(
     backend: Any, objective: Any, schedule: Any, small: SequenceData, tmp_path: Path
@@ -124,9 +128,6 @@ def test_a_run_that_patience_ended_is_not_trained_on_when_it_is_resumed(
     """A kill after the last epoch, before the run is finished."""
     config = TrainConfig(str(small_npz), units=5, epochs=30, batch_size=16, patience=2)
     whole = train(config, tmp_path / "whole", data=small, progress=False)
-
-    class Killed(BaseException):
-        pass
 
     def killed(*_: object) -> None:
         raise Killed
@@ -177,7 +178,7 @@ def test_a_training_of_auto_epochs_says_how_many_and_trains_them(
     backend: str, small_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run"
-    line = ["--dataset", str(small_npz), "--units", "2", "--run-dir", str(path)]
+    line = ["--dataset", str(small_npz), "--units", "5", "--run-dir", str(path)]
     assert main([*line, "--backend", backend]) == 0
     run = Run.open(path)
     epochs = run.config.epochs_for(203)

@@ -90,7 +90,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 def test_a_killed_run_in_pytorch_ends_as_if_it_had_not_been(
     small_npz: Path, tmp_path: Path
 ) -> None:
-    in_torch = ("--backend", "torch", "--epochs", "300")  # an epoch is over at once
+    in_torch = ("--backend", "torch", "--epochs", "120")  # an epoch is over at once
     assert main(arguments(small_npz, tmp_path / "unbroken", *in_torch)) == 0
     path = tmp_path / "run"
     kill(training(small_npz, path, *in_torch), path, 7)

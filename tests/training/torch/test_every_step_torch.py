@@ -47,9 +47,8 @@ def weights(found: Fitted) -> np.ndarray:
     ("settings", "by_hand", "varies"),
     [
         ({"cell": "simple_rnn", "activation": "tanh", "class_weights": "balanced"}, True, True),
-        ({"cell": "simple_rnn", "activation": "gelu"}, True, False),
         ({"cell": "lstm", "bidirectional": True}, False, True),
-        ({"cell": "gru", "activation": "elu"}, False, True),
+        ({"cell": "gru", "activation": "elu"}, False, False),
     ],
 )
 def test_training_is_that_of_keras(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed import Killed
 
 from rnn_tf import Run, TrainConfig, train
 from rnn_tf.config import Optimizer
@@ -86,8 +87,7 @@ def test_it_is_the_training_of_keras(
 
 
 @pytest.mark.parametrize(
-    ("cell", "layers", "bidirectional"),
-    [("simple_rnn", 2, True), ("lstm", 2, False), ("gru", 1, True)],
+    ("cell", "layers", "bidirectional"), [("simple_rnn", 2, True), ("lstm", 2, False)]
 )
 def test_stacked_and_bidirectional_training_is_that_of_keras(
     cell: Cell, layers: int, bidirectional: bool, small: SequenceData, tmp_path: Path
@@ -109,8 +109,7 @@ def test_stacked_and_bidirectional_training_is_that_of_keras(
 @pytest.mark.parametrize(
     ("cell", "activation", "layers", "bidirectional"),
     [
-        ("simple_rnn", "tanh", 1, False), ("lstm", "tanh", 1, True), ("gru", "tanh", 2, False),
-        ("simple_rnn", "elu", 1, True), ("lstm", "elu", 2, True),
+        ("simple_rnn", "tanh", 1, False), ("gru", "tanh", 1, True), ("lstm", "elu", 2, False),
     ],
 )  # fmt: skip
 def test_training_on_different_lengths_is_that_of_keras(
@@ -400,10 +399,6 @@ def test_a_loss_that_is_nan_at_once_says_what_to_change(
 
 
 # --- going on ---
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize(
     ("change", "precision"),
     [
