@@ -51,7 +51,7 @@ def assert_same(one: Fitted, other: Fitted, tolerance: float = 5e-5) -> None:
     [
         ("small", {"cell": "lstm", "clip_norm": 1.0, "class_weights": "balanced"}, "shared"),
         # Compiled whole, and shared out.
-        ("labelled_steps", {"cell": "gru", "units": 20, "bidirectional": True}, None),
+        ("labelled_steps", {"cell": "gru", "units": 20}, None),
     ],
 )
 def test_the_weights_are_those_of_whole_batches(
