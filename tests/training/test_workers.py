@@ -206,41 +206,41 @@ train(dataclasses.replace(config, strategy="mirrored"), sys.argv[1], progress=Fa
 
 
 def begun(job: list[str], path: Path, epochs: int) -> tuple[subprocess.Popen[str], list[Any]]:
-    """A job that has so many epochs behind it, and its workers; the chief comes first."""
+    """A job that has so many epochs behind it, and its two workers; the chief comes first."""
     process = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     history, until = path / "history.jsonl", time.monotonic() + 200
-    while not (history.exists() and len(history.read_text().splitlines()) >= epochs):
+    workers: list[Any] = []
+    while len(workers) < 2:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until
         time.sleep(0.005)
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        if history.exists() and len(history.read_text().splitlines()) >= epochs:
+            children = psutil.Process(process.pid).children(recursive=True)
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     return process, sorted(workers, key=lambda worker: worker.pid)
 
 
 def test_a_job_that_was_ended_goes_on_as_if_it_had_not(varying_npz: Path, tmp_path: Path) -> None:
-    """By the loss of a worker, and by Ctrl-C.
+    """By Ctrl-C in the middle, and by the loss of a worker that had hardly been started.
 
     Beside two devices of one process, which add up the same, and beside a single device.
     """
     path = tmp_path / "run"
-    job, (chief, other) = begun(command(varying_npz, path), path, 2)
+    job, workers = begun(command(varying_npz, path), path, 2)
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert f"--workers 2 --run-dir {path} --resume" in err.splitlines()[-1]
+    assert not any(worker.is_running() for worker in workers)
+    assert 2 <= len(Run.open(path).history) < EPOCHS
+
+    job, (chief, other) = begun(command(varying_npz, path, "--resume"), path, 2)
     other.kill()
     _, err = job.communicate(timeout=60)
     assert job.returncode == 1
     assert "worker 1 of 2 died (signal 9) and the others were ended" in err
     assert f"--workers 2 --run-dir {path} --resume" in err.splitlines()[-1]
     assert not chief.is_running()
-    done = len(Run.open(path).history)
-    assert 2 <= done < EPOCHS
-
-    job, workers = begun(command(varying_npz, path, "--resume"), path, done + 1)
-    job.send_signal(signal.SIGINT)
-    _, err = job.communicate(timeout=60)
-    assert job.returncode == 130
-    assert f"--workers 2 --run-dir {path} --resume" in err.splitlines()[-1]
-    assert not any(worker.is_running() for worker in workers)
-    assert done < len(Run.open(path).history) < EPOCHS
 
     again = subprocess.run(
         command(varying_npz, path, "--resume"), capture_output=True, text=True, timeout=300
