@@ -72,6 +72,7 @@ def test_the_advice_is_a_setting_that_is_not_set(config: TrainConfig, expected: 
 
 
 # --- while it happens ---
+@pytest.mark.slow
 def test_a_diverging_loss_is_said_once_and_the_advice_helps(
     long: SequenceData, tmp_path: Path
 ) -> None:

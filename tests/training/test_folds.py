@@ -128,6 +128,7 @@ def without_times(folder: Path) -> dict[str, Any]:
     return summary
 
 
+@pytest.mark.slow
 def test_folds_killed_in_the_middle_go_on(
     folds: Path, no_test_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_folds_killed_in_the_middle_go_on(
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_test_split_is_not_read(small_npz: Path, tmp_path: Path) -> None:
     """One whose values would end any training, and whose scores would show."""
     with np.load(small_npz) as file:
@@ -233,6 +235,7 @@ def test_a_source_without_a_test_split_is_refused_with_advice(
     assert "mnist has a test split of its own" in message
 
 
+@pytest.mark.slow
 def test_folds_of_answers_at_every_step(labelled_steps: SequenceData, tmp_path: Path) -> None:
     np.savez(tmp_path / "phases.npz", **arrays(labelled_steps))
     config = TrainConfig(

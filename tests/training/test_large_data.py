@@ -63,6 +63,7 @@ def assert_equal_weights(one: Run, other: Run) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_memory_in_the_same_order_gives_the_same_weights(
     in_pieces: tuple[Run, Order],
     small: SequenceData,
@@ -143,6 +144,7 @@ def test_steps_and_lengths_come_as_from_memory(
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_run_from_shards_is_that_from_memory(
     varying: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +153,7 @@ def test_a_run_from_shards_is_that_from_memory(
     dataset = f"tfrecord:{tmp_path / 'set'}"
     config = TrainConfig(
         dataset, units=4, epochs=1, batch_size=16, class_weights="balanced",
-        normalize="standard", noise=0.1, optimizer="adam",
+        normalize="standard", noise=0.1,
     )  # fmt: skip
     # Scored in parts of a few examples.
     monkeypatch.setattr(scores, "PART_BYTES", 30 * 9 * 3 * 4)

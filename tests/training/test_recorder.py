@@ -100,6 +100,7 @@ def test_a_run_keeps_the_epoch_that_the_objective_chooses(
         assert run.metrics["valid"][name] == pytest.approx(best[f"val_{name}"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["keras", pytest.param("torch", marks=pytest.mark.torch)])
 def test_patience_keeps_the_weights_of_the_best_epoch(
     backend: Any, small: SequenceData, tmp_path: Path

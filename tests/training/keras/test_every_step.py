@@ -82,6 +82,7 @@ def plain_keras(config: TrainConfig, data: SequenceData) -> keras.Sequential:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "layers", "bidirectional", "fused", "whole_loops", "varies"),
     [
@@ -163,6 +164,7 @@ def test_mixed_precision_answers_in_float32(labelled_steps: SequenceData, tmp_pa
     assert (recurrent.dtype_policy.name, softmax.dtype_policy.name) == ("mixed_bfloat16", "float32")
 
 
+@pytest.mark.slow
 def test_devices_train_alike(labelled_steps: SequenceData, tmp_path: Path) -> None:
     """MirroredStrategy over one CPU device: the code that several GPUs would run."""
     config = dataclasses.replace(CONFIG, epochs=1)

@@ -47,6 +47,7 @@ def weights(model: keras.Model) -> np.ndarray:
 
 
 # --- the compiled epoch ---
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "optimizer", "layers", "whole_loops", "varies"),
     [
@@ -87,6 +88,7 @@ def test_fused_and_plain_training_give_the_same_weights(
         assert a["val_accuracy"] == b["val_accuracy"]
 
 
+@pytest.mark.slow
 def test_training_reads_each_sequence_to_its_own_end(tmp_path: Path) -> None:
     """Against gradients of the sequences of each length by themselves, without a mask."""
     data = recordings(train=64, longest=5)
@@ -131,6 +133,7 @@ def test_sequences_of_different_lengths_are_learned(varying: SequenceData, tmp_p
     assert (said.argmax(1) == varying.test.y).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_kept_model_trains_as_a_new_one_does(tmp_path: Path) -> None:
     """Every setting that a compiled program reads from variables, all changed at once.
 
@@ -280,6 +283,7 @@ def test_dropout_trains_and_does_nothing_afterwards(varying: SequenceData, tmp_p
     np.testing.assert_array_equal(once, twice)
 
 
+@pytest.mark.slow
 def test_a_replica_makes_the_steps_of_a_single_device(small: SequenceData, tmp_path: Path) -> None:
     """MirroredStrategy over one CPU device: the code that several GPUs would run.
 

@@ -46,6 +46,7 @@ def assert_same(one: Fitted, other: Fitted, tolerance: float = 5e-5) -> None:
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "settings", "form"),
     [
@@ -83,6 +84,7 @@ def test_the_weights_are_those_of_whole_batches(
     assert_same(shared, plain)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_half_precision_nearly(
     small: SequenceData, tmp_path: Path
 ) -> None:
