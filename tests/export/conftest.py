@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,39 @@ def small_run(
     return train(config, path, data=small, progress=False)
 
 
+@pytest.fixture
+def run_copy(small_run: Run, tmp_path: Path) -> Run:
+    """The small run, to be changed."""
+    shutil.copytree(small_run.path, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+@pytest.fixture
+def put_model(run_copy: Run) -> Callable[..., Run]:
+    """Puts another model into the copy of the small run, given what is different in its settings.
+
+    Its weights are those that training begins with: a training takes seconds to compile.
+    """
+
+    def change(file: Path, settings: dict[str, object]) -> None:
+        known = json.loads(file.read_text())
+        file.write_text(json.dumps(known | {k: v for k, v in settings.items() if k in known}))
+
+    def put(**settings: object) -> Run:
+        import keras
+
+        from rnn_tf.model.classifier import build_model
+
+        change(run_copy.path / "config.json", settings)
+        change(run_copy.path / "spec.json", settings)
+        run = Run.open(run_copy.path)
+        keras.utils.set_random_seed(0)
+        run.save_model(build_model(run.config, run.spec))
+        return run
+
+    return put
+
+
 @pytest.fixture(scope="session")
 def small_bundle(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The small model with all formats. Read it, do not change it."""
@@ -53,7 +88,7 @@ def varying_bundle(varying: SequenceData, tmp_path_factory: pytest.TempPathFacto
     np.savez(folder / "recordings.npz", **arrays(varying))
     config = TrainConfig(
         dataset=str(folder / "recordings.npz"),
-        cell="gru", units=7, layers=2, bidirectional=True, epochs=4, batch_size=16,
+        activation="tanh", units=7, bidirectional=True, epochs=4, batch_size=16,
     )  # fmt: skip
     run = train(config, folder / "run", progress=False)
     return export_run(run, formats=(*DEFAULTS, *(["torch"] if WITH_TORCH else [])))

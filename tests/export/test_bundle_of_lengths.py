@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from export.bundle import Bundle
 from export.network import read_model
 from export.predict import main as predict
 from export.runtimes import load_keras, open_runtime
+from export.stream import open_stream
 from export.verify import main as verify
 from export.verify import verify_bundle
 from rnn_tf.data import SequenceData, Split
@@ -62,6 +64,15 @@ def test_it_has_every_format(varying_bundle: Bundle) -> None:
     assert sum(row["disagreements"] for row in rows) == 0
     accuracies = {row["accuracy"] for row in rows if row["family"] == "test split"}
     assert accuracies == {varying_bundle.manifest["metrics"]["test"]["accuracy"]}
+
+
+def test_reading_both_ways_it_has_no_step(varying_bundle: Bundle) -> None:
+    assert varying_bundle.steppers == []
+    assert not (varying_bundle.path / "step.onnx").exists()
+    with pytest.raises(InputError, match=r"no step: the model reads in both directions.*--bidir"):
+        open_stream(varying_bundle)
+    text = (varying_bundle.path / "README.md").read_text()
+    assert "There are none: the model reads in both directions" in text
 
 
 def test_it_is_verified_again_where_it_lies(varying_bundle: Bundle, tmp_path: Path) -> None:
@@ -161,14 +172,16 @@ def test_the_request_is_what_the_signature_takes(varying_bundle: Bundle) -> None
 
 
 @pytest.mark.parametrize("name", PYTHON)
-def test_the_python_of_each_format_runs_as_it_stands(name: str, varying_bundle: Bundle) -> None:
+def test_the_python_of_each_format_runs_as_it_stands(
+    name: str, varying_bundle: Bundle, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture,
+) -> None:  # fmt: skip
+    """In this process: that it needs nothing of this package is shown in test_readme.py."""
     code = dict(zip(PYTHON, blocks(varying_bundle, "python"), strict=True))[name]
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=varying_bundle.path,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    label, probability = done.stdout.split()
+    (tmp_path / "code.py").write_text(code)
+    monkeypatch.chdir(varying_bundle.path)
+    runpy.run_path(str(tmp_path / "code.py"))
+    label, probability = capsys.readouterr().out.split()
     values = example(varying_bundle)
     labels = varying_bundle.spec.labels
     assert (labels[int(label)] if name == "tflite" else label) == values["label"]
@@ -211,16 +224,14 @@ def test_the_cpp_is_cpp(varying_bundle: Bundle, tmp_path: Path) -> None:
 
 
 # --- measured ---
-@pytest.mark.slow
-def test_it_is_measured(
-    varying_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.setattr("export.peers.installed", lambda: ["Keras predict", "ONNX by Keras"])
-    found = benchmark(varying_bundle, rounds=1, seconds=0.01)
-    assert [each.name for each in found] == [*varying_bundle.formats, "Keras predict"]
-    accuracies = {each.accuracy for each in found if each.name != "tflite_int8"}
-    assert accuracies == {varying_bundle.manifest["metrics"]["test"]["accuracy"]}
-    assert "left out: ONNX by Keras: it takes no lengths" in capsys.readouterr().err
+def test_it_is_measured(varying_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One format: that peers take lengths is shown in test_export_benchmark.py."""
+    monkeypatch.setattr("export.peers.installed", list)
+    formats = {"onnx": varying_bundle.manifest["formats"]["onnx"]}
+    some = replace(varying_bundle, manifest=varying_bundle.manifest | {"formats": formats})
+    found = benchmark(some, rounds=1, seconds=0.01)
+    accuracies = {each.name: each.accuracy for each in found}
+    assert accuracies == {"onnx": varying_bundle.manifest["metrics"]["test"]["accuracy"]}
 
 
 def test_steps_that_are_there() -> None:

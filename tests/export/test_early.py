@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 from commands import Capture
@@ -16,13 +13,6 @@ from export.stream import open_stream
 from rnn_tf import Run, load
 from rnn_tf.errors import InputError
 from rnn_tf.evaluate import main
-
-
-@pytest.fixture
-def run_copy(small_run: Run, tmp_path: Path) -> Run:
-    """The small run, to be changed."""
-    shutil.copytree(small_run.path, tmp_path / "run")
-    return Run.open(tmp_path / "run")
 
 
 def test_a_bundle_has_the_rule_of_its_run(run_copy: Run, capsys: Capture) -> None:

@@ -48,13 +48,6 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def run_copy(small_run: Run, tmp_path: Path) -> Run:
-    """The small run, to be changed."""
-    shutil.copytree(small_run.path, tmp_path / "run")
-    return Run.open(tmp_path / "run")
-
-
-@pytest.fixture
 def old(small_bundle: Bundle, tmp_path: Path) -> Bundle:
     """A bundle that lies where the next one is to go."""
     shutil.copytree(small_bundle.path, tmp_path / "out")
@@ -170,34 +163,26 @@ def test_two_exports_of_a_run_give_the_same_files(
 
 
 # --- every model ---
-@pytest.mark.slow
 def test_what_was_trained_in_mixed_precision_is_exported_in_float32(
     small_npz: Path, small: SequenceData, tmp_path: Path
 ) -> None:
     config = TrainConfig(
-        dataset=str(small_npz), cell="gru", precision="mixed_bfloat16", units=8, epochs=3,
-        batch_size=16, optimizer="adam", learning_rate=0.02,
-    )  # fmt: skip
+        dataset=str(small_npz), precision="mixed_bfloat16", units=8, epochs=3, batch_size=16
+    )
     run = train(config, tmp_path / "run", data=small, progress=False)
     said: list[str] = []
-    bundle = export_run(run, say=said.append)
+    bundle = export_run(run, formats=("onnx",), say=said.append)
     assert bundle.path == run.path / "bundle"
-    assert bundle.formats == ["saved_model", "tflite", "tflite_int8", "onnx"]
-    assert bundle.manifest["model"]["cell"] == "gru"
     assert bundle.manifest["model"]["parameters"] == run.metrics["parameters"]
-    assert verify_bundle(bundle).failures() == []
-    assert [line for line in said if line.startswith("writing ")] == [
-        "writing tflite",
-        "writing tflite_int8",
-        "writing onnx",
-        "writing saved_model",
-    ]
+    assert [line for line in said if line.startswith("writing ")] == ["writing onnx"]
     # In float32, whatever the training was in.
     reference = load_keras(bundle.artefact("keras"))
     assert {layer.dtype_policy.name for layer in reference.layers} == {"float32"}
+    trained = run.load_model()
+    assert trained.layers[0].dtype_policy.name == "mixed_bfloat16"
     answers = open_runtime(bundle, "onnx").predict(small.test.x)
     # Trained in bfloat16, which has 8 bits, the model itself says it 1e-2 differently.
-    expected = np.asarray(run.load_model()(run.spec.normalization(small.test.x)))
+    expected = np.asarray(trained(run.spec.normalization(small.test.x)))
     np.testing.assert_allclose(answers, expected, atol=0.05)
 
 
@@ -205,10 +190,8 @@ def test_what_was_trained_in_mixed_precision_is_exported_in_float32(
 @pytest.mark.parametrize(
     ("formats", "quantize", "made"),
     [
-        (("onnx",), "int8", ["onnx"]),
         (("saved_model",), "float16", ["saved_model"]),
         (("tflite",), "none", ["tflite"]),
-        (("tflite",), "float16", ["tflite", "tflite_float16"]),
         (("onnx", "tflite", "onnx"), "int8", ["tflite", "tflite_int8", "onnx"]),
     ],
 )
@@ -230,7 +213,7 @@ def test_only_what_was_asked_for_is_made(
     assert ("## SavedModel from Python" in readme) == ("saved_model" in made)
 
 
-@pytest.mark.parametrize("opset", [16, 18, 21])
+@pytest.mark.parametrize("opset", [16, 21])
 def test_the_opset_is_that_which_was_asked_for(opset: int, small_run: Run, tmp_path: Path) -> None:
     bundle = export_run(small_run, tmp_path / "out", formats=("onnx",), opset=opset)
     model = onnx.load(bundle.artefact("onnx"))
@@ -254,56 +237,57 @@ def test_a_new_bundle_has_nothing_of_the_one_before(small_run: Run, old: Bundle)
     }
 
 
-@pytest.mark.parametrize("activation", ["gelu", "celu"])
 def test_a_run_whose_activation_one_converter_does_not_know_is_exported(
-    activation: str, small_npz: Path, small: SequenceData, tmp_path: Path
+    put_model: Callable[..., Run],
 ) -> None:
-    # Without noise, after which int8 would lose too much of what one epoch has learned.
-    config = TrainConfig(
-        dataset=str(small_npz), units=8, epochs=1, activation=activation, dropout=0.0, noise=0.0
-    )
-    bundle = export_run(train(config, tmp_path / "run", data=small, progress=False))
-    assert bundle.formats == ["saved_model", "tflite", "tflite_int8", "onnx"]
-    assert verify_bundle(bundle).failures() == []
+    bundle = export_run(put_model(activation="gelu"), formats=("onnx", "tflite"), quantize="none")
+    assert bundle.manifest["model"]["activation"] == "gelu"
+    assert bundle.formats == ["tflite", "onnx"]
 
 
 LONG_EXPORT = """
-import time
-import numpy as np
+import sys, time
 from export.benchmark import peak_bytes
 from export.publish import export_run
-from rnn_tf import TrainConfig, train
+from rnn_tf import Run
 
-random, arrays = np.random.default_rng(0), {}
-for split, examples in (("train", 8), ("valid", 4), ("test", 300)):
-    arrays[f"x_{split}"] = random.normal(size=(examples, 10_000, 1)).astype(np.float32)
-    arrays[f"y_{split}"] = np.arange(examples) % 2
-np.savez("long.npz", **arrays)
-run = train(TrainConfig(dataset="long.npz", cell="gru", units=32, epochs=1), progress=False)
-before = time.process_time()
-bundle = export_run(run)
-seconds = time.process_time() - before
-print(len(bundle.formats), peak_bytes(), seconds)
+bundle = export_run(Run.open(sys.argv[1]), formats=("onnx", "tflite"), quantize="none")
+print(len(bundle.formats), peak_bytes(), time.process_time())
 """
 
 
 @pytest.mark.slow
-def test_ten_thousand_time_steps_are_exported_in_little_memory_and_time(tmp_path: Path) -> None:
+def test_two_thousand_time_steps_are_exported_in_little_memory_and_time(
+    put_model: Callable[..., Run], small: SequenceData, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, examples in (("train", 8), ("test", 300)):
+        arrays[f"x_{split}"] = random.normal(size=(examples, 2000, 2)).astype(np.float32)
+        arrays[f"y_{split}"] = np.arange(examples) % 3
+    np.savez(tmp_path / "long.npz", labels=np.array(small.spec.labels), **arrays)
+    data = str(tmp_path / "long.npz")
+    run = put_model(dataset=data, units=64, timesteps=2000, longest=2000)
     done = subprocess.run(
-        [sys.executable, "-c", LONG_EXPORT],
+        [sys.executable, "-c", LONG_EXPORT, str(run.path)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "OPENBLAS_NUM_THREADS": "1",  # while threads wait for others they count as busy
+        },
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     formats, peak, seconds = map(float, done.stdout.split()[-3:])
-    assert formats >= 3
-    # 1.3 GB seen, of which 0.7 are TensorFlow.
-    assert peak < 2e9
-    # Of all cores together; 50 seen.
-    assert seconds < 120
+    assert formats == 2
+    # 1.1 GB seen, of which 0.7 are TensorFlow. All states in float64 at once would be 0.3 more.
+    assert peak < 1.5e9
+    # Of all cores together, TensorFlow's start among them; 17 seen. Steps that are written out
+    # take minutes.
+    assert seconds < 60
 
 
 # --- what is left out ---
@@ -374,14 +358,21 @@ def exploding(name: str) -> Writer:
     return write
 
 
-@pytest.mark.parametrize("name", ["tflite", "tflite_int8", "onnx", "saved_model"])
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [("tflite_int8", ("tflite",)), ("onnx", ("onnx",)), ("saved_model", ("saved_model", "onnx"))],
+)
 def test_a_converter_that_dies_is_named_and_the_old_bundle_stays(
-    name: str, small_run: Run, old: Bundle, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    formats: tuple[str, ...],
+    small_run: Run,
+    old: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = files(old.path.parent)
     put_writer(name, exploding(name), monkeypatch)
     with pytest.raises(CheckFailed, match=f"^the {name} converter failed: boom: at a place$"):
-        export_run(small_run, old.path)
+        export_run(small_run, old.path, formats=formats)
     assert files(old.path.parent) == before
 
 
