@@ -60,7 +60,7 @@ def bundle_of(
 )
 @pytest.mark.parametrize(
     ("cell", "activation"),
-    [("simple_rnn", "elu"), ("simple_rnn", "tanh"), ("lstm", "tanh"), ("gru", "tanh")],
+    [("simple_rnn", "elu"), ("lstm", "tanh"), ("gru", "tanh")],
 )
 def test_a_peer_computes_the_same_function(
     name: str, cell: Cell, activation: str, tmp_path: Path
@@ -83,9 +83,7 @@ def test_a_peer_computes_the_same_function(
         pytest.param("PyTorch eager", marks=pytest.mark.torch),
     ],
 )
-@pytest.mark.parametrize(
-    ("cell", "activation"), [("simple_rnn", "elu"), ("lstm", "tanh"), ("gru", "tanh")]
-)
+@pytest.mark.parametrize(("cell", "activation"), [("simple_rnn", "elu"), ("gru", "tanh")])
 def test_a_peer_takes_lengths(name: str, cell: Cell, activation: str, tmp_path: Path) -> None:
     bundle, oracle = bundle_of(cell, activation, tmp_path, VARYING)
     peer = peers.PEERS[name](bundle, 1)

@@ -46,6 +46,8 @@ from rnn_tf.model.cells import CELLS, Cell
 # float32 rounding with states below 10, in all cells and activations: 9e-8 seen. A swapped gate or
 # a constant wrong in its third digit gives 1e-5 to 1e-1.
 ROUNDING = 1e-6
+# What tf2onnx writes out takes it its time.
+BRIEF = of_length(3)
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -120,7 +122,7 @@ def test_a_single_number_a_single_unit_any_length(cell: Cell, timesteps: int) ->
         assert largest_difference(network, (1, 60)) <= ROUNDING
 
 
-@pytest.mark.parametrize("timesteps", [1, SPEC.longest, *LENGTHS])
+@pytest.mark.parametrize("timesteps", [SPEC.longest, LENGTHS[1]])
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_stacks_give_what_the_oracle_gives_on_both_sides_of_the_switch(
@@ -270,7 +272,7 @@ def test_every_opset_builds_checks_and_runs(opset: int) -> None:
             assert largest_difference(stack, (1, 60), opset) <= ROUNDING
 
 
-@pytest.mark.parametrize("opset", [OLDEST_OPSET, OPSET, NEWEST_OPSET])
+@pytest.mark.parametrize("opset", [OLDEST_OPSET, NEWEST_OPSET])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_is_standard_in_every_opset(name: str, opset: int) -> None:
     for spec in (SPEC, LONG):
@@ -334,9 +336,9 @@ def test_tf2onnx_makes_the_same_function(cell: Cell, spec: SequenceSpec) -> None
 @pytest.mark.parametrize(
     ("cell", "stack", "timesteps"),
     [
-        ("simple_rnn", "2 layers", LENGTHS[1]),
-        ("lstm", "2 layers", SPEC.longest),
-        ("gru", "3 layers both ways", SPEC.longest),
+        ("simple_rnn", "both ways", LENGTHS[1]),
+        ("lstm", "2 layers", BRIEF.longest),
+        ("gru", "3 layers both ways", BRIEF.longest),
     ],
 )
 def test_tf2onnx_makes_the_same_function_of_a_stack(cell: Cell, stack: str, timesteps: int) -> None:
@@ -351,36 +353,28 @@ def assert_tf2onnx_makes_the_same_function(network: Network) -> None:
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_a_file_is_written_with_every_activation(name: str, tmp_path: Path) -> None:
-    """Of the units and of the gates: both graphs can be made, and agree."""
-    gated = random_network("lstm" if len(name) % 2 else "gru", name)  # some with the one
-    # With these two as gates, the state of an LSTM is beyond float32 within seven steps.
-    if name not in ("exponential", "squareplus"):
-        gated = changed(gated, recurrent_activation=name)
-    for network in (gated, random_network("simple_rnn", name, LONG)):
-        details = write(network, tmp_path / "model.onnx", raw_input(20, network.spec))
-        # 2e-5 with gates of softplus, which have no bound above.
-        assert details["max_difference_from_tf2onnx"] <= details["limit"] <= 2e-5
+    """Both graphs can be made, and agree."""
+    assert_is_written(random_network("simple_rnn", name, BRIEF), tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cell", "stack", "timesteps"),
-    [
-        ("simple_rnn", "2 layers", LENGTHS[1]), ("gru", "2 layers", SPEC.longest),
-        ("lstm", "both ways", SPEC.longest),
-    ],
-)  # fmt: skip
-def test_a_file_is_written_of_a_stack(
-    cell: Cell, stack: str, timesteps: int, tmp_path: Path
+    ("cell", "spec", "name"),
+    [("lstm", SPEC, "hard_sigmoid"), ("gru", SPEC, "softsign"), ("gru", LONG, "hard_sigmoid")],
+    ids=["lstm", "gru", "gru in a loop"],
+)
+def test_so_it_is_with_other_gates(
+    cell: Cell, spec: SequenceSpec, name: str, tmp_path: Path
 ) -> None:
-    network = stacked_network(cell, stack, timesteps)
-    for layer in range(len(network.layers)):
-        network = changed(network, layer, activation="gelu")
-    details = write(network, tmp_path / "model.onnx", raw_input(5, network.spec))
+    network = random_network(cell, name, spec)
+    assert_is_written(changed(network, recurrent_activation=name), tmp_path)
+
+
+def assert_is_written(network: Network, folder: Path) -> None:
+    details = write(network, folder / "model.onnx", raw_input(20, network.spec))
     assert details["max_difference_from_tf2onnx"] <= details["limit"] <= 1e-5
 
 
-@pytest.mark.parametrize("opset", range(OLDEST_OPSET, NEWEST_OPSET + 1))
+@pytest.mark.parametrize("opset", [OLDEST_OPSET, NEWEST_OPSET])
 def test_a_file_is_written_in_every_opset(opset: int, tmp_path: Path) -> None:
     details = write(random_network("gru", "gelu"), tmp_path / "model.onnx", raw_input(5), opset)
     assert details["opset"] == opset

@@ -67,14 +67,15 @@ def mean_difference(network: Network, other: Network, x: np.ndarray) -> float:
     return float(np.abs(difference).mean())
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "activation"), [("simple_rnn", "relu"), ("lstm", "tanh"), ("gru", "relu")]
+)
 def test_calibrated_rounding_beats_rounding_to_nearest(cell: Cell, activation: str) -> None:
     network = trained_like(cell, activation)
-    calibration = waves(500, seed=0)
+    calibration = waves(200, seed=0)
     rounded, matrices = round_to_int8(network, calibration)
     nearest = to_nearest(network, matrices)
-    for x in (calibration, waves(500, seed=1)):
+    for x in (calibration, waves(200, seed=1)):
         # A quarter to two fifths seen, also on data that it was not calibrated on.
         error = mean_difference(network, rounded, x)
         assert 0 < error < 0.6 * mean_difference(network, nearest, x)
@@ -141,7 +142,7 @@ def assert_computes_with_matrices(network: Network, same: Network) -> None:
 def test_the_bias_takes_up_what_rounding_leaves(cell: Cell) -> None:
     """On average over the data, the logits are then those of the model."""
     network = trained_like(cell, "tanh")
-    x = waves(500, seed=0)
+    x = waves(200, seed=0)
     rounded, matrices = round_to_int8(network, x)
     without = to_nearest(network, matrices)  # with the biases of the network
 
