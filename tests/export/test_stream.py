@@ -374,7 +374,7 @@ def test_the_manifest_names_the_file_of_each_signature(small_bundle: Bundle) -> 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"answer": "every_step"}, {"cell": "lstm", "layers": 2}],
+    [{"answer": "every_step"}, {"cell": "lstm"}],
     ids=["every step", "lstm"],
 )
 def test_other_models_are_exported_with_a_step(

@@ -387,7 +387,7 @@ def test_a_backward_direction_that_is_read_forward_is_caught(
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 def test_a_scan_in_the_wrong_direction_is_caught(after: bool, tmp_path: Path) -> None:
     """What it reads, or what it has read, put forward where it is backward."""
-    network = random_network("gru", "elu", LONG, layers=2, bidirectional=True)
+    network = random_network("simple_rnn", "elu", LONG, layers=2, bidirectional=True)
     case = Case(network, OracleRuntime(network), split_of(network))
     model = onnx_graph.build(network, 17)
     (branch,) = [node for node in model.graph.node if node.op_type == "If"]
