@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import os
 import subprocess
 import sys
@@ -75,6 +76,11 @@ _start_tensorflow_when_imported()
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("torch") and not WITH_TORCH:
         pytest.skip("PyTorch is the extra `torch`")
+
+
+def pytest_collection_finish() -> None:
+    # The tests stay to the end: no collection need look through them, and a search has one a trial.
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
