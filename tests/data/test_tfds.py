@@ -556,13 +556,16 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
-    """In another process, whose stderr is one."""
-    load("rnn_grey")
+AS_A_COMMAND = "from rnn_tf.startup import ownership, process; ownership.claim(); process.start(); "
+
+
+def test_a_prepared_set_is_read_without_its_code_and_progress_is_shown(tmp_path: Path) -> None:
+    """In another process, where its builder does not exist, and whose stderr is a terminal."""
+    data = load("rnn_grey")
     shutil.rmtree(tmp_path / "cache")
     terminal, stderr = os.openpty()
     termios.tcsetwinsize(stderr, (24, 100))
-    code = "from rnn_tf.data import load; load('tfds:rnn_grey')"
+    code = f"{AS_A_COMMAND}from rnn_tf.data import load; print(load('tfds:rnn_grey').test.x.sum())"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr)
     os.close(stderr)
     shown = b""
@@ -571,7 +574,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
             shown += some
     os.close(terminal)
     assert done.returncode == 0
-    assert done.stdout == b""
+    assert done.stdout == f"{data.test.x.sum()}\n".encode()
     assert b"Reading train: 100%" in shown
     assert b"Reading test: 100%" in shown
 
@@ -586,18 +589,6 @@ def test_second_run_reads_the_cache_without_tfds(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{data.test.x.sum()} set()\n"
     assert [file.suffix for file in cached_files(tmp_path)] == [".npz"]  # and nothing temporary
-
-
-AS_A_COMMAND = "from rnn_tf.startup import ownership, process; ownership.claim(); process.start(); "
-
-
-def test_prepared_set_whose_code_is_not_here(tmp_path: Path) -> None:
-    """TFDS reads a set of the user's own from its folder, in a process without its builder."""
-    data = load("rnn_grey")
-    shutil.rmtree(tmp_path / "cache")
-    code = f"{AS_A_COMMAND}from rnn_tf.data import load; print(load('tfds:rnn_grey').test.x.sum())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == (f"{data.test.x.sum()}\n", "")
 
 
 def test_cache_outlives_the_prepared_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -743,8 +734,17 @@ def test_wrong_file_put_there_by_hand(tmp_path: Path) -> None:
         load("fashion_mnist")
 
 
-@pytest.mark.slow  # TFDS takes 20 s or more to prepare MNIST
 def test_tfds_mnist_is_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_same(load("mnist"), mnist.load())
+    """TFDS's own builder on the official files, of which it prepares the first pictures."""
+    builder = sys.modules[tfds.builder_cls("mnist").__module__]
+    monkeypatch.setattr(builder, "_TRAIN_EXAMPLES", 600)
+    monkeypatch.setattr(builder, "_TEST_EXAMPLES", 100)
+    whole = mnist.load()
+    with pytest.raises(InputError, match="does not hold the official MNIST"):
+        load("mnist")
+    parts = (whole.train.take(slice(540)), whole.train.take(slice(540, 600)))
+    few = SequenceData(whole.spec, *parts, whole.test.take(slice(100)))
+    monkeypatch.setattr(mnist, "load", lambda: few)
+    assert_same(load("mnist"), few)
     monkeypatch.setattr(tfds, "builder", None)  # a call would fail
-    assert_same(load("mnist"), mnist.load())
+    assert_same(load("mnist"), few)
