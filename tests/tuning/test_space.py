@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnn_tf.config import TrainConfig
@@ -96,6 +96,7 @@ def size(shape: Shape, units: int) -> int:
     return parameters(dataclasses.replace(BASE, **shape._asdict(), units=units), MNIST)
 
 
+@settings(max_examples=15)
 @given(limit=st.integers(400, 60_000))
 def test_the_limit_takes_nothing_away_that_would_fit(limit: int) -> None:
     try:
