@@ -30,8 +30,17 @@ def source(varying: SequenceData, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def run_of_source(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = TrainConfig(dataset=str(source), cell="gru", units=7, epochs=4, batch_size=16)
+    config = TrainConfig(
+        dataset=str(source), cell="gru", units=7, epochs=4, batch_size=16, optimizer="adam"
+    )
     return train(config, tmp_path_factory.mktemp("runs") / "recordings", progress=False)
+
+
+@pytest.fixture(scope="module")
+def rule(run_of_source: Run, varying: SequenceData) -> str:
+    """A rule for early answers as it is kept, JSON."""
+    job.keep_early(run_of_source, job.answer_early(run_of_source, varying, varying.test, 0.4))
+    return run_of_source.early_file.read_text()
 
 
 def asked(run: Run, capsys: Capture, *options: object) -> Any:
@@ -177,10 +186,9 @@ def test_labels_of_steps_have_no_early_answer(varying: SequenceData, run_of_sour
     [{"confidence": 2.0}, {"promise": None}, {"test": {}}, {"valid": {"accuracy": "high"}}, {}],
 )
 def test_a_rule_that_was_edited_into_nonsense_is_refused(
-    change: dict[str, Any], run_of_source: Run, tmp_path: Path, capsys: Capture
+    change: dict[str, Any], rule: str, run_of_source: Run, tmp_path: Path
 ) -> None:
-    asked(run_of_source, capsys, "--early", "--promise", "0.4")
-    values = json.loads(run_of_source.early_file.read_text()) | change
+    values = json.loads(rule) | change
     copy = dataclasses.replace(run_of_source, path=tmp_path)
     copy.early_file.write_text(json.dumps(values) if change else "{")
     with pytest.raises(InputError, match=r"^cannot read .*early\.json; got "):
