@@ -131,6 +131,7 @@ def test_longest_has_arrays_read_at_any_length(small: SequenceData) -> None:
 
 
 # --- a citizen of scikit-learn ---
+@pytest.mark.slow
 def test_it_is_validated_searched_and_chained(small: SequenceData) -> None:
     x, y = small.train.x, named(small.train, small)
     log = FunctionTransformer(np.arctan)
@@ -221,6 +222,7 @@ def test_scikit_learns_own_checks_pass() -> None:
 
 
 # --- export ---
+@pytest.mark.slow
 def test_it_exports_a_verified_bundle(
     fitted: SequenceClassifier, small: SequenceData, tmp_path: Path, capsys: Capture
 ) -> None:

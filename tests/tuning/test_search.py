@@ -170,6 +170,7 @@ def test_a_trial_whose_model_was_dropped_is_trained_again_as_the_message_says(
     assert (copied / "trial_1/model.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_interrupted_is_finished_by_train(
     options: Any, small: SequenceData, tmp_path: Path
 ) -> None:
@@ -279,6 +280,7 @@ def test_only_the_best_models_stay(
     assert len(list(tmp_path.glob("d/trial_*/history.jsonl"))) == 6
 
 
+@pytest.mark.slow
 def test_no_trial_is_larger_than_allowed(
     options: Any, small: SequenceData, tmp_path: Path, formula: FormulaBackend
 ) -> None:
