@@ -148,6 +148,21 @@ def test_stacks_are_compared_for_every_cell_and_shape(tmp_path: Path) -> None:
         assert ways[1].name == f"rnn_tf, {title}"
 
 
+@pytest.mark.torch
+def test_gated_cells_are_compared_with_the_loop_of_the_same_layer(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the extra `torch`")
+    from benchmarks.plain_torch import Classifier
+
+    groups = training.ways_to_train_gated(tmp_path)
+    assert list(groups) == ["LSTM", "GRU"]
+    for layer, (loop, ours) in groups.items():
+        assert loop.name == f"plain PyTorch loop, {layer}"
+        assert ours.name == f"rnn_tf --backend torch, {layer}"
+        model = Classifier(layer)
+        assert type(model.recurrent).__name__ == layer
+        assert model(torch.zeros(2, 28, 28)).shape == (2, 10)
+
+
 def said(capsys: Capture) -> tuple[list[float], float]:
     """What a plain training prints: the seconds of each epoch, and its accuracy."""
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

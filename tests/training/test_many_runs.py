@@ -14,7 +14,7 @@ from rnn_tf import train
 from rnn_tf.config import preset
 import psutil
 process = psutil.Process()
-for i in range(6):
+for i in range(8):
     config = dataclasses.replace(preset("best"), dataset=sys.argv[1], epochs=1, seed=i, units=4)
     train(config, f"run{i}", progress=False)
     gc.collect()
@@ -33,6 +33,6 @@ def test_what_a_process_holds_does_not_grow_with_its_runs(small_npz: Path, tmp_p
     held = [list(map(int, line.split())) for line in done.stdout.splitlines()]
     resident, files, objects = (last - early for last, early in zip(held[-1], held[2], strict=True))
     assert files == 0
-    assert objects < 500 * 3  # a graph is 8,000 of them
+    assert objects < 500 * 5  # a graph is 8,000 of them
     # 25 MB a run when each compiles a program of its own; allocators are not exact.
-    assert resident < 45 * 2**20
+    assert resident < 60 * 2**20
