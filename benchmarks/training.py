@@ -37,6 +37,9 @@ PLAIN_TORCH = "plain PyTorch loop"
 STACKS = {"2 layers": (2, 1), "1 layer in both directions": (1, 2)}
 # Cells that `--gated` times.
 GATED_CELLS: tuple[Cell, ...] = ("lstm", "gru")
+# Above the lines of a document's table.
+HEAD = ["", "steady epoch (min-max)", "ratio", "first epoch", "whole command (min-max)", "ratio",
+        "test accuracy"]  # fmt: skip
 # Cells that `--lengths` and `--every-step` time.
 TIMED_CELLS: tuple[Cell, ...] = ("gru", "simple_rnn")
 
@@ -90,7 +93,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
     command = parse(Command, arguments(argv), prog)
     with tempfile.TemporaryDirectory() as folder:
         ways = ways_to_train(Path(folder))
-        groups = ways_to_train_gated(Path(folder)) if command.gated else {}
+        gated = ways_to_train_gated(Path(folder)) if command.gated else {}
+        groups = dict(gated)
         groups |= ways_to_train_stacks(Path(folder)) if command.stacks else {}
         groups |= ways_to_train_lengths(Path(folder)) if command.lengths else {}
         groups |= ways_to_train_every_step(Path(folder)) if command.every_step else {}
@@ -106,6 +110,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
         print("\n".join(["", title, *rows(group)]))
     if command.write:
         documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
+        if gated:
+            text = documents.table(HEAD, list(itertools.chain(*map(cells, gated.values()))))
+            documents.put("docs/pytorch.md", "benchmarks.training, gated", text)
     ways += itertools.chain(*groups.values())
     if command.json:
         write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
@@ -274,8 +281,8 @@ def rows(ways: list[Way]) -> list[str]:
     return lines
 
 
-def markdown(ways: list[Way]) -> str:
-    """The same for a document."""
+def cells(ways: list[Way]) -> list[list[str]]:
+    """The same lines for a table of a document, below `HEAD`."""
     base, rows = ways[0], []
     for way in ways:
         steady, command = statistics.median(way.steady), statistics.median(way.command)
@@ -290,14 +297,17 @@ def markdown(ways: list[Way]) -> str:
                 f"{statistics.mean(way.accuracy):.1%}",
             ]
         )
-    head = ["", "steady epoch (min-max)", "ratio", "first epoch", "whole command (min-max)",
-            "ratio", "test accuracy"]  # fmt: skip
+    return rows
+
+
+def markdown(ways: list[Way]) -> str:
+    """What a document says of `ways`: a table, and how long the arithmetic alone would take."""
     rate = matrix_product_rate()
     floor = (
         f"The arithmetic alone, {epoch_operations() / 1e9:.1f} GFLOP an epoch at the speed of a "
         f"large matrix product on all cores, would take {epoch_operations() / rate:.3f} s."
     )
-    return "\n".join([documents.table(head, rows), "", floor])
+    return "\n".join([documents.table(HEAD, cells(ways)), "", floor])
 
 
 def _ratios_in_torch(ways: list[Way]) -> list[str]:

@@ -15,6 +15,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 PLACES = {
     "benchmarks.accuracy": "README.md",
     "benchmarks.training": "docs/training-speed.md",
+    "benchmarks.training, gated": "docs/pytorch.md",
+    "benchmarks.export_time": "docs/bundle.md",
     "benchmarks.shapes": "docs/training-speed.md",
     "benchmarks.tuning": "docs/search.md",
     "benchmarks.inference": "docs/inference.md",
