@@ -174,7 +174,7 @@ def test_the_others_name_a_worker_that_is_lost(three: tuple[Path, list[list[str]
 
 
 # --- rnn-tf train --workers N ---
-EPOCHS = 30
+EPOCHS = 90
 
 
 @pytest.fixture(scope="module")
