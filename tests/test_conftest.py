@@ -18,7 +18,7 @@ WITHOUT_TENSORFLOW = (
 )  # fmt: skip
 CODE = """
 import sys, pytest
-code = pytest.main(["-n", "0", "-q", "-p", "no:cacheprovider", "-m", "not slow", *sys.argv[1:]])
+code = pytest.main(["-n", "0", "-q", "-p", "no:cacheprovider", *sys.argv[1:]])
 started = {"keras", "tensorflow", "torch"} & sys.modules.keys()
 sys.exit(f"imported: {started}" if started else code)
 """

@@ -174,7 +174,7 @@ def test_the_others_name_a_worker_that_is_lost(three: tuple[Path, list[list[str]
 
 
 # --- rnn-tf train --workers N ---
-EPOCHS = 90
+EPOCHS = 30
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,14 @@ train(dataclasses.replace(config, strategy="mirrored"), sys.argv[1], progress=Fa
 
 def begun(job: list[str], path: Path, epochs: int) -> tuple[subprocess.Popen[str], list[Any]]:
     """A job that has so many epochs behind it, and its two workers; the chief comes first."""
-    process = subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        job,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start what runs in the background deaf to it, and so would this be.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     history, until = path / "history.jsonl", time.monotonic() + 200
     workers: list[Any] = []
     while len(workers) < 2:
