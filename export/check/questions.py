@@ -186,7 +186,6 @@ def _most_steps(network: Network) -> int:
 def sample(split: Split, most: int) -> Split:
     """Examples, one at least, at even distances, since files are often sorted by class."""
     most = max(1, most)
-    most = max(1, most)
     if len(split.y) <= most:
         return split
     rows = np.linspace(0, len(split.y) - 1, most).astype(int)
