@@ -21,6 +21,10 @@ from rnn_tf.training.best_epoch import best_epoch, effective_examples, highest_e
 if TYPE_CHECKING:
     import keras
 
+# The checkpoint is written when the last one is so many seconds old: an epoch of a small set takes
+# less time than writing what it has changed.
+SAVED_EVERY = 1.0
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -36,7 +40,8 @@ class Fitted:
 class Recorder:
     """Keeps the history, the best weights and the checkpoint; says so when the loss diverges.
 
-    `held_out` is the validation split, of which the scores of an epoch are.
+    `held_out` is the validation split, of which the scores of an epoch are. Epochs that a break
+    loses, those of the last second, are trained again, to the same end.
     """
 
     def __init__(self, run: Run, epochs: int, held_out: Split) -> None:
@@ -47,6 +52,7 @@ class Recorder:
         self.best_weights: list[np.ndarray] | None = None  # as Keras orders them
         self.stopped: str | None = None
         self._began = 0.0
+        self._saved = -math.inf  # when
         self._warned = False
 
     @property
@@ -81,9 +87,10 @@ class Recorder:
         return state
 
     def begin(self) -> None:
-        import tensorflow as tf
+        # Of TensorBoard itself: TensorFlow's own writer takes as long as an epoch of a small set.
+        from tensorboard.summary import Writer
 
-        self._tensorboard = tf.summary.create_file_writer(str(self.run.tensorboard_folder))
+        self._tensorboard = Writer(str(self.run.tensorboard_folder))
 
     def end(self) -> None:
         self._tensorboard.close()
@@ -102,21 +109,24 @@ class Recorder:
         And `balanced_accuracy` and `val_balanced_accuracy` where that is the objective.
 
         `weights` are asked for when it is the best epoch so far, `state`, all that training needs
-        to go on, when it is kept. Sets `stopped` instead when a loss is NaN or infinite, and warns
-        (`DivergenceWarning`) when one is far too large for the first time.
+        to go on, when it is written. Sets `stopped` instead when a loss is NaN or infinite, and
+        warns (`DivergenceWarning`) when one is far too large for the first time.
         """
         epoch = len(self.history) + 1
         seconds = round(time.perf_counter() - self._began, 4)
         record: dict[str, Any] = {"epoch": epoch, "seconds": seconds, **scores}
         if not (math.isfinite(record["loss"]) and math.isfinite(record["val_loss"])):
             self.stopped = f"the loss became NaN or infinite in epoch {epoch}"
+            self.run.save_history(self.history)
             return
         self.history.append(record)
         if self.best_epoch == epoch:
             self.best_weights = weights()
-        self._save(state())
         self._show(record)
         self._warn(record)
+        if self.over or time.monotonic() - self._saved >= SAVED_EVERY:
+            self._save(state())
+            self._saved = time.monotonic()
 
     def best(self, model: keras.Sequential) -> Fitted:
         """What training gave, as `model` with the best weights.
@@ -137,12 +147,9 @@ class Recorder:
             warnings.warn(message, divergence.DivergenceWarning, stacklevel=2)
 
     def _show(self, record: dict[str, Any]) -> None:
-        import tensorflow as tf
-
-        with self._tensorboard.as_default(step=record["epoch"]):
-            for name, value in record.items():
-                if name != "epoch":
-                    tf.summary.scalar(name, value)
+        for name, value in record.items():
+            if name != "epoch":
+                self._tensorboard.add_scalar(name, value, record["epoch"])
 
     def _save(self, state: dict[str, np.ndarray]) -> None:
         best = {f"best/{i}": weight for i, weight in enumerate(self.best_weights or [])}

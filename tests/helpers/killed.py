@@ -9,10 +9,19 @@ from typing import Any
 import pytest
 
 from rnn_tf import Run
+from rnn_tf.training import recorder
 
 
 class Killed(BaseException):
     """As a signal would, it passes whatever handles errors."""
+
+
+@contextmanager
+def each_epoch_kept() -> Iterator[None]:
+    """Whatever trains in here writes every epoch, and not at most one in a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder, "SAVED_EVERY", 0)
+        yield
 
 
 @contextmanager
@@ -25,7 +34,7 @@ def killed_after(epochs: int) -> Iterator[None]:
             raise Killed
         save_history(run, history)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with each_epoch_kept(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "save_history", dies)
         with pytest.raises(Killed):
             yield

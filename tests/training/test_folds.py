@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Capture, refusal
-from killed import Killed
+from killed import Killed, each_epoch_kept
 from recordings import arrays
 
 from rnn_tf import Run, TrainConfig
@@ -140,7 +140,7 @@ def test_folds_killed_in_the_middle_go_on(
             raise Killed
         save_history(run, history)
 
-    with monkeypatch.context() as patch:
+    with each_epoch_kept(), monkeypatch.context() as patch:
         patch.setattr(Run, "save_history", dies_in_the_second)
         with pytest.raises(Killed):
             main(arguments(no_test_npz, folder))

@@ -39,6 +39,18 @@ def recorded(small: SequenceData, path: Path, epochs: int = len(EPOCHS), **more:
     return recorder
 
 
+def test_the_checkpoint_is_written_now_and_then_and_in_the_end(
+    small: SequenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of epochs that come quickly, the first and the last are: a break loses those between."""
+    written = []
+    monkeypatch.setattr(Run, "save_history", lambda run, history: written.append(len(history)))
+    recorded(small, tmp_path / "quick")
+    monkeypatch.setattr("rnn_tf.training.recorder.SAVED_EVERY", 0)
+    recorded(small, tmp_path / "slow")
+    assert written == [1, 6, 1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize(
     ("schedule", "objective", "best"),
     # 40 examples: 36 that are right are not told apart from 32, nor 28 from 24; 36 are from 28.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from killed import Killed
+from killed import Killed, each_epoch_kept
 
 from rnn_tf import Run
 from rnn_tf.files.writing import write_text
@@ -40,7 +40,10 @@ def unbroken(small_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def training(data: Path, path: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "rnn_tf.train", *arguments(data, path, *more)]
+    """A command that trains, and writes every epoch."""
+    program = "from rnn_tf.train import main; from rnn_tf.training import recorder"
+    program += "; recorder.SAVED_EVERY = 0; main()"
+    return [sys.executable, "-c", program, *arguments(data, path, *more)]
 
 
 def kill(command: list[str], path: Path, when: int) -> None:
@@ -119,7 +122,7 @@ def test_a_kill_while_writing_loses_no_epoch(
             raise Killed
         save_state(run, state)
 
-    with monkeypatch.context() as patch:
+    with each_epoch_kept(), monkeypatch.context() as patch:
         if torn == "history":
             patch.setattr(Run, "save_history", dies_before_history)
         else:

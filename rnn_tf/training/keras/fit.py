@@ -88,6 +88,17 @@ class FusedSequential(TrainingSequential):
         numbers = (self.learn(each) for each in normalize.arrays() if each is not None)
         self.normalize = normalizer(*numbers)
         self.shares = shares
+        self._reset_metrics = tf.function(super().reset_metrics, autograph=False)
+        self._metrics_result = tf.function(super().get_metrics_result, autograph=False)
+
+    # A call into TensorFlow takes a tenth of an epoch of a small set: one each, and not one for
+    # every number.
+    def reset_metrics(self) -> None:
+        self._reset_metrics()
+
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        result: dict[str, tf.Tensor] = self._metrics_result()
+        return result
 
     def train_step(
         self, piece: tuple[Inputs, tf.Tensor, tf.Tensor, *tuple[tf.Tensor, ...]]
@@ -147,7 +158,7 @@ def fit(
     callbacks: list[keras.callbacks.Callback] | None = None,
     kept: KeptModels | None = None,
 ) -> Fitted:
-    """Train, keeping a checkpoint and the history in `run` after every epoch.
+    """Train, keeping checkpoint and history in `run`, at most once in a second.
 
     Goes on from the checkpoint when the run has one, and then ends with the weights and the
     history that it would have had without the break. `kept` saves compiling again when the same
@@ -411,6 +422,9 @@ class Keep(keras.callbacks.Callback):
         super().__init__()
         self.recorder = recorder
         self.set_model(model)
+        self._learning_rate = tf.function(
+            lambda: keras.ops.convert_to_tensor(model.optimizer.learning_rate), autograph=False
+        )
 
     def restore(self) -> int:
         """Take over the checkpoint of the run, if any; the number of epochs it has behind it."""
@@ -440,8 +454,7 @@ class Keep(keras.callbacks.Callback):
             for name, said in SAID.items()
             if f"{split}{said}" in logs
         }
-        rate = self.model.optimizer.learning_rate
-        scores["learning_rate"] = float(keras.ops.convert_to_numpy(rate))
+        scores["learning_rate"] = float(self._learning_rate())
         self.recorder.end_epoch(scores, self.model.get_weights, self._state)
         if self.recorder.over:
             self.model.stop_training = True

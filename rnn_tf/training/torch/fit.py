@@ -112,7 +112,7 @@ def fit(
     precision: str = "float32",
     callbacks: list[keras.callbacks.Callback] | None = None,
 ) -> Fitted:
-    """Train, keeping a checkpoint and the history in `run` after every epoch, as `fit.fit` does.
+    """Train, keeping a checkpoint and the history in `run` as `fit.fit` does.
 
     Weights start as Keras starts them, so seed that first. `callbacks` are told when training
     begins and when an epoch ends, with the scores named as Keras names them. Raises `CheckFailed`

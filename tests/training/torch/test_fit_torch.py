@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from killed import Killed
+from killed import Killed, each_epoch_kept
 
 from rnn_tf import Run, TrainConfig, train
 from rnn_tf.config import Optimizer
@@ -430,7 +430,7 @@ def test_a_broken_run_ends_with_the_same_bits(
 
     run = Run.create(tmp_path / "broken", config, data.spec)
     for name, dies in (("save_state", dies_in_state), ("save_history", dies_before_history)):
-        with monkeypatch.context() as patch:
+        with each_epoch_kept(), monkeypatch.context() as patch:
             patch.setattr(Run, name, dies)
             seed_everything(config)
             with pytest.raises(Killed):
