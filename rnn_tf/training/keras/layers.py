@@ -1,8 +1,9 @@
 """Recurrent layers whose gradients XLA can compile whole, loop over time and all.
 
 TensorFlow's gradient of a loop keeps every number that a time step computes, and writes and reads
-all of it. Here a loop keeps the states only, and the loop back computes a step again where it needs
-more than those: that is less work, though it is one product of matrices more.
+all of it. Here a loop keeps the states, and of the cells in their usual form, whose gradients are
+written out, the gates. Of another cell the loop back computes a step again where it needs more than
+the states: that is less work, though it is one product of matrices more.
 
 In a loop that is one function (see `xla_flags`), XLA writes out a product of matrices well only
 where the rows of the one meet the columns of the other. TensorFlow's gradients of a product leave
@@ -29,18 +30,20 @@ AT_ONCE_BYTES = 4 * 2**30
 MATMUL_GRADIENT, LOOP_GRADIENT = "RnnTfMatMul", "RnnTfLoop"
 
 Tensors = list[tf.Tensor]
-# (frame, states before, states after, gradients of the states after)
+# (frame, states before, states after, what is kept, gradients of the states after)
 # -> (gradients of the frame, of the states before, of the weights)
 StepBack = Callable[
-    [tf.Tensor, Tensors, Tensors, Tensors], tuple[tf.Tensor | None, Tensors, Tensors]
+    [tf.Tensor, Tensors, Tensors, Tensors, Tensors], tuple[tf.Tensor | None, Tensors, Tensors]
 ]
 
 
 class Step(NamedTuple):
     """A time step of a cell, and the way back through it."""
 
-    forward: Callable[[Tensors, tf.Tensor, Tensors], Tensors]  # weights, frame, states -> states
+    # weights, frame, states -> states, and what is kept of the step
+    forward: Callable[[Tensors, tf.Tensor, Tensors], tuple[Tensors, Tensors]]
     back: Callable[[Tensors], StepBack]  # weights -> what carries gradients back through a step
+    kept: int = 0  # how many arrays that is, each of the shape of a state
 
 
 def loop_over_time(layer: keras.layers.RNN, *, of_input: bool, at_once: bool = False) -> None:
@@ -58,7 +61,8 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool, at_once: bool = F
     # Not inside a call, where Keras hands variables out in the precision of the layer: gradients
     # are summed up over time in that of the variables.
     variables = [variable.value for variable in cell.trainable_variables]
-    steps = steps_of(layer) if at_once else None
+    known = steps_of(layer)
+    written_out, steps = known is not None, known if at_once else None
     in_keras = layer.call
 
     def read(
@@ -75,10 +79,8 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool, at_once: bool = F
         }  # fmt: skip
         if steps is not None:
             return run_at_once(steps(cell, given), *what, **how)
-        if _is_simple(layer):
-            # A row for each example: what is summed up over them is summed up over time before.
-            given[-1] = tf.broadcast_to(given[-1], tf.shape(states[0]))
-            step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
+        if written_out:
+            step, given[-1] = step_written_out(cell, given[-1], tf.shape(states[0])[0])
         else:
             step = step_of(cell, of_input=of_input, training=training)
         return run(step, *what, **how)
@@ -138,18 +140,6 @@ def answer_all_steps(dense: keras.layers.Dense) -> None:
     dense.call = call
 
 
-def _is_simple(layer: keras.layers.RNN) -> bool:
-    """Whether the gradients of the layer's steps are written out: of a float32 SimpleRNN."""
-    cell = layer.cell
-    return (
-        isinstance(layer, keras.layers.SimpleRNN)
-        and cell.use_bias
-        and layer.compute_dtype == "float32"
-        and getattr(cell.activation, "__name__", "") in SLOPES
-        and not cell.recurrent_dropout
-    )
-
-
 def _drops_input_once(cell: keras.Layer) -> bool:
     """Whether one mask drops the same inputs at every step: then it can before the loop.
 
@@ -184,14 +174,21 @@ def run(
     first, end = reading.first, reading.end
     inputs = reading.frames(sequence)
 
-    def forward(t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray]) -> tuple[Any, ...]:
+    def forward(
+        t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray], more: list[tf.TensorArray]
+    ) -> tuple[Any, ...]:
         before = list(states)
-        states = reading.where(t, step.forward(weights, inputs[reading.place(t)], before), before)
-        return t + 1, states, [k.write(t + 1, s) for k, s in zip(kept, states, strict=True)]
+        after, gates = step.forward(weights, inputs[reading.place(t)], before)
+        states = reading.where(t, after, before)
+        kept = [k.write(t + 1, s) for k, s in zip(kept, states, strict=True)]
+        return t + 1, states, kept, [m.write(t, g) for m, g in zip(more, gates, strict=True)]
 
     kept = [_steps(timesteps + 1, state).write(first, state) for state in initial]
-    _, last, kept = tf.while_loop(lambda t, *_: t < end, forward, (first, initial, kept))
+    more = [_steps(timesteps, initial[0]) for _ in range(step.kept)]
+    start = (first, initial, kept, more)
+    _, last, kept, more = tf.while_loop(lambda t, *_: t < end, forward, start)
     states = [each.stack() for each in kept]
+    gates = [each.stack() for each in more]
 
     def gradients(of_result: tf.Tensor) -> list[tf.Tensor | None]:
         step_back = step.back(weights)
@@ -206,7 +203,8 @@ def run(
             before, after = ([each[j] for each in states] for j in (t, t + 1))
             i = reading.place(t)
             of_read = reading.where(t, of_states, nothing)
-            of_frame, of_before, more = step_back(inputs[i], before, after, of_read)
+            kept = [each[t] for each in gates]
+            of_frame, of_before, more = step_back(inputs[i], before, after, kept, of_read)
             of_states = reading.where(t, of_before, of_states)
             of_weights = [old + add for old, add in zip(of_weights, more, strict=True)]
             return t - 1, of_states, of_weights, *(o.write(i, of_frame) for o in of_inputs)
@@ -359,15 +357,15 @@ def simple_step(
     `(examples, units)`; `slope` is that of the activation, from its value.
     """
 
-    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> Tensors:
+    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
         kernel, recurrent_kernel, bias = weights
-        return [activation(frame @ kernel + states[0] @ recurrent_kernel + bias)]
+        return [activation(frame @ kernel + states[0] @ recurrent_kernel + bias)], []
 
     def back(weights: Tensors) -> StepBack:
         turned_kernel, turned_recurrent = map(tf.transpose, weights[:2])
 
         def step_back(
-            frame: tf.Tensor, before: Tensors, after: Tensors, of_after: Tensors
+            frame: tf.Tensor, before: Tensors, after: Tensors, _: Tensors, of_after: Tensors
         ) -> tuple[tf.Tensor, Tensors, Tensors]:
             of_sum = of_after[0] * slope(after[0])
             of_kernels = [tf.transpose(factor) @ of_sum for factor in (frame, before[0])]
@@ -378,23 +376,129 @@ def simple_step(
     return Step(forward, back)
 
 
+def lstm_step() -> Step:
+    """`c' = f c + i g`, `h' = o tanh(c')`, with tanh in g and sigmoids in the gates i, f and o.
+
+    The weights are as for `simple_step`, their columns in the order i, f, g, o.
+    """
+
+    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
+        kernel, recurrent_kernel, bias = weights
+        sums = tf.split(frame @ kernel + states[0] @ recurrent_kernel + bias, 4, axis=1)
+        i, f, o = (tf.sigmoid(sums[place]) for place in (0, 1, 3))
+        g = tf.tanh(sums[2])
+        c = f * states[1] + i * g
+        return [o * tf.tanh(c), c], [i, f, g, o]
+
+    def back(weights: Tensors) -> StepBack:
+        turned_kernel, turned_recurrent = map(tf.transpose, weights[:2])
+
+        def step_back(
+            frame: tf.Tensor, before: Tensors, after: Tensors, kept: Tensors, of_after: Tensors
+        ) -> tuple[tf.Tensor, Tensors, Tensors]:
+            i, f, g, o = kept
+            of_h, of_c = of_after
+            squashed = tf.tanh(after[1])
+            of_c += of_h * o * (1 - squashed * squashed)
+            of_sums = [
+                of_c * g * i * (1 - i),
+                of_c * before[1] * f * (1 - f),
+                of_c * i * (1 - g * g),
+                of_h * squashed * o * (1 - o),
+            ]
+            of_sum = tf.concat(of_sums, 1)
+            of_kernels = [tf.transpose(factor) @ of_sum for factor in (frame, before[0])]
+            of_states = [of_sum @ turned_recurrent, of_c * f]
+            return of_sum @ turned_kernel, of_states, [*of_kernels, of_sum]
+
+        return step_back
+
+    return Step(forward, back, kept=4)
+
+
+def gru_step() -> Step:
+    """`h' = z h + (1 - z) g`, `g = tanh(x + r p)`, with sigmoids in the gates z and r.
+
+    x is of the frame, p of the state. The kernels are as for `simple_step`, their columns in the
+    order z, r, g; `bias` is `(examples, 4 * units)`, those of z and r, of x and of p.
+    """
+
+    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
+        kernel, recurrent_kernel, bias = weights
+        biases = tf.split(bias, 4, axis=1)
+        of_frame = tf.split(frame @ kernel, 3, axis=1)
+        of_state = tf.split(states[0] @ recurrent_kernel, 3, axis=1)
+        z, r = (tf.sigmoid(of_frame[k] + of_state[k] + biases[k]) for k in (0, 1))
+        p = of_state[2] + biases[3]
+        g = tf.tanh(of_frame[2] + biases[2] + r * p)
+        return [z * states[0] + (1 - z) * g], [z, r, p, g]
+
+    def back(weights: Tensors) -> StepBack:
+        turned_kernel, turned_recurrent = map(tf.transpose, weights[:2])
+
+        def step_back(
+            frame: tf.Tensor, before: Tensors, _: Tensors, kept: Tensors, of_after: Tensors
+        ) -> tuple[tf.Tensor, Tensors, Tensors]:
+            z, r, p, g = kept
+            of_h = of_after[0]
+            of_z = of_h * (before[0] - g) * z * (1 - z)
+            of_x = of_h * (1 - z) * (1 - g * g)
+            of_r, of_p = of_x * p * r * (1 - r), of_x * r
+            of_frames, of_products = (tf.concat([of_z, of_r, each], 1) for each in (of_x, of_p))
+            of_weights = [
+                tf.transpose(frame) @ of_frames,
+                tf.transpose(before[0]) @ of_products,
+                tf.concat([of_z, of_r, of_x, of_p], 1),
+            ]
+            of_state = of_h * z + of_products @ turned_recurrent
+            return of_frames @ turned_kernel, [of_state], of_weights
+
+        return step_back
+
+    return Step(forward, back, kept=4)
+
+
+def step_written_out(
+    cell: keras.Layer, bias: tf.Tensor, examples: tf.Tensor
+) -> tuple[Step, tf.Tensor]:
+    """The step of a cell that `steps_of` knows, its gradients written out; and the bias for it.
+
+    That has a row for each of the `examples`: what is summed up over them is summed up over time
+    before.
+    """
+    if isinstance(cell, keras.layers.LSTMCell):
+        step = lstm_step()
+    elif isinstance(cell, keras.layers.GRUCell):
+        of_frame, of_state = tf.unstack(bias)
+        gates = 2 * cell.units
+        sums = of_frame[:gates] + of_state[:gates]
+        bias = tf.concat([sums, of_frame[gates:], of_state[gates:]], 0)
+        step = gru_step()
+    else:
+        step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
+    return step, tf.broadcast_to(bias, (examples, bias.shape[0]))
+
+
 def step_of(cell: keras.Layer, *, of_input: bool, training: bool) -> Step:
     """A step of any cell of Keras; its gradients are TensorFlow's, of the step computed again."""
 
-    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> Tensors:
+    def answer(weights: Tensors, frame: tf.Tensor, states: Tensors) -> Tensors:
         values = list(zip(cell.trainable_variables, weights, strict=True))
         with keras.StatelessScope(values), _turned_factors(frame), _input_is_dropped(cell):
             return list(cell(frame, states, training=training)[1])
 
+    def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
+        return answer(weights, frame, states), []
+
     def back(weights: Tensors) -> StepBack:
         def step_back(
-            frame: tf.Tensor, before: Tensors, _: Tensors, of_after: Tensors
+            frame: tf.Tensor, before: Tensors, _: Tensors, kept: Tensors, of_after: Tensors
         ) -> tuple[tf.Tensor | None, Tensors, Tensors]:
             # Tensors of this graph, by which gradients are to be found.
             weights_here, before, (frame,) = (
                 [tf.identity(x) for x in group] for group in (weights, before, [frame])
             )
-            after = forward(weights_here, frame, before)
+            after = answer(weights_here, frame, before)
             sources = [before, weights_here, [frame] if of_input else []]
             # A tape would not know of the factors that are turned.
             found = iter(tf.gradients(after, tf.nest.flatten(sources), of_after))
