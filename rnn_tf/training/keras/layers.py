@@ -420,17 +420,16 @@ def gru_step() -> Step:
     """`h' = z h + (1 - z) g`, `g = tanh(x + r p)`, with sigmoids in the gates z and r.
 
     x is of the frame, p of the state. The kernels are as for `simple_step`, their columns in the
-    order z, r, g; `bias` is `(examples, 4 * units)`, those of z and r, of x and of p.
+    order z, r, g; `bias` is `(2, examples, 3 * units)`, that of the frame and that of the state.
     """
 
     def forward(weights: Tensors, frame: tf.Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
         kernel, recurrent_kernel, bias = weights
-        biases = tf.split(bias, 4, axis=1)
-        of_frame = tf.split(frame @ kernel, 3, axis=1)
-        of_state = tf.split(states[0] @ recurrent_kernel, 3, axis=1)
-        z, r = (tf.sigmoid(of_frame[k] + of_state[k] + biases[k]) for k in (0, 1))
-        p = of_state[2] + biases[3]
-        g = tf.tanh(of_frame[2] + biases[2] + r * p)
+        of_frame = tf.split(frame @ kernel + bias[0], 3, axis=1)
+        of_state = tf.split(states[0] @ recurrent_kernel + bias[1], 3, axis=1)
+        z, r = (tf.sigmoid(of_frame[gate] + of_state[gate]) for gate in (0, 1))
+        p = of_state[2]
+        g = tf.tanh(of_frame[2] + r * p)
         return [z * states[0] + (1 - z) * g], [z, r, p, g]
 
     def back(weights: Tensors) -> StepBack:
@@ -448,7 +447,7 @@ def gru_step() -> Step:
             of_weights = [
                 tf.transpose(frame) @ of_frames,
                 tf.transpose(before[0]) @ of_products,
-                tf.concat([of_z, of_r, of_x, of_p], 1),
+                tf.stack([of_frames, of_products]),
             ]
             of_state = of_h * z + of_products @ turned_recurrent
             return of_frames @ turned_kernel, [of_state], of_weights
@@ -469,14 +468,11 @@ def step_written_out(
     if isinstance(cell, keras.layers.LSTMCell):
         step = lstm_step()
     elif isinstance(cell, keras.layers.GRUCell):
-        of_frame, of_state = tf.unstack(bias)
-        gates = 2 * cell.units
-        sums = of_frame[:gates] + of_state[:gates]
-        bias = tf.concat([sums, of_frame[gates:], of_state[gates:]], 0)
         step = gru_step()
     else:
         step = simple_step(cell.activation, SLOPES[cell.activation.__name__])
-    return step, tf.broadcast_to(bias, (examples, bias.shape[0]))
+    rows = (*bias.shape[:-1], examples, bias.shape[-1])
+    return step, tf.broadcast_to(bias[..., None, :], rows)
 
 
 def step_of(cell: keras.Layer, *, of_input: bool, training: bool) -> Step:
