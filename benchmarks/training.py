@@ -66,20 +66,23 @@ class Way:
 
 @dataclass(frozen=True)
 class Command:
-    """Time training on MNIST: this package, plain Keras fit, and PyTorch and JAX if installed."""
+    """Time training on MNIST: this package, plain Keras fit, and PyTorch and JAX if installed.
+
+    That is SimpleRNN(32), or instead what some of the flags name.
+    """
 
     rounds: int = 3
     """How often each way is run."""
     epochs: int = 10
     """Epochs of each run, at least 2."""
     gated: bool = False
-    """Also time LSTM and GRU in PyTorch, beside the loop with a `DataLoader`."""
+    """LSTM and GRU in PyTorch, beside the loop with a `DataLoader`."""
     stacks: bool = False
-    """Also time stacked and bidirectional layers of every cell."""
+    """Stacked and bidirectional layers of every cell."""
     lengths: bool = False
-    """Also time sequences of different lengths, and the same of one length."""
+    """Sequences of different lengths, and the same of one length."""
     every_step: bool = False
-    """Also time answers at every step."""
+    """Answers at every step."""
     json: Path | None = None
     """Also write every figure here."""
     chart: Path | None = None
@@ -92,12 +95,12 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.training") -> int:
     command = parse(Command, arguments(argv), prog)
     with tempfile.TemporaryDirectory() as folder:
-        ways = ways_to_train(Path(folder))
         gated = ways_to_train_gated(Path(folder)) if command.gated else {}
-        groups = dict(gated)
-        groups |= ways_to_train_stacks(Path(folder)) if command.stacks else {}
+        stacks = ways_to_train_stacks(Path(folder)) if command.stacks else {}
+        groups = gated | stacks
         groups |= ways_to_train_lengths(Path(folder)) if command.lengths else {}
         groups |= ways_to_train_every_step(Path(folder)) if command.every_step else {}
+        ways = [] if groups else ways_to_train(Path(folder))
         for number in range(command.rounds):
             for way in (*ways, *itertools.chain(*groups.values())):
                 way.measure(command.epochs)
@@ -105,14 +108,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
                 print(
                     f"round {number + 1}/{command.rounds}: {way.name}: {seconds}", file=sys.stderr
                 )
-    print(table(ways))
+    if ways:
+        print(table(ways))
     for title, group in groups.items():
         print("\n".join(["", title, *rows(group)]))
     if command.write:
-        documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
-        if gated:
-            text = documents.table(HEAD, list(itertools.chain(*map(cells, gated.values()))))
-            documents.put("docs/pytorch.md", "benchmarks.training, gated", text)
+        _write(ways, gated, stacks)
     ways += itertools.chain(*groups.values())
     if command.json:
         write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
@@ -122,6 +123,19 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
         plot_times({way.name: (way.steady, way.command) for way in ways}, command.chart)
         print(f"\nchart  {command.chart}")
     return 0
+
+
+def _write(ways: list[Way], gated: dict[str, list[Way]], stacks: dict[str, list[Way]]) -> None:
+    """Write what was measured into the documents."""
+    if ways:
+        documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
+    for document, name, groups in (
+        ("docs/pytorch.md", "gated", gated),
+        ("docs/training-speed.md", "stacks", stacks),
+    ):
+        if groups:
+            text = documents.table(HEAD, list(itertools.chain(*map(cells, groups.values()))))
+            documents.put(document, f"benchmarks.training, {name}", text)
 
 
 def ways_to_train(folder: Path) -> list[Way]:

@@ -156,3 +156,4 @@ class Recorder:
         # The history is in the checkpoint too: one file, so both are of the same epoch.
         self.run.save_state(state | best | {"history": np.array(json.dumps(self.history))})
         self.run.save_history(self.history)
+        self._tensorboard.flush()
