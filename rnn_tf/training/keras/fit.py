@@ -88,17 +88,22 @@ class FusedSequential(TrainingSequential):
         numbers = (self.learn(each) for each in normalize.arrays() if each is not None)
         self.normalize = normalizer(*numbers)
         self.shares = shares
-        self._reset_metrics = tf.function(super().reset_metrics, autograph=False)
-        self._metrics_result = tf.function(super().get_metrics_result, autograph=False)
+        # A call into TensorFlow takes a tenth of an epoch of a small set: one each, and not one for
+        # every number.
+        self._reset_metrics, self._metrics_result, self._learning_rate = (
+            tf.function(each, autograph=False)
+            for each in (super().reset_metrics, super().get_metrics_result, super().learning_rate)
+        )
 
-    # A call into TensorFlow takes a tenth of an epoch of a small set: one each, and not one for
-    # every number.
     def reset_metrics(self) -> None:
         self._reset_metrics()
 
     def get_metrics_result(self) -> dict[str, tf.Tensor]:
         result: dict[str, tf.Tensor] = self._metrics_result()
         return result
+
+    def learning_rate(self) -> tf.Tensor:
+        return self._learning_rate()
 
     def train_step(
         self, piece: tuple[Inputs, tf.Tensor, tf.Tensor, *tuple[tf.Tensor, ...]]
@@ -171,6 +176,7 @@ def fit(
     noise = float(config.noise) * data.deviation() if config.noise else None
     steps = config.updates_an_epoch(examples) * config.epochs_for(examples)
     with contextlib.ExitStack() as meanwhile:
+        meanwhile.enter_context(new_programs_expected())
         with (strategy or tf.distribute.get_strategy()).scope():
             if strategy is None:
                 model = _compiled(config, data, precision, noise, fused=fused, steps=steps)
@@ -179,7 +185,6 @@ def fit(
             if kept is not None:
                 key = programs_of(config, data, precision, fused=fused)
                 model = meanwhile.enter_context(kept.lent(model, key))
-        meanwhile.enter_context(new_programs_expected())
         recorder = _fit(model, config, data, run, callbacks or [], fused=fused, strategy=strategy)
     return recorder.best(build_model(config, data.spec, precision=precision))
 
@@ -418,13 +423,10 @@ class EpochClock(keras.callbacks.Callback):
 class Keep(keras.callbacks.Callback):
     """Hands each epoch to the recorder, and stops when that says it was the last."""
 
-    def __init__(self, recorder: Recorder, model: keras.Sequential) -> None:
+    def __init__(self, recorder: Recorder, model: TrainingSequential) -> None:
         super().__init__()
         self.recorder = recorder
         self.set_model(model)
-        self._learning_rate = tf.function(
-            lambda: keras.ops.convert_to_tensor(model.optimizer.learning_rate), autograph=False
-        )
 
     def restore(self) -> int:
         """Take over the checkpoint of the run, if any; the number of epochs it has behind it."""
@@ -454,7 +456,7 @@ class Keep(keras.callbacks.Callback):
             for name, said in SAID.items()
             if f"{split}{said}" in logs
         }
-        scores["learning_rate"] = float(self._learning_rate())
+        scores["learning_rate"] = float(self.model.learning_rate())
         self.recorder.end_epoch(scores, self.model.get_weights, self._state)
         if self.recorder.over:
             self.model.stop_training = True

@@ -54,6 +54,10 @@ class TrainingSequential(MaskedSequential):
         scores: dict[str, Any] = super().compute_metrics(x, y, y_pred, sample_weight)
         return scores
 
+    def learning_rate(self) -> tf.Tensor:
+        """That of the next step, float32 `()`."""
+        return keras.ops.convert_to_tensor(self.optimizer.learning_rate)
+
     def gradients_of_part(
         self, x: Any, y: tf.Tensor, weight: tf.Tensor, *, answers: int
     ) -> tuple[tf.Tensor, ...]:
