@@ -88,7 +88,7 @@ class Command:
     chart: Path | None = None
     """Also draw a bar chart here, a PNG."""
     write: bool = False
-    """Write the table into the documents of this checkout."""
+    """Write the table of SimpleRNN(32), or of --gated, into the documents of this checkout."""
 
 
 @one_line_errors
@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
     command = parse(Command, arguments(argv), prog)
     with tempfile.TemporaryDirectory() as folder:
         gated = ways_to_train_gated(Path(folder)) if command.gated else {}
-        stacks = ways_to_train_stacks(Path(folder)) if command.stacks else {}
-        groups = gated | stacks
+        groups = dict(gated)
+        groups |= ways_to_train_stacks(Path(folder)) if command.stacks else {}
         groups |= ways_to_train_lengths(Path(folder)) if command.lengths else {}
         groups |= ways_to_train_every_step(Path(folder)) if command.every_step else {}
         ways = [] if groups else ways_to_train(Path(folder))
@@ -112,8 +112,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
         print(table(ways))
     for title, group in groups.items():
         print("\n".join(["", title, *rows(group)]))
-    if command.write:
-        _write(ways, gated, stacks)
+    if command.write and ways:
+        documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
+    if command.write and gated:
+        text = documents.table(HEAD, list(itertools.chain(*map(cells, gated.values()))))
+        documents.put("docs/pytorch.md", "benchmarks.training, gated", text)
     ways += itertools.chain(*groups.values())
     if command.json:
         write_text(command.json, json.dumps([{**vars(w), "run": None} for w in ways], indent=2))
@@ -123,19 +126,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
         plot_times({way.name: (way.steady, way.command) for way in ways}, command.chart)
         print(f"\nchart  {command.chart}")
     return 0
-
-
-def _write(ways: list[Way], gated: dict[str, list[Way]], stacks: dict[str, list[Way]]) -> None:
-    """Write what was measured into the documents."""
-    if ways:
-        documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
-    for document, name, groups in (
-        ("docs/pytorch.md", "gated", gated),
-        ("docs/training-speed.md", "stacks", stacks),
-    ):
-        if groups:
-            text = documents.table(HEAD, list(itertools.chain(*map(cells, groups.values()))))
-            documents.put(document, f"benchmarks.training, {name}", text)
 
 
 def ways_to_train(folder: Path) -> list[Way]:

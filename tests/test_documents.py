@@ -16,7 +16,6 @@ PLACES = {
     "benchmarks.accuracy": "README.md",
     "benchmarks.training": "docs/training-speed.md",
     "benchmarks.training, gated": "docs/pytorch.md",
-    "benchmarks.training, stacks": "docs/training-speed.md",
     "benchmarks.export_time": "docs/bundle.md",
     "benchmarks.shapes": "docs/training-speed.md",
     "benchmarks.tuning": "docs/search.md",
