@@ -26,12 +26,14 @@ class TorchBackend:
                 f"--backend torch needs all examples in memory, and {config.dataset} is in shards",
                 fix="Leave --backend out, or give the source that the shards were written from.",
             )
-        by_hand = torch_fit.writes_out(config, self.precision(config))
+        varies = data.train.lengths is not None
+        by_hand = torch_fit.writes_out(config, self.precision(config), varies=varies)
         gradients = "written out" if by_hand else "by autograd"
-        return f"PyTorch on {torch_fit.choose_device().type}, gradients {gradients}"
+        recorded = ", recorded as a CUDA graph" if torch_fit.records(config, varies=varies) else ""
+        return f"PyTorch on {torch_fit.choose_device().type}, gradients {gradients}{recorded}"
 
     def precision(self, config: TrainConfig) -> str:
-        return torch_fit.choose_precision(config.precision)
+        return torch_fit.choose_precision(config)
 
     def fit(
         self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]

@@ -38,6 +38,7 @@ from rnn_tf.training.recorder import Fitted, Recorder
 from rnn_tf.training.torch.gradients import ManualGradients
 from rnn_tf.training.torch.layer_gradients import are_written_out
 from rnn_tf.training.torch.optimizer import Updates
+from rnn_tf.training.torch.recorded import Recorded, WorkOnBatch
 
 # Normalizes raw float32 `(..., features)` in place, and returns it.
 Normalizer = Callable[[torch.Tensor], torch.Tensor]
@@ -54,6 +55,13 @@ EVALUATION_BATCH = 500
 LEAST_A_THREAD = 2**18
 # PyTorch's kernel for LSTM calls its threads less often, once it has begun.
 LEAST_A_THREAD_IN_LSTM = 2**16
+# Columns of the state's product, units times gates. With less, converting numbers and scaling the
+# loss takes longer than the product saves. On an H200, batches of 64, an epoch took longer than in
+# float32 by these factors: SimpleRNN(256) 1.5, LSTM(128) 1.15, GRU(256) and LSTM(256) 0.7.
+LEAST_COLUMNS_IN_FLOAT16 = 768
+# Where lengths vary, batches have so many widths on a GPU, each of which is recorded. More would
+# cost more time and memory; fewer, more steps that no sequence has.
+WIDTHS = 8
 
 DTYPES = {"mixed_float16": torch.float16, "mixed_bfloat16": torch.bfloat16}
 
@@ -65,22 +73,46 @@ def choose_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def choose_precision(precision: str) -> str:
-    """What `--precision` means here: `auto` is `mixed_float16` on a GPU with tensor cores."""
-    if precision != "auto":
-        return precision
+def choose_precision(config: TrainConfig) -> str:
+    """What `--precision` means here.
+
+    `auto` is `mixed_float16` for a large layer on a GPU with tensor cores.
+    """
+    if config.precision != "auto":
+        return config.precision
     capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 0)
-    return "mixed_float16" if capable else "float32"
+    large = config.units * len(CELLS[config.cell].gates) >= LEAST_COLUMNS_IN_FLOAT16
+    return "mixed_float16" if capable and large else "float32"
 
 
-def writes_out(config: TrainConfig, precision: str) -> bool:
+def writes_out(config: TrainConfig, precision: str, *, varies: bool = False) -> bool:
     """Whether gradients are written out rather than left to autograd.
 
-    On a GPU the kernels of cuDNN are faster, and only autograd knows mixed precision.
+    `varies`: sequences have different lengths. Only autograd knows mixed precision. On a GPU the
+    kernels of cuDNN are faster, and what they do not know is written out where it can be recorded.
     """
     one = config.layers == 1 and not config.bidirectional
-    known = one and are_written_out(config.cell, config.cell_activation)
-    return config.fused and known and precision == "float32" and choose_device().type == "cpu"
+    if not (one and config.fused and precision == "float32"):
+        return False
+    if choose_device().type == "cpu":
+        return are_written_out(config.cell, config.cell_activation)
+    unknown = config.cell == "simple_rnn" and _own(config) is None
+    return unknown and not varies and records(config, varies=varies)
+
+
+def records(config: TrainConfig, *, varies: bool) -> bool:
+    """Whether the work on a batch is recorded as a CUDA graph.
+
+    It is not where sequences of different lengths are packed, which the CPU does.
+    """
+    packed = varies and config.bidirectional and _own(config) is not None
+    return config.fused and not packed and choose_device().type == "cuda"
+
+
+def _own(config: TrainConfig) -> str | None:
+    """PyTorch's own layer that computes the same, by name, if there is one."""
+    gates = "linear" if config.cell == "simple_rnn" else "sigmoid"
+    return LAYERS.get((config.cell, config.cell_activation, gates))
 
 
 def threads_for(config: TrainConfig) -> int:
@@ -88,9 +120,9 @@ def threads_for(config: TrainConfig) -> int:
 
     A measurement would choose otherwise from run to run, and another number rounds otherwise.
     """
-    own = LAYERS.get((config.cell, config.cell_activation, "sigmoid")) == "LSTM"
     products = config.largest_batch * len(CELLS[config.cell].gates) * config.units**2
-    enough: int = products // (LEAST_A_THREAD_IN_LSTM if own else LEAST_A_THREAD)
+    least = LEAST_A_THREAD_IN_LSTM if _own(config) == "LSTM" else LEAST_A_THREAD
+    enough: int = products // least
     available: int = torch.get_num_threads()
     return max(1, min(available, enough))
 
@@ -200,7 +232,13 @@ class Training:
         self.updates = Updates(config, self.module, self.steps * self.epochs)
         # Small gradients are zero in float16 unless the loss is scaled up first.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "mixed_float16")
+        self.chance = torch.Generator(self.device)
         self._written_out: dict[int, ManualGradients] = {}  # by the number of examples in a batch
+        varies = self.lengths is not None
+        self._by_hand = writes_out(config, precision, varies=varies)
+        self._work: WorkOnBatch = self._gradients
+        if records(config, varies=varies):
+            self._work = Recorded(self._gradients, self.chance)
 
     def epoch(self, number: int) -> dict[str, float]:
         """Train for one epoch, counted from 0; its scores and those on the validation split."""
@@ -209,13 +247,12 @@ class Training:
         order = torch.from_numpy(rows[rows >= 0].astype(np.int64)).to(self.device)
         shape = (len(order), *self.train.y.shape[1:], self.spec.classes)
         logits = torch.empty(shape, device=self.device)
-        chance = self._chance(number)
-        batches = zip(order.split(rows.shape[1]), logits.split(rows.shape[1]), strict=True)
-        by_hand = writes_out(self.config, self.precision)
-        gradients = self._written_out_gradients if by_hand else self._autograd_gradients
-        for done, (index, said) in enumerate(batches, number * self.steps):
-            batch = self.train.take(index)
-            gradients(batch, said, (self._masks(chance, len(index)), self._noise(chance, batch.x)))
+        self._seed_chance(number)
+        batches = zip(
+            order.split(rows.shape[1]), logits.split(rows.shape[1]), self._widths(rows), strict=True
+        )
+        for done, batch in enumerate(batches, number * self.steps):
+            self._work(*batch)
             self.updates.step(done, self.scaler)
         said = _logits(self.module, self.valid, self.normalize, self.precision)
         valid = {f"val_{name}": value for name, value in self._scores(said, self.valid.y).items()}
@@ -253,6 +290,33 @@ class Training:
             scores["sequence_accuracy"] = float((right | ~labelled).all(1).cpu().double().mean())
         return scores
 
+    def _widths(self, rows: np.ndarray) -> list[int]:
+        """The time steps of each batch of `rows`, `(batches, batch)`, below 0 where there is none.
+
+        Those of its longest sequence. Each width is recorded by itself, so that of those there are
+        at most `WIDTHS`.
+        """
+        longest = self.spec.longest
+        if self.lengths is None:
+            return [longest] * len(rows)
+        widths: np.ndarray = np.where(rows >= 0, self.lengths[rows], 0).max(1)
+        if isinstance(self._work, Recorded):
+            part = -(-longest // WIDTHS)
+            widths = np.minimum(-(-widths // part) * part, longest)
+        result: list[int] = widths.tolist()
+        return result
+
+    def _gradients(self, index: torch.Tensor, logits: torch.Tensor, width: int) -> None:
+        """Fill the gradients of the weights on the examples at `index`, and what is said of them.
+
+        `logits` is `(batch, classes)`, of answers at every step `(batch, timesteps, classes)`.
+        Examples are read up to the time step `width`, the longest or later.
+        """
+        batch = self.train.take(index, width)
+        chance = (self._masks(len(index)), self._noise(batch.x))
+        gradients = self._written_out_gradients if self._by_hand else self._autograd_gradients
+        gradients(batch, logits, chance)
+
     def _written_out_gradients(self, batch: Examples, logits: torch.Tensor, chance: Chance) -> None:
         examples = len(batch.y)
         if examples not in self._written_out:
@@ -278,20 +342,19 @@ class Training:
         )
         self.scaler.scale(loss).backward()
 
-    def _chance(self, epoch: int) -> torch.Generator:
+    def _seed_chance(self, epoch: int) -> None:
         """Each epoch has its own start of chance: it needs none of the epochs before it."""
-        chance = torch.Generator(self.device)
         (start,) = np.random.SeedSequence([self.config.seed, epoch]).generate_state(1, np.uint64)
-        return chance.manual_seed(int(start))
+        self.chance.manual_seed(int(start))
 
-    def _noise(self, chance: torch.Generator, x: torch.Tensor) -> torch.Tensor | None:
+    def _noise(self, x: torch.Tensor) -> torch.Tensor | None:
         """What is added to the normalized `x` `(examples, timesteps, features)` of a batch."""
         if self.noise is None:
             return None
-        drawn = torch.empty(x.shape, device=self.device).normal_(generator=chance)
+        drawn = torch.empty(x.shape, device=self.device).normal_(generator=self.chance)
         return drawn.mul_(self.noise)
 
-    def _masks(self, chance: torch.Generator, examples: int) -> Masks | None:
+    def _masks(self, examples: int) -> Masks | None:
         """What dropout does to the inputs of each direction of each layer, for one batch.
 
         A mask is `(examples, inputs of the layer)`: one for all time steps of an example, as in
@@ -304,7 +367,7 @@ class Training:
         names = direction_names(recurrent.num_layers, recurrent.bidirectional)
         inputs = [getattr(recurrent, f"weight_ih_{name}").shape[1] for name in names]
         masks = [torch.empty((examples, width), device=self.device) for width in inputs]
-        return [mask.bernoulli_(keep, generator=chance) / keep for mask in masks]
+        return [mask.bernoulli_(keep, generator=self.chance) / keep for mask in masks]
 
     # --- what is kept of it ---
     def weights(self) -> list[np.ndarray]:
@@ -341,27 +404,29 @@ class Training:
 
 
 class Examples(NamedTuple):
-    """Some examples on the device; lengths stay on the CPU, where PyTorch wants them."""
+    """Some examples, all on the device."""
 
     x: torch.Tensor  # raw `(n, timesteps, features)`
     y: torch.Tensor  # int64 `(n,)`, by step `(n, timesteps)`, UNLABELLED where there is none
     lengths: torch.Tensor | None  # int64 `(n,)`; None: all are as long
 
-    def take(self, index: torch.Tensor) -> Examples:
-        """A copy of those at `index`, only as wide as the longest of them."""
+    def take(self, index: torch.Tensor, width: int | None = None) -> Examples:
+        """A copy of those at `index`, of `width` time steps; None: as many as the longest has."""
         x, y = self.x.index_select(0, index), self.y.index_select(0, index)
         if self.lengths is None:
             return Examples(x, y, None)
-        lengths = self.lengths.index_select(0, index.cpu())
-        longest = int(lengths.max())
-        return Examples(x[:, :longest], y[:, :longest] if y.dim() == 2 else y, lengths)
+        lengths = self.lengths.index_select(0, index)
+        width = int(lengths.max()) if width is None else width
+        return Examples(x[:, :width], y[:, :width] if y.dim() == 2 else y, lengths)
 
 
 def _on(device: torch.device, split: Split) -> Examples:
     """The examples of a split."""
     # PyTorch warns of arrays that may not be written to; only those are copied.
     x, y = (np.require(array, requirements=["C", "W"]) for array in (split.x, split.y))
-    lengths = None if split.lengths is None else torch.from_numpy(split.lengths.astype(np.int64))
+    lengths = None
+    if split.lengths is not None:
+        lengths = torch.from_numpy(split.lengths.astype(np.int64)).to(device)
     return Examples(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device).long(), lengths)
 
 

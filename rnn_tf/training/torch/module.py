@@ -71,8 +71,8 @@ class SequenceClassifier(nn.Module):
 
     Maps scaled float32 `(batch, timesteps, features)` to logits `(batch, classes)`; their softmax
     is what the Keras model gives. With `every_step`, the state of every step is read, and the
-    logits are `(batch, timesteps, classes)`. With `lengths`, int64 `(batch,)` on the CPU, sequences
-    are right-padded, and what is beyond the end of one is not read; what is said there means
+    logits are `(batch, timesteps, classes)`. With `lengths`, int64 `(batch,)`, sequences are
+    right-padded, and what is beyond the end of one is not read; what is said there means
     nothing. `recurrent` is `nn.RNN`, `nn.LSTM`, `nn.GRU` or `Recurrent`, all of which have the same
     parameters; `width` is the size of the state that `dense` reads.
     """
@@ -93,7 +93,7 @@ class SequenceClassifier(nn.Module):
     ) -> torch.Tensor:
         """What `dense` reads: `(batch, width)`, or with `every_step` `(batch, timesteps, width)`.
 
-        `masks` are those of `Recurrent`. With `lengths`, int64 `(batch,)` on the CPU, sequences are
+        `masks` are those of `Recurrent`. With `lengths`, int64 `(batch,)`, sequences are
         right-padded, and what is beyond the end of one is not read.
         """
         recurrent = self.recurrent
@@ -103,18 +103,29 @@ class SequenceClassifier(nn.Module):
             if masks is not None:
                 (mask,) = masks  # PyTorch's own layers can be given those of one direction only
                 x = x * mask[:, None]
-            steps = x.shape[1]
-            if lengths is not None:
-                x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-            every, last = recurrent(x)
-            if self.every_step and lengths is not None:
-                every, _ = pad_packed_sequence(every, batch_first=True, total_length=steps)
+            every, last = self._read(x, lengths)
         if self.every_step:
             states: torch.Tensor = every
             return states
         if isinstance(last, tuple):  # that of an LSTM has two parts
             last = last[0]
         return torch.cat((last[-2], last[-1]), 1) if recurrent.bidirectional else last[-1]
+
+    def _read(self, x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, Any]:
+        """The states of PyTorch's own layer, and the last ones as it gives them."""
+        recurrent = self.recurrent
+        if lengths is None:
+            every, last = recurrent(x)
+        elif recurrent.bidirectional:
+            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            every, last = recurrent(packed)
+            every, _ = pad_packed_sequence(every, batch_first=True, total_length=x.shape[1])
+        else:
+            # What comes after the end of a sequence does not reach back to it.
+            every, _ = recurrent(x.masked_fill(~has_steps(x, lengths), 0))  # whatever it holds
+            rows = torch.arange(len(lengths), device=x.device)
+            last = every[rows, lengths.to(x.device) - 1][None]
+        return every, last
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         logits: torch.Tensor = self.dense(self.states(x, lengths=lengths))
@@ -176,8 +187,7 @@ class Recurrent(nn.Module):
         """
         has_step = None
         if lengths is not None:
-            steps = torch.arange(x.shape[1], device=x.device)
-            has_step = (steps < lengths.to(x.device)[:, None])[..., None]
+            has_step = has_steps(x, lengths)
             x = x.masked_fill(~has_step, 0)  # whatever the padding holds
         last = []
         every = 1 + self.bidirectional
@@ -221,6 +231,12 @@ class Recurrent(nn.Module):
             states = after
             found.append(states[0])
         return found
+
+
+def has_steps(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Which steps of `x` `(batch, timesteps, features)` a sequence has: `(batch, timesteps, 1)`."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    return (steps < lengths.to(x.device)[:, None])[..., None]
 
 
 # A step gives the next states, each `(batch, units)`. `x` is the product of the frame and its

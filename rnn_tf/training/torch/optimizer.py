@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import torch
 
@@ -51,7 +52,7 @@ def _rates(config: TrainConfig, steps: int) -> list[float]:
     rate = learning_rate(config, steps)
     if isinstance(rate, float):
         return [rate] * (steps + 1)
-    rates: list[float] = np.asarray(rate(np.arange(steps + 1))).tolist()
+    rates: list[float] = keras.ops.convert_to_numpy(rate(np.arange(steps + 1))).tolist()
     return rates
 
 
