@@ -60,11 +60,17 @@ def train_epoch(
     batch_size: int = 64,
 ) -> None:
     """Update the weights with every example once, in a new order."""
-    for batch in torch.randperm(len(y)).split(batch_size):
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    for batch in torch.randperm(len(y), device=y.device).split(batch_size):
+        train_batch(model, optimizer, x[batch], y[batch])
+
+
+def train_batch(
+    model: Classifier, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+) -> None:
+    loss = nn.functional.cross_entropy(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def main(epochs: int, cell: str, layers: int, directions: int, threads: int) -> None:

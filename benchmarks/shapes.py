@@ -3,6 +3,9 @@
 Every way trains in a process of its own, which waits while another is timed: epochs of all ways
 alternate, round after round, so that a machine whose speed drifts is the same for all. Examples are
 noise, of which speed does not depend; Adam, float32.
+
+With `--gpu`, on a GPU of CUDA: `--backend torch`, beside PyTorch's usual loops and JAX. That needs
+no TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -34,6 +37,9 @@ from rnn_tf.model.cells import CELLS, Cell
 
 if TYPE_CHECKING:
     import keras
+
+    from rnn_tf.config import TrainConfig
+    from rnn_tf.data.spec import SequenceData
 
 Sequences = Literal["rows", "pixels"]
 # Steps and features: an MNIST digit row by row, and pixel by pixel.
@@ -51,11 +57,14 @@ class Shape:
     units: int
     batch: int
     sequences: Sequences
+    gpu: bool = False
 
     @property
     def examples(self) -> int:
         """Those of an epoch."""
-        return self.batch * UPDATES[self.sequences] * max(1, 256 // self.units)
+        # A GPU takes hardly longer for a large layer than for a small one.
+        times = 8 if self.gpu else max(1, 256 // self.units)
+        return self.batch * UPDATES[self.sequences] * times
 
     @property
     def operations(self) -> float:
@@ -86,7 +95,7 @@ class Timed:
 
     @property
     def peers(self) -> list[str]:
-        return [way for way in self.seconds if way != OURS]
+        return [way for way in self.seconds if not way.startswith(OURS)]
 
     @property
     def ahead(self) -> float:
@@ -112,29 +121,38 @@ class Command:
     """Also write every figure here, after each shape."""
     write: bool = False
     """Write the table into the documents of this checkout."""
+    gpu: bool = False
+    """Train on a GPU of CUDA: --backend torch, PyTorch and JAX."""
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.shapes") -> int:
     command = parse(Command, arguments(argv), prog)
     shapes = itertools.product(command.cells, command.units, command.batches, command.sequences)
-    found, rate = [], matrix_product_rate()
-    for shape in itertools.starmap(Shape, shapes):
-        found.append(measure(shape, command.rounds))
-        print("  ".join(row(found[-1], rate)), file=sys.stderr)
+    kind = ON_GPU if command.gpu else ON_CPU
+    # Of a GPU it would say little: no product of these fills it.
+    rate = None if command.gpu else matrix_product_rate()
+    found = []
+    for each in shapes:
+        found.append(measure(Shape(*each, command.gpu), kind, command.rounds))
+        print("  ".join(row(found[-1], kind.ways, rate)), file=sys.stderr)
         if command.json:
             write_text(command.json, json.dumps(list(map(dataclasses.asdict, found)), indent=2))
-    table = documents.table(HEAD, [row(timed, rate) for timed in found])
+    table = documents.table(head(kind.ways, rate), [row(timed, kind.ways, rate) for timed in found])
     print(table)
     if command.write:
-        documents.put("docs/training-speed.md", "benchmarks.shapes", table)
+        documents.put(kind.document, kind.place, table)
     return 0
 
 
-def measure(shape: Shape, rounds: int) -> Timed:
+def measure(shape: Shape, kind: Kind, rounds: int) -> Timed:
     """Time every way that can run here."""
     timed = Timed(shape)
-    workers = [_Worker(way, shape) for way, (_, package) in WAYS.items() if _is_there(package)]
+    workers = [
+        _Worker(kind.place, way, shape)
+        for way, (_, package) in kind.ways.items()
+        if _is_there(package)
+    ]
     try:
         for worker in workers:
             timed.first[worker.way] = worker.epoch()
@@ -150,24 +168,30 @@ def _is_there(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-HEAD = ["cell, units, batch, sequences", OURS, "plain Keras", "PyTorch, 1 thread",
-        "PyTorch, all threads", "JAX", "fastest peer", "arithmetic", "first epoch"]  # fmt: skip
+def head(ways: Ways, rate: float | None) -> list[str]:
+    """What stands above the columns of `row`."""
+    names = ["cell, units, batch, sequences", *ways, "fastest peer"]
+    return [*names, *([] if rate is None else ["arithmetic"]), "first epoch"]
 
 
-def row(timed: Timed, rate: float) -> list[str]:
-    """Seconds of ours; how many times as long each peer takes, and ours as the arithmetic alone."""
+def row(timed: Timed, ways: Ways, rate: float | None) -> list[str]:
+    """Seconds of ours; how many times as long each peer takes, and ours as the arithmetic alone.
+
+    `rate` is that of the arithmetic in operations a second; None leaves this column out.
+    """
     ours = timed.median(OURS)
     ratios = [
         f"{timed.median(way) / ours:.2f}x" if way in timed.seconds else "-"
-        for way in WAYS
+        for way in ways
         if way != OURS
     ]
+    floor = [] if rate is None else [f"{ours / (timed.shape.operations / rate):.1f}x"]
     return [
         str(timed.shape),
         f"{ours:.3f} s",
         *ratios,
         f"{timed.ahead:.2f}x",
-        f"{ours / (timed.shape.operations / rate):.1f}x",
+        *floor,
         f"+{timed.first[OURS] - ours:.1f} s",
     ]
 
@@ -175,9 +199,9 @@ def row(timed: Timed, rate: float) -> list[str]:
 class _Worker:
     """A process that trains in one way, an epoch whenever it is asked."""
 
-    def __init__(self, way: str, shape: Shape) -> None:
+    def __init__(self, place: str, way: str, shape: Shape) -> None:
         self.way = way
-        line = [sys.executable, "-m", "benchmarks.shapes", SERVE, way]
+        line = [sys.executable, "-m", "benchmarks.shapes", SERVE, place, way]
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self.process = subprocess.Popen(  # noqa: S603 - our own module
             [*line, json.dumps(dataclasses.asdict(shape))],
@@ -217,9 +241,10 @@ def _asked() -> Iterator[None]:
         print(f"{TOOK}{time.perf_counter() - began}", flush=True)
 
 
-def _serve(way: str, shape: str) -> None:
+def _serve(place: str, way: str, shape: str) -> None:
     """Train in a way what `shape` says, as JSON."""
-    train, _ = WAYS[way]
+    kind = next(kind for kind in (ON_CPU, ON_GPU) if kind.place == place)
+    train, _ = kind.ways[way]
     train(Shape(**json.loads(shape)))
 
 
@@ -242,9 +267,6 @@ def _callback() -> keras.callbacks.Callback:
 def _ours(shape: Shape) -> None:
     """As `train` does from a program, with validation, history and checkpoint in each epoch."""
     from rnn_tf import train
-    from rnn_tf.config import PRESETS
-    from rnn_tf.data.normalize import Normalize
-    from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
     from rnn_tf.run import Run
     from rnn_tf.training import job
     from rnn_tf.training.keras.backend import KerasBackend
@@ -256,19 +278,46 @@ def _ours(shape: Shape) -> None:
         ) -> Fitted:
             return super().fit(run, data, [*callbacks, _callback()])
 
-    x, y = shape.arrays()
-    steps, features = FORMS[shape.sequences]
-    labels = tuple(map(str, range(CLASSES)))
-    spec = SequenceSpec(steps, features, labels, Normalize((1 / 255,)))
-    few = Split(x[:64], y[:64])
-    data = SequenceData(spec, Split(x, y), few, few)
-    config = dataclasses.replace(
-        PRESETS["tutorial"], cell=shape.cell, units=shape.units, batch_size=shape.batch,
-        epochs=1_000_000,
-    )  # fmt: skip
+    config = dataclasses.replace(_config(shape), epochs=1_000_000)
     job.start(config)
     with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder) / "run", data=data, evaluate=False, backend=WhenAsked())
+        train(config, Path(folder) / "run", data=_data(shape), evaluate=False, backend=WhenAsked())
+
+
+def _config(shape: Shape) -> TrainConfig:
+    from rnn_tf.config import PRESETS
+
+    return dataclasses.replace(
+        PRESETS["tutorial"], cell=shape.cell, units=shape.units, batch_size=shape.batch
+    )
+
+
+def _data(shape: Shape) -> SequenceData:
+    from rnn_tf.data.normalize import Normalize
+    from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
+
+    x, y = shape.arrays()
+    labels = tuple(map(str, range(CLASSES)))
+    spec = SequenceSpec(*FORMS[shape.sequences], labels, Normalize((1 / 255,)))
+    few = Split(x[:64], y[:64])
+    return SequenceData(spec, Split(x, y), few, few)
+
+
+def _ours_in_torch(shape: Shape, *, precision: str = "float32") -> None:
+    """The epochs of `--backend torch`, without what is kept of them.
+
+    Where there is no TensorFlow, Keras makes the first weights with PyTorch.
+    """
+    if not _is_there("tensorflow"):
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    from rnn_tf.training.torch.fit import Training
+
+    data = _data(shape)
+    config = _config(shape).resolved(data.spec, len(data.train.y))
+    training = Training(config, data, precision)
+    for epoch, _ in enumerate(_asked()):
+        # As many as the settings say are planned for.
+        training.epoch(epoch % training.epochs)
 
 
 def _plain_keras(shape: Shape) -> None:
@@ -306,6 +355,28 @@ def _torch(shape: Shape, *, threads: int | None = None) -> None:
         train_epoch(model, optimizer, inputs, labels, shape.batch)
 
 
+def _torch_on_gpu(shape: Shape, *, loader: bool = False) -> None:
+    import torch
+
+    from benchmarks.plain_torch_arrays import Classifier, train_batch, train_epoch
+
+    x, y = shape.arrays()
+    inputs, labels = torch.from_numpy(x).float() / 255, torch.from_numpy(y).long()
+    model = Classifier(shape.cell, features=x.shape[2], units=shape.units).cuda()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    on_gpu = inputs.cuda(), labels.cuda()
+    batches = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(inputs, labels), shape.batch, shuffle=True
+    )
+    for _ in _asked():
+        if loader:
+            for a, b in batches:
+                train_batch(model, optimizer, a.cuda(), b.cuda())
+        else:
+            train_epoch(model, optimizer, *on_gpu, shape.batch)
+        torch.cuda.synchronize()
+
+
 def _jax(shape: Shape) -> None:
     import jax
 
@@ -321,17 +392,46 @@ def _jax(shape: Shape) -> None:
 
 
 # What trains in a way, and the package that it needs.
-WAYS: dict[str, tuple[Callable[[Shape], None], str]] = {
-    OURS: (_ours, "tensorflow"),
-    "plain Keras": (_plain_keras, "keras"),
-    "PyTorch, 1 thread": (functools.partial(_torch, threads=1), "torch"),
-    "PyTorch, all threads": (_torch, "torch"),
-    "JAX": (_jax, "jax"),
-}
+Ways = dict[str, tuple[Callable[[Shape], None], str]]
+
+
+class Kind(NamedTuple):
+    """The ways that are compared, and where their table stands."""
+
+    ways: Ways
+    document: str
+    place: str
+
+
+ON_CPU = Kind(
+    {
+        OURS: (_ours, "tensorflow"),
+        "plain Keras": (_plain_keras, "keras"),
+        "PyTorch, 1 thread": (functools.partial(_torch, threads=1), "torch"),
+        "PyTorch, all threads": (_torch, "torch"),
+        "JAX": (_jax, "jax"),
+    },
+    "docs/training-speed.md",
+    "benchmarks.shapes",
+)
+ON_GPU = Kind(
+    {
+        OURS: (_ours_in_torch, "torch"),
+        "rnn_tf, mixed_float16": (
+            functools.partial(_ours_in_torch, precision="mixed_float16"),
+            "torch",
+        ),
+        "PyTorch, DataLoader": (functools.partial(_torch_on_gpu, loader=True), "torch"),
+        "PyTorch, arrays": (_torch_on_gpu, "torch"),
+        "JAX": (_jax, "jax"),
+    },
+    "docs/pytorch.md",
+    "benchmarks.shapes, GPU",
+)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [SERVE]:
-        _serve(sys.argv[2], sys.argv[3])
+        _serve(*sys.argv[2:])
     else:
         raise SystemExit(main())

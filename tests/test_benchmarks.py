@@ -115,8 +115,9 @@ def test_plain_stacks_in_pytorch_learn_as_ours_do(
 def test_shapes_are_timed_in_every_way_that_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    ways = {name: way for name, way in shapes.WAYS.items() if name != "PyTorch, all threads"}
-    monkeypatch.setattr(shapes, "WAYS", ways)
+    ways = shapes.ON_CPU.ways
+    few = {name: way for name, way in ways.items() if name != "PyTorch, all threads"}
+    monkeypatch.setattr(shapes, "ON_CPU", shapes.ON_CPU._replace(ways=few))
     file = tmp_path / "found.json"
     shape = ["--cells", "simple_rnn", "--units", "256", "--batches", "1", "--sequences", "rows"]
     assert shapes.main([*shape, "--rounds", "2", "--json", str(file)]) == 0
@@ -134,10 +135,20 @@ def test_a_shape_is_compared_with_its_fastest_peer() -> None:
     timed = shapes.Timed(shape, {"rnn_tf": 3.5}, {"rnn_tf": [1.0, 3.0, 2.0], "plain Keras": [8.0]})
     timed.seconds["JAX"] = [5.0]
     # At a rate at which the products alone would take a second.
-    row = dict(zip(shapes.HEAD, shapes.row(timed, shape.operations), strict=True))
+    ways, rate = shapes.ON_CPU.ways, shape.operations
+    row = dict(zip(shapes.head(ways, rate), shapes.row(timed, ways, rate), strict=True))
     assert (row["rnn_tf"], row["plain Keras"], row["JAX"]) == ("2.000 s", "4.00x", "2.50x")
     assert (row["PyTorch, 1 thread"], row["fastest peer"]) == ("-", "2.50x")
     assert (row["arithmetic"], row["first epoch"]) == ("2.0x", "+1.5 s")
+    on_gpu = shapes.ON_GPU.ways
+    row = dict(zip(shapes.head(on_gpu, None), shapes.row(timed, on_gpu, None), strict=True))
+    assert (row["JAX"], row["PyTorch, arrays"]) == ("2.50x", "-")
+    assert "arithmetic" not in row
+
+
+def test_our_other_ways_are_no_peers() -> None:
+    seconds = {"rnn_tf": [1.0], "rnn_tf, mixed_float16": [0.5], "JAX": [2.0]}
+    assert shapes.Timed(shapes.Shape("gru", 32, 64, "rows"), {}, seconds).ahead == 2
 
 
 def test_stacks_are_compared_for_every_cell_and_shape(tmp_path: Path) -> None:

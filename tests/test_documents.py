@@ -18,6 +18,7 @@ PLACES = {
     "benchmarks.training, gated": "docs/pytorch.md",
     "benchmarks.export_time": "docs/bundle.md",
     "benchmarks.shapes": "docs/training-speed.md",
+    "benchmarks.shapes, GPU": "docs/pytorch.md",
     "benchmarks.tuning": "docs/search.md",
     "benchmarks.inference": "docs/inference.md",
     "benchmarks.small_data": "docs/small-data.md",
