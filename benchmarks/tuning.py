@@ -1,7 +1,8 @@
 """`python -m benchmarks.tuning`: trials per hour and memory, beside the usual KerasTuner search.
 
-The same space, the same draws from it, the same number of trials and epochs, on MNIST with
-SimpleRNN(32), each search a process of its own, one after the other.
+The same space, the same draws from it, the same number of trials and epochs, on MNIST, each search
+a process of its own, one after the other. With `--space full` networks vary too: cells, layers,
+directions and units; there nearly every trial has a program of its own to compile.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,11 +25,23 @@ from rnn_tf.command import arguments, parse
 from rnn_tf.errors import InputError, one_line_errors
 from rnn_tf.files.writing import write_text
 
-# What benchmarks/plain_tuner.py declares in Python.
-SPACE = {
+# What benchmarks/plain_tuner.py declares in Python, in the same order: training SimpleRNN(32), and
+# networks as well.
+TRAINING = {
     "recurrent_initializer": ["identity", "orthogonal"],
     "learning_rate": {"low": 1e-3, "high": 1e-2, "sampling": "log"},
 }
+SPACES = {
+    "small": TRAINING,
+    "full": {
+        "cell": ["simple_rnn", "lstm", "gru"],
+        "layers": [1, 2],
+        "bidirectional": [False, True],
+        "units": {"low": 8, "high": 128, "sampling": "log"},
+        **TRAINING,
+    },
+}
+PLACES = {"small": "benchmarks.tuning", "full": "benchmarks.tuning, full"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,8 @@ class Way:
 class Command:
     """Search MNIST by this package and by plain KerasTuner: trials per hour, memory, the best."""
 
+    space: Literal["small", "full"] = "small"
+    """How SimpleRNN(32) is trained, or the network as well."""
     trials: int = 20
     """Trials of each search, at least 2."""
     epochs: int = 10
@@ -78,7 +94,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tu
     ]
     print(table(ways))
     if command.write:
-        documents.put("docs/search.md", "benchmarks.tuning", markdown(ways))
+        documents.put("docs/search.md", PLACES[command.space], markdown(ways))
     if command.json:
         write_text(command.json, json.dumps([vars(way) for way in ways], indent=2))
     return 0
@@ -89,6 +105,7 @@ def plain(name: str, command: Command) -> Way:
     # The seed that our search gives KerasTuner, so that both draw the same trials.
     seed = int(np.random.SeedSequence(command.seed).generate_state(1)[0])
     line = ["benchmarks.plain_tuner", str(command.trials), str(command.epochs), str(seed)]
+    line.append(command.space)
     return Way(name, **json.loads(_call(line, {}).splitlines()[-1]))
 
 
@@ -97,7 +114,7 @@ def ours(name: str, command: Command, preset: str) -> Way:
     print(name, file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         space, directory = Path(folder) / "space.json", Path(folder) / "search"
-        space.write_text(json.dumps(SPACE))
+        space.write_text(json.dumps(SPACES[command.space]))
         line = ["tuning.search", "--tuner", "random", "--space", str(space), "--preset", preset]
         line += ["--trials", str(command.trials), "--epochs", str(command.epochs)]
         line += ["--seed", str(command.seed), "--dir", str(directory)]

@@ -109,7 +109,7 @@ class Tf2Onnx:
 class TorchEager:
     """`torch.nn.RNN`, `LSTM` or `GRU` and `nn.Linear` with the same weights.
 
-    Where lengths vary, of packed sequences.
+    Where lengths vary, of padded sequences, and of packed ones in both directions.
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:

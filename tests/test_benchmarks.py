@@ -645,3 +645,25 @@ def test_the_table_of_exports_shows_medians_and_what_was_gained() -> None:
     assert export_time.row("default", "export", "this version", rounds, 6.0) == [
         "default", "export", "this version", "2.00", "1.00", "", "", "3.00 s", "2.00x",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("space", "build"), [("small", "build_tutorial"), ("full", "build_network")]
+)
+def test_the_plain_search_declares_the_same_space_in_the_same_order(space: str, build: str) -> None:
+    """KerasTuner draws in the order of declaration: then trials are the same."""
+    import keras_tuner
+
+    from benchmarks import plain_tuner
+
+    hp = keras_tuner.HyperParameters()
+    getattr(plain_tuner, build)(hp)
+    declared = tuning.SPACES[space]
+    assert [each.name for each in hp.space] == list(declared)
+    for each in hp.space:
+        config, bounds = each.get_config(), declared[each.name]
+        if isinstance(bounds, dict):
+            own = (config["min_value"], config["max_value"], config["sampling"])
+            assert own == (bounds["low"], bounds["high"], bounds["sampling"])
+        else:
+            assert config.get("values", [False, True]) == bounds

@@ -20,6 +20,7 @@ PLACES = {
     "benchmarks.shapes": "docs/training-speed.md",
     "benchmarks.shapes, GPU": "docs/pytorch.md",
     "benchmarks.tuning": "docs/search.md",
+    "benchmarks.tuning, full": "docs/search.md",
     "benchmarks.inference": "docs/inference.md",
     "benchmarks.small_data": "docs/small-data.md",
     "benchmarks.scaling": "docs/scaling.md",
