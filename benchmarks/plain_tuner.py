@@ -98,4 +98,5 @@ def main(trials: int, epochs: int, seed: int, space: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), sys.argv[4])
+    trials, epochs, seed, space = sys.argv[1:]
+    main(int(trials), int(epochs), int(seed), space)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,11 +27,11 @@ from rnn_tf.files.writing import write_text
 
 # What benchmarks/plain_tuner.py declares in Python, in the same order: training SimpleRNN(32), and
 # networks as well.
-TRAINING = {
+TRAINING: dict[str, Any] = {
     "recurrent_initializer": ["identity", "orthogonal"],
     "learning_rate": {"low": 1e-3, "high": 1e-2, "sampling": "log"},
 }
-SPACES = {
+SPACES: dict[str, dict[str, Any]] = {
     "small": TRAINING,
     "full": {
         "cell": ["simple_rnn", "lstm", "gru"],
