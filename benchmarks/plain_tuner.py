@@ -45,7 +45,7 @@ def build_network(hp: keras_tuner.HyperParameters) -> keras.Sequential:
 
 
 def _initializer(hp: keras_tuner.HyperParameters) -> str:
-    initializer = hp.Choice("recurrent_initializer", ["identity", "orthogonal"])
+    initializer: str = hp.Choice("recurrent_initializer", ["identity", "orthogonal"])
     # Keras's only registered name for it is that of the class.
     return {"identity": "Identity"}.get(initializer, initializer)
 
