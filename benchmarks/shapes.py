@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import documents
 from benchmarks.training import CLASSES, epoch_operations, matrix_product_rate
 from rnn_tf.command import arguments, parse
-from rnn_tf.errors import CheckFailed, one_line_errors
+from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.files.writing import write_text
 from rnn_tf.model.cells import CELLS, Cell
 
@@ -129,6 +129,8 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.shapes") -> int:
     command = parse(Command, arguments(argv), prog)
     shapes = itertools.product(command.cells, command.units, command.batches, command.sequences)
+    if command.gpu:
+        _check_gpu()
     kind = ON_GPU if command.gpu else ON_CPU
     # Of a GPU it would say little: no product of these fills it.
     rate = None if command.gpu else matrix_product_rate()
@@ -162,6 +164,18 @@ def measure(shape: Shape, kind: Kind, rounds: int) -> Timed:
         for worker in workers:
             worker.end()
     return timed
+
+
+def _check_gpu() -> None:
+    """Raise `InputError` unless PyTorch can use one of CUDA."""
+    version = None
+    if _is_there("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            return
+        version = torch.__version__
+    raise InputError("--gpu needs a PyTorch that finds a GPU of CUDA", got=version or "no PyTorch")
 
 
 def _is_there(package: str) -> bool:

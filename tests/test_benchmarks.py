@@ -146,6 +146,12 @@ def test_a_shape_is_compared_with_its_fastest_peer() -> None:
     assert "arithmetic" not in row
 
 
+def test_shapes_on_a_gpu_need_one(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    said = refusal(shapes.main, ["--gpu"], capsys)
+    assert "--gpu needs a PyTorch that finds a GPU of CUDA" in said
+
+
 def test_our_other_ways_are_no_peers() -> None:
     seconds = {"rnn_tf": [1.0], "rnn_tf, mixed_float16": [0.5], "JAX": [2.0]}
     assert shapes.Timed(shapes.Shape("gru", 32, 64, "rows"), {}, seconds).ahead == 2
