@@ -206,7 +206,7 @@ class TrainConfig(Source):
     """Decoupled weight decay per step, times the learning rate (not adam)."""
     precision: Precision = "auto"
     """Arithmetic of the recurrent layers; softmax and loss are always float32.
-    auto: mixed_float16 on a GPU with tensor cores, else float32."""
+    auto: mixed_float16 on a GPU with tensor cores, in PyTorch for large layers, else float32."""
     seed: int = 1
     """Start of every random choice: weights, batch order, dropout. 0 to 4294967295."""
     deterministic: bool = False
