@@ -123,6 +123,8 @@ class Command:
     """Write the table into the documents of this checkout."""
     gpu: bool = False
     """Train on a GPU of CUDA: --backend torch, PyTorch and JAX."""
+    without: tuple[str, ...] = ()
+    """Peers to leave out, as the table calls them: one may take minutes for a shape."""
 
 
 @one_line_errors
@@ -131,7 +133,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.sh
     shapes = itertools.product(command.cells, command.units, command.batches, command.sequences)
     if command.gpu:
         _check_gpu()
-    kind = ON_GPU if command.gpu else ON_CPU
+    kind = _without(ON_GPU if command.gpu else ON_CPU, command.without)
     # Of a GPU it would say little: no product of these fills it.
     rate = None if command.gpu else matrix_product_rate()
     found = []
@@ -164,6 +166,17 @@ def measure(shape: Shape, kind: Kind, rounds: int) -> Timed:
         for worker in workers:
             worker.end()
     return timed
+
+
+def _without(kind: Kind, left_out: Sequence[str]) -> Kind:
+    """The kind with fewer peers. Raises `InputError` for what is none."""
+    peers = [way for way in kind.ways if not way.startswith(OURS)]
+    unknown = set(left_out) - set(peers)
+    if unknown:
+        raise InputError(
+            "bad --without", expected=f"some of {', '.join(peers)}", got=", ".join(sorted(unknown))
+        )
+    return kind._replace(ways={w: how for w, how in kind.ways.items() if w not in left_out})
 
 
 def _check_gpu() -> None:

@@ -112,22 +112,24 @@ def test_plain_stacks_in_pytorch_learn_as_ours_do(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("rate")
-def test_shapes_are_timed_in_every_way_that_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    ways = shapes.ON_CPU.ways
-    few = {name: way for name, way in ways.items() if name != "PyTorch, all threads"}
-    monkeypatch.setattr(shapes, "ON_CPU", shapes.ON_CPU._replace(ways=few))
+def test_shapes_are_timed_in_every_way_that_is_installed(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "found.json"
     shape = ["--cells", "simple_rnn", "--units", "256", "--batches", "1", "--sequences", "rows"]
-    assert shapes.main([*shape, "--rounds", "2", "--json", str(file)]) == 0
+    fewer = ["--without", "PyTorch, all threads"]
+    assert shapes.main([*shape, *fewer, "--rounds", "2", "--json", str(file)]) == 0
     (found,) = json.loads(file.read_text())
     assert {"rnn_tf", "plain Keras"} <= set(found["seconds"])
+    assert "PyTorch, all threads" not in found["seconds"]
     for seconds in found["seconds"].values():
         assert len(seconds) == 2
         assert min(seconds) > 0
     table = capsys.readouterr().out.splitlines()
     assert table[-1].startswith("| simple_rnn 256, batch 1, rows | ")
+
+
+def test_only_a_peer_can_be_left_out(capsys: Capture) -> None:
+    assert shapes.main(["--without", "rnn_tf"]) == 2
+    assert "expected some of plain Keras, PyTorch, 1 thread" in capsys.readouterr().err
 
 
 def test_a_shape_is_compared_with_its_fastest_peer() -> None:

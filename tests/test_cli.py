@@ -281,6 +281,9 @@ def test_without_pytorch_train_says_how_to_install_it_and_leaves_nothing_behind(
         "rnn_tf.training.torch.module",
     ):
         monkeypatch.delitem(sys.modules, name, raising=False)
+        # A package still has what was once imported from it.
+        package, _, module = name.rpartition(".")
+        monkeypatch.delattr(f"{package}.{module}", raising=False)
     assert train_main(["--backend", "torch", "--run-dir", str(tmp_path / "run")]) == 2
     line = refused(capsys)
     assert line == 'error: PyTorch is not installed. pip install "rnn-tf[torch]"\n'

@@ -21,7 +21,7 @@ from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.files.locking import LOCK, check_unlocked, locked
 from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_text
 from rnn_tf.run import Run, holds_run
-from rnn_tf.startup import compile_cache, process, xla_flags
+from rnn_tf.startup import compile_cache, forms, process
 from rnn_tf.training.backend import Backend
 from rnn_tf.training.job import Interrupted, train
 from rnn_tf.training.keras import compilation
@@ -79,7 +79,7 @@ def search(
     # What cannot be searched is refused before anything is written.
     most = largest(space, settings.base(), data.spec, settings.max_parameters)
     # One process compiles all its trials in the same way, and all workers as this process does.
-    process.start(whole_loops=xla_flags.is_small(most), verbose=verbose)
+    process.start(whole_loops=forms.whole_loops(most), verbose=verbose)
     compilation.warn_if_unusual(most)
     check_choices(space, settings.base(), data.spec)
     directory = directory or make_folder(_stem(settings))

@@ -39,7 +39,7 @@ def start(
     """Import TensorFlow and Keras, quietly in a command, and settle how XLA compiles.
 
     `whole_loops` says whether the training that follows wants XLA to compile loops whole (see
-    `xla_flags.is_small`); None that nothing is trained. Only the first training of a process
+    `forms.whole_loops`); None that nothing is trained. Only the first training of a process
     settles it: XLA reads its flags once. `verbose` lets TensorFlow's own messages through. `join`
     makes TensorFlow one of several workers, which it can become only before it has any device.
     Without `devices`, those are looked for by the next start: until then TensorFlow has no threads,

@@ -2,9 +2,9 @@
 
 A time step of a small layer is a few microseconds of arithmetic, less than it takes XLA's runtime
 to start the operations of the step one after the other. With these flags XLA compiles a loop with
-all that is in it into one function, matrix products included. That function runs on one core; where
-that pays, each core runs it for a share of each batch (see `rnn_tf/training/keras/shares.py`).
-Larger layers XLA compiles as it does by default.
+all that is in it into one function, matrix products included, which runs on one core. Which layers
+that pays for is in `forms.py`; the others XLA compiles as it does by default.
+
 
 XLA reads its flags from the environment, once, when it compiles the first program of a process;
 what is compiled later, another's programs too, is compiled with the same ones. Rounding depends on
@@ -16,23 +16,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 
-from rnn_tf.config import TrainConfig
-from rnn_tf.errors import InputError
-from rnn_tf.model.cells import CELLS
-
 # XLA ends a process that gives it a flag it does not know: the flags are for these versions only.
 VERSIONS = ("2.21.",)
-# A layer is small where a time step is little work, in multiplications of the states of one gate:
-# those of 64 units and 64 examples, or of 32 and 256 ...
-SMALL_STEP = 2**18
-# ... and the weights that each step multiplies them by are few: those of 64 units without gates, or
-# of 32 with four. These 16 KiB stay in the first cache of a core, beside what they are multiplied
-# with; the function reads more of them from further away, once for every few examples.
-SMALL_KERNEL = 2**12
-# In the environment, `whole` or `shared`: how layers are trained, whatever their size.
-FORM = "RNN_TF_FORM"
-FORMS = ("whole", "shared")
-
 VARIABLE = "XLA_FLAGS"
 _EXTRA = ",".join(
     (
@@ -60,32 +45,6 @@ FLAGS = " ".join(
 
 # Whether XLA compiles loops whole in this process; None before its flags are settled.
 _whole_loops: bool | None = None
-
-
-def form() -> str | None:
-    """How layers are trained whatever their size, if the environment says so.
-
-    Raises `InputError` where it says anything but one of `FORMS`.
-    """
-    said = os.environ.get(FORM)
-    if said is not None and said not in FORMS:
-        raise InputError(f"bad {FORM}", expected=" or ".join(FORMS), got=said, fix=f"Unset {FORM}.")
-    return said
-
-
-def is_small(config: TrainConfig) -> bool:
-    """Whether loops compiled whole are faster for this layer and these batches.
-
-    Or `RNN_TF_FORM` says so. Raises `InputError` where that says anything else.
-    """
-    said = form()
-    small = config.largest_batch * config.units**2 <= SMALL_STEP and kernel(config) <= SMALL_KERNEL
-    return small if said is None else said == "whole"
-
-
-def kernel(config: TrainConfig) -> int:
-    """The number of weights that a state is multiplied by in a step."""
-    return len(CELLS[config.cell].gates) * config.units**2
 
 
 def are_known() -> bool:

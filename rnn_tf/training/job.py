@@ -19,7 +19,7 @@ from rnn_tf.config import LEAST_EPOCHS, MOST_EPOCHS, UPDATES, TrainConfig
 from rnn_tf.data import SequenceData, Split, describe, load, needs_tensorflow
 from rnn_tf.errors import InputError
 from rnn_tf.run import Run, check_not_training, check_place, holds_run, lock_run, new_folder
-from rnn_tf.startup import compile_cache, process, xla_flags
+from rnn_tf.startup import compile_cache, forms, process
 from rnn_tf.training.backend import Backend, choose_backend
 from rnn_tf.training.cluster import Cluster
 from rnn_tf.training.keras import devices
@@ -132,7 +132,7 @@ def _workers() -> Workers:
 
 def start(config: TrainConfig, verbose: bool = False) -> None:
     """Start TensorFlow for what `config` trains."""
-    whole_loops = xla_flags.is_small(config) if config.backend == "keras" else None
+    whole_loops = forms.whole_loops(config) if config.backend == "keras" else None
     join = _join if config.strategy == "multi_worker" else None
     process.start(whole_loops=whole_loops, verbose=verbose, join=join)
 

@@ -12,14 +12,14 @@ from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
 from rnn_tf.files.writing import write_text
 from rnn_tf.run import Run
-from rnn_tf.startup import ownership, xla_flags
+from rnn_tf.startup import forms, ownership, xla_flags
 
 
 def describe(config: TrainConfig) -> str:
     """What the first line of the output says of it; empty where it is what XLA does by default."""
     if xla_flags.are_in_effect():
         return ", loops compiled whole"
-    if xla_flags.is_small(config) and not xla_flags.are_known():
+    if forms.whole_loops(config) and not xla_flags.are_known():
         version = importlib.metadata.version("tensorflow")
         return f", without XLA's flags for small layers: not known for TensorFlow {version}"
     return ""
@@ -31,7 +31,7 @@ def warn_if_unusual(config: TrainConfig) -> None:
     Says nothing where the user has chosen it: by `XLA_FLAGS`, or a plain start.
     """
     chosen = ownership.is_plain() or _own_flags() is not None
-    usual = xla_flags.is_small(config) and xla_flags.are_known()
+    usual = forms.whole_loops(config) and xla_flags.are_known()
     if chosen or xla_flags.are_in_effect() == usual:
         return
     how = "whole" if xla_flags.are_in_effect() else "as it does by default"

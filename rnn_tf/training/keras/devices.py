@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnn_tf.config import TrainConfig
-from rnn_tf.startup import xla_flags
+from rnn_tf.startup import forms
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -70,7 +70,7 @@ def choose_strategy(config: TrainConfig) -> tf.distribute.Strategy | None:
 
         return workers.joined().strategy
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    single = len(devices) < 2 or xla_flags.is_small(config)
+    single = len(devices) < 2 or forms.is_small(config)
     if config.strategy == "none" or (config.strategy == "auto" and single):
         return None
     return _mirrored(tuple(device.name for device in devices))

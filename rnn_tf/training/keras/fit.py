@@ -15,7 +15,7 @@ from rnn_tf.data.spec import SequenceData, SequenceSpec, Split
 from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import build_model, recurrent_layers
 from rnn_tf.run import Run
-from rnn_tf.startup import xla_flags
+from rnn_tf.startup import forms, xla_flags
 from rnn_tf.training.class_weights import class_weights
 from rnn_tf.training.keras.batches import (
     Inputs,
@@ -44,7 +44,7 @@ from rnn_tf.training.keras.scores import (
     all_are_right,
     last_is_right,
 )
-from rnn_tf.training.keras.shares import pay, shared_step, shares
+from rnn_tf.training.keras.shares import shared_step
 from rnn_tf.training.keras.tracing import new_programs_expected
 from rnn_tf.training.keras.training_model import TrainingSequential, rolled
 from rnn_tf.training.order import Order
@@ -291,7 +291,7 @@ def _compiled(
 ) -> keras.Sequential:
     layers = _quick_to_train(config, data, precision).layers
     if fused:
-        count = shares(config.batch_size_for(len(data.train.y))) if _may_share(config) else 1
+        count = forms.shares(config.batch_size_for(len(data.train.y))) if _may_share(config) else 1
         model = FusedSequential(layers, data.spec.normalization, noise, shares=count)
     else:
         model = TrainingSequential(layers, noise)
@@ -343,16 +343,16 @@ def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> 
     """The model, its time steps in the form that XLA makes the fastest program of."""
     gpu = tf.config.list_physical_devices("GPU")
     whole_loops = xla_flags.are_in_effect() and _may_compile(config) and not gpu
-    small = xla_flags.is_small(config)
+    whole = forms.is_whole(config, possible=whole_loops)
     model = build_model(config, data.spec, precision=precision)
     layers = [(n, layer) for n, each in enumerate(recurrent_layers(model)) for layer in each]
     at_once = (
-        not small and _may_compile(config) and not gpu
+        not whole and _may_compile(config) and not gpu
         and all(fits_at_once(layer, data.spec.longest, config.largest_batch) for _, layer in layers)
     )  # fmt: skip
     short = config.cell == "simple_rnn" and data.spec.longest <= UNROLL_TIMESTEPS
     # A loop may end at the longest sequence of a batch; steps that are written out are all done.
-    unroll = short and not (at_once or data.spec.varies or (whole_loops and small))
+    unroll = short and not (at_once or data.spec.varies or (whole_loops and whole))
     for number, layer in layers:
         draw_quickly(layer)
         layer.unroll = unroll
@@ -381,7 +381,7 @@ def _may_share(config: TrainConfig) -> bool:
     """
     draws = config.dropout or config.recurrent_dropout or config.noise
     gpu = tf.config.list_physical_devices("GPU")
-    return _may_compile(config) and pay(config) and not (draws or gpu)
+    return _may_compile(config) and forms.is_shared_out(config) and not (draws or gpu)
 
 
 def _may_compile(config: TrainConfig) -> bool:

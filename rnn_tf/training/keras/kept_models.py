@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnn_tf.config import Source, TrainConfig
 from rnn_tf.data.spec import SequenceData
-from rnn_tf.startup import xla_flags
+from rnn_tf.startup import forms
 from rnn_tf.training.keras.optimizer import learning_rate
 from rnn_tf.training.order import Order
 
@@ -86,7 +86,7 @@ def programs_of(
     batch = (batch_size, *train.x.shape[1:])
     answers = (spec.classes, spec.every_step, train.labelled_by_step)
     shapes = (batches, *batch, train.x.dtype.str, spec.longest, spec.varies, *answers, normalized)
-    return (*settings.items(), clip, a_number, precision, fused, xla_flags.form(), *shapes)
+    return (*settings.items(), clip, a_number, precision, fused, forms.form(), *shapes)
 
 
 def _variables(model: TrainingSequential) -> list[Any]:

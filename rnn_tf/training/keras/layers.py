@@ -240,50 +240,83 @@ def run_at_once(
     """
     timesteps = sequence.shape[1]
     reading = _Reading(timesteps, lengths, backwards=backwards)
+    first, end = reading.first, reading.end
     frames = reading.in_order(reading.frames(sequence))
-    inputs = steps.inputs(frames)
+    examples = initial[0].shape[0]
     nothing = [tf.zeros_like(state) for state in initial]
 
-    def array(shape: tuple[int, ...]) -> tf.TensorArray:
-        shape = (initial[0].shape[0], *shape)
-        return tf.TensorArray(tf.float32, timesteps, element_shape=shape)
+    def arrays(numbers: tuple[int, ...]) -> list[tf.TensorArray]:
+        shapes = ((examples, n) for n in numbers)
+        return [tf.TensorArray(tf.float32, timesteps, element_shape=each) for each in shapes]
 
-    def forward(t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray]) -> tuple[Any, ...]:
-        new, more = steps.forward(inputs[t], steps.of_state(states[0]), list(states))
-        states = reading.where(t, new, list(states))
-        keep = [states[-1], *more]
-        return t + 1, states, [k.write(t, each) for k, each in zip(kept, keep, strict=True)]
+    def forward(
+        t: tf.Tensor, states: Tensors, kept: list[tf.TensorArray], more: list[tf.TensorArray]
+    ) -> tuple[Any, ...]:
+        def choose(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+            return reading.where(t, [new], [old])[0]
 
-    kept = [array(shape) for shape in ((steps.units,), *steps.kept())]
-    start = (reading.first, initial, kept)
-    _, last, kept = tf.while_loop(lambda t, *_: t < reading.end, forward, start)
-    states, *more = [each.stack() for each in kept]
-    answers = steps.read(inputs, states, more)
+        inputs, product = [each.read(t) for each in kept], steps.of_state(states[0])
+        after, keep, add = steps.forward(inputs, product, list(states), choose)
+        return t + 1, after, _write(t, kept, keep), _write(t, more, add)
+
+    # A step overwrites its inputs with what is kept of it. Where none is read, these are of zeros,
+    # and so zeros.
+    start = (first, initial, _in_place(steps.inputs(frames)), arrays(steps.kept()))
+    _, last, kept, more = tf.while_loop(lambda t, *_: t < end, forward, start)
+    answers = steps.read(*([each.stack() for each in some] for some in (kept, more)))
 
     def gradients(of_result: tf.Tensor) -> list[tf.Tensor | None]:
         of_each = tf.transpose(of_result, (1, 0, 2)) if every else None
 
-        def backward(t: tf.Tensor, of_states: Tensors, kept: tf.TensorArray) -> tuple[Any, ...]:
+        def back(t: tf.Tensor, of_states: Tensors, kept: tf.TensorArray) -> tuple[Any, ...]:
             of_states = list(of_states)
             if of_each is not None:
                 of_states[0] += of_each[t]
-            of_product, of_before, keep = steps.back(t, reading.where(t, of_states, nothing))
-            of_before[0] += steps.to_state(of_product)
-            return t - 1, reading.where(t, of_before, of_states), kept.write(t, keep)
+            of_read = reading.where(t, of_states, nothing)
+            of_product, of_before, keep = steps.back(t, kept.read(t), of_read)
+            if lengths is not None:
+                missing = len(initial) - len(of_before)
+                of_before = reading.where(t, [*nothing[:missing], *of_before], of_states)
+            return of_product, of_before, kept.write(t, keep)
+
+        def backward(
+            t: tf.Tensor, of_product: tf.Tensor, of_before: Tensors, kept: tf.TensorArray
+        ) -> tuple[Any, ...]:
+            # The gradient of a product, computed in the step before it: in one step, XLA would
+            # compute it a number at a time, in the shape that this product has it in.
+            of_first = steps.to_state(of_product)
+            of_states = list(of_before)
+            if len(of_states) < len(initial):
+                of_states.insert(0, of_first)
+            else:
+                of_states[0] += of_first
+            return t - 1, *back(t, of_states, kept)
 
         of_last = nothing if every else [of_result, *nothing[1:]]
-        kept = array(steps.kept_back())
-        start = (reading.end - 1, of_last, kept)
-        *_, kept = tf.while_loop(lambda t, *_: t >= reading.first, backward, start)
-        of_inputs, of_products = steps.gradients(kept.stack())
-        of_weights = steps.of_weights(frames, before(answers), of_inputs, of_products)
+        (kept,) = _in_place([reading.zero_elsewhere(steps.to_keep())])
+        start = (end - 2, *back(end - 1, of_last, kept))
+        *_, kept = tf.while_loop(lambda t, *_: t >= first, backward, start)
+        of_gates = steps.gradients(kept.stack())
+        of_weights = steps.of_weights(frames, before(answers), of_gates)
         if not of_input:
             return [None, *of_weights]
-        of_frames = reading.in_order(steps.of_frames(of_inputs))
+        of_frames = reading.in_order(steps.of_frames(of_gates))
         return [tf.transpose(of_frames, (1, 0, 2)), *of_weights]
 
     result = tf.transpose(answers, (1, 0, 2)) if every else last[0]
     return _with_gradients(result, [sequence, *weights], gradients)
+
+
+def _in_place(arrays: Tensors) -> list[tf.TensorArray]:
+    """Arrays of steps that hold what is in those given."""
+    return [
+        tf.TensorArray(each.dtype, each.shape[0], element_shape=each.shape[1:]).unstack(each)
+        for each in arrays
+    ]
+
+
+def _write(t: tf.Tensor, arrays: list[tf.TensorArray], steps: Tensors) -> list[tf.TensorArray]:
+    return [array.write(t, step) for array, step in zip(arrays, steps, strict=True)]
 
 
 class _Reading:
@@ -308,6 +341,13 @@ class _Reading:
     def in_order(self, steps: tf.Tensor) -> tf.Tensor:
         """`steps`, time first, as they are read; or, as they are read, time first."""
         return tf.reverse(steps, [0]) if self._backwards else steps
+
+    def zero_elsewhere(self, steps: tf.Tensor) -> tf.Tensor:
+        """`steps`, in the order of reading, with zeros in those that are not read."""
+        if self._lengths is None:
+            return steps
+        t = tf.reshape(tf.range(self._timesteps), (-1, *(1,) * (len(steps.shape) - 1)))
+        return tf.where((t >= self.first) & (t < self.end), steps, 0)
 
     def place(self, t: tf.Tensor) -> tf.Tensor:
         """Where in the sequence the step is that is read as number `t`."""

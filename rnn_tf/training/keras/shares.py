@@ -7,43 +7,12 @@ batch is shared out once for all its steps, and the cores meet when they have go
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from rnn_tf.config import TrainConfig
-from rnn_tf.model.cells import CELLS
-from rnn_tf.startup import xla_flags
 from rnn_tf.training.keras.training_model import TrainingSequential
-
-# Weights of the state from which a gated layer's batch is worth sharing out: those of 19 units with
-# three gates. To start two programs for a batch, and to wait for both, takes 0.15 ms. A simple
-# layer that is compiled whole is so fast that this is all that is saved.
-LEAST_KERNEL = 2**10
-# What a share has at least: products of fewer rows are slow, as each reads all of the weights.
-EXAMPLES = 32
-
-
-def shares(batch_size: int) -> int:
-    """The number of shares of a batch: one for each core, unless they would be too small."""
-    return max(1, min(cores(), batch_size // EXAMPLES))
-
-
-def pay(config: TrainConfig) -> bool:
-    """Whether a batch is trained sooner in shares. `RNN_TF_FORM=whole`: none is shared out."""
-    if not xla_flags.is_small(config):
-        return True
-    gated = len(CELLS[config.cell].gates) > 1
-    return gated and xla_flags.kernel(config) >= LEAST_KERNEL and xla_flags.form() is None
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not everywhere
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def shared_step(model: TrainingSequential, count: int) -> Callable[[tuple[Any, ...]], None]:

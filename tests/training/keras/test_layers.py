@@ -159,6 +159,7 @@ def largest_difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
         ("simple_rnn", "elu", False, False), ("simple_rnn", "gelu", False, True),
         ("lstm", "tanh", False, True), ("gru", "relu", False, False),
         ("lstm", "tanh", True, False), ("gru", "tanh", True, True),
+        ("simple_rnn", "elu", True, True),
     ],
 )  # fmt: skip
 def test_each_sequence_is_read_as_if_it_were_alone(
@@ -185,6 +186,7 @@ def test_each_sequence_is_read_as_if_it_were_alone(
         ("simple_rnn", "gelu", False, True, True), ("lstm", "tanh", False, True, True),
         ("gru", "relu", False, False, True), ("lstm", "tanh", True, True, True),
         ("gru", "tanh", True, True, False), ("gru", "tanh", True, False, True),
+        ("simple_rnn", "elu", True, True, True),
     ],
 )  # fmt: skip
 def test_a_mask_means_what_it_means_in_keras(

@@ -12,12 +12,12 @@ import pytest
 
 from rnn_tf import Run, TrainConfig
 from rnn_tf.data import SequenceData
-from rnn_tf.startup import xla_flags
+from rnn_tf.startup import forms
 from rnn_tf.training.keras import fit as in_keras
-from rnn_tf.training.keras import shares
 from rnn_tf.training.keras.devices import seed_everything
 from rnn_tf.training.keras.fit import fit
 from rnn_tf.training.keras.kept_models import KeptModels
+from rnn_tf.training.keras.shares import shared_step
 from rnn_tf.training.recorder import Fitted
 
 # 203 training examples in batches of 96: of the shares of the last, which has 11, most are empty.
@@ -28,8 +28,8 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(xla_flags.FORM, "shared")
-    monkeypatch.setattr(shares, "cores", lambda: 3)
+    monkeypatch.setenv(forms.FORM, "shared")
+    monkeypatch.setattr(forms, "cores", lambda: 3)
 
 
 def fitted(config: TrainConfig, data: SequenceData, path: Path, **options: Any) -> Fitted:
@@ -65,14 +65,14 @@ def test_the_weights_are_those_of_whole_batches(
 ) -> None:
     """Of Keras's own layers, batch after batch."""
     if form is None:
-        monkeypatch.delenv(xla_flags.FORM)
+        monkeypatch.delenv(forms.FORM)
     examples = request.getfixturevalue(data)
     config = dataclasses.replace(CONFIG, **settings)
     counts = []
 
     def counted(model: keras.Sequential, count: int) -> Any:
         counts.append(count)
-        return shares.shared_step(model, count)
+        return shared_step(model, count)
 
     monkeypatch.setattr(in_keras, "shared_step", counted)
     shared = fitted(config, examples, tmp_path / "shared")
@@ -96,31 +96,7 @@ def test_the_same_seed_gives_the_same_bits_and_half_precision_nearly(
     assert half.history[-1]["loss"] == pytest.approx(one.history[-1]["loss"], rel=0.02)
 
 
-def test_a_share_is_not_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [shares.shares(size) for size in (1, 63, 64, 96, 1000)] == [1, 1, 2, 3, 3]
-
-
 @pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"recurrent_dropout": 0.5}])
 def test_masks_of_dropout_are_drawn_for_a_whole_batch(settings: dict[str, Any]) -> None:
     assert in_keras._may_share(CONFIG)
     assert not in_keras._may_share(dataclasses.replace(CONFIG, **settings))
-
-
-@pytest.mark.parametrize(
-    ("settings", "form", "pays"),
-    [
-        ({"cell": "simple_rnn", "units": 32}, None, False),
-        ({"cell": "simple_rnn", "units": 128}, None, True),
-        ({"cell": "lstm", "units": 8}, None, False),
-        ({"cell": "lstm", "units": 32}, None, True),
-        ({"cell": "lstm", "units": 32}, "whole", False),
-        ({"cell": "simple_rnn", "units": 5}, "shared", True),
-    ],
-)
-def test_a_batch_is_shared_out_where_that_pays(
-    settings: dict[str, Any], form: str | None, pays: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(xla_flags.FORM)
-    if form is not None:
-        monkeypatch.setenv(xla_flags.FORM, form)
-    assert shares.pay(TrainConfig(**settings)) is pays
