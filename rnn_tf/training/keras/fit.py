@@ -379,9 +379,8 @@ def _may_share(config: TrainConfig) -> bool:
 
     A GPU has no use for it.
     """
-    draws = config.dropout or config.recurrent_dropout or config.noise
     gpu = tf.config.list_physical_devices("GPU")
-    return _may_compile(config) and forms.is_shared_out(config) and not (draws or gpu)
+    return _may_compile(config) and forms.is_shared_out(config) and not (forms.draws(config) or gpu)
 
 
 def _may_compile(config: TrainConfig) -> bool:
