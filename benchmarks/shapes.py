@@ -5,7 +5,8 @@ alternate, round after round, so that a machine whose speed drifts is the same f
 noise, of which speed does not depend; Adam, float32.
 
 With `--gpu`, on a GPU of CUDA: `--backend torch`, beside PyTorch's usual loops and JAX. That needs
-no TensorFlow.
+no TensorFlow. With `--forms`, this package alone: in the form that it chooses for a layer, and in
+each that RNN_TF_FORM can ask for.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from rnn_tf.command import arguments, parse
 from rnn_tf.errors import CheckFailed, InputError, one_line_errors
 from rnn_tf.files.writing import write_text
 from rnn_tf.model.cells import CELLS, Cell
+from rnn_tf.startup import forms
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 Sequences = Literal["rows", "pixels"]
 # Steps and features: an MNIST digit row by row, and pixel by pixel.
-FORMS: dict[Sequences, tuple[int, int]] = {"rows": (28, 28), "pixels": (784, 1)}
+FRAMES: dict[Sequences, tuple[int, int]] = {"rows": (28, 28), "pixels": (784, 1)}
 # Updates of an epoch, for about a second in the slowest of these; a small layer has more of them.
 UPDATES = {"rows": 40, "pixels": 4}
 OURS = "rnn_tf"
@@ -70,12 +72,12 @@ class Shape:
     def operations(self) -> float:
         """Floating-point operations of an epoch."""
         gates = len(CELLS[self.cell].gates)
-        return epoch_operations(self.examples, *FORMS[self.sequences], self.units, gates)
+        return epoch_operations(self.examples, *FRAMES[self.sequences], self.units, gates)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Examples `(n, timesteps, features)`, uint8 as MNIST's, and labels `(n,)`."""
         random = np.random.default_rng(0)
-        x = random.integers(0, 256, (self.examples, *FORMS[self.sequences]), dtype=np.uint8)
+        x = random.integers(0, 256, (self.examples, *FRAMES[self.sequences]), dtype=np.uint8)
         return x, random.integers(0, CLASSES, self.examples).astype(np.int32)
 
     def __str__(self) -> str:
@@ -123,6 +125,8 @@ class Command:
     """Write the table into the documents of this checkout."""
     gpu: bool = False
     """Train on a GPU of CUDA: --backend torch, PyTorch and JAX."""
+    forms: bool = False
+    """Compare the forms in which this package can train on a CPU, and no peers."""
     without: tuple[str, ...] = ()
     """Peers to leave out, as the table calls them: one may take minutes for a shape."""
 
@@ -131,22 +135,30 @@ class Command:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.shapes") -> int:
     command = parse(Command, arguments(argv), prog)
     shapes = itertools.product(command.cells, command.units, command.batches, command.sequences)
-    if command.gpu:
-        _check_gpu()
-    kind = _without(ON_GPU if command.gpu else ON_CPU, command.without)
+    kind = _without(_kind(command), command.without)
     # Of a GPU it would say little: no product of these fills it.
     rate = None if command.gpu else matrix_product_rate()
     found = []
     for each in shapes:
         found.append(measure(Shape(*each, command.gpu), kind, command.rounds))
-        print("  ".join(row(found[-1], kind.ways, rate)), file=sys.stderr)
+        print("  ".join(row(found[-1], kind, rate)), file=sys.stderr)
         if command.json:
             write_text(command.json, json.dumps(list(map(dataclasses.asdict, found)), indent=2))
-    table = documents.table(head(kind.ways, rate), [row(timed, kind.ways, rate) for timed in found])
+    table = documents.table(head(kind, rate), [row(timed, kind, rate) for timed in found])
     print(table)
     if command.write:
         documents.put(kind.document, kind.place, table)
     return 0
+
+
+def _kind(command: Command) -> Kind:
+    """What is compared. Raises `InputError` where that cannot be."""
+    if command.forms and command.gpu:
+        raise InputError("--forms are those of a CPU", fix="Leave out --gpu.")
+    if command.gpu:
+        _check_gpu()
+        return ON_GPU
+    return IN_FORMS if command.forms else ON_CPU
 
 
 def measure(shape: Shape, kind: Kind, rounds: int) -> Timed:
@@ -195,13 +207,13 @@ def _is_there(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def head(ways: Ways, rate: float | None) -> list[str]:
+def head(kind: Kind, rate: float | None) -> list[str]:
     """What stands above the columns of `row`."""
-    names = ["cell, units, batch, sequences", *ways, "fastest peer"]
+    names = ["cell, units, batch, sequences", *kind.ways, f"fastest {kind.others}"]
     return [*names, *([] if rate is None else ["arithmetic"]), "first epoch"]
 
 
-def row(timed: Timed, ways: Ways, rate: float | None) -> list[str]:
+def row(timed: Timed, kind: Kind, rate: float | None) -> list[str]:
     """Seconds of ours; how many times as long each peer takes, and ours as the arithmetic alone.
 
     `rate` is that of the arithmetic in operations a second; None leaves this column out.
@@ -209,7 +221,7 @@ def row(timed: Timed, ways: Ways, rate: float | None) -> list[str]:
     ours = timed.median(OURS)
     ratios = [
         f"{timed.median(way) / ours:.2f}x" if way in timed.seconds else "-"
-        for way in ways
+        for way in kind.ways
         if way != OURS
     ]
     floor = [] if rate is None else [f"{ours / (timed.shape.operations / rate):.1f}x"]
@@ -270,7 +282,7 @@ def _asked() -> Iterator[None]:
 
 def _serve(place: str, way: str, shape: str) -> None:
     """Train in a way what `shape` says, as JSON."""
-    kind = next(kind for kind in (ON_CPU, ON_GPU) if kind.place == place)
+    kind = next(kind for kind in (ON_CPU, ON_GPU, IN_FORMS) if kind.place == place)
     train, _ = kind.ways[way]
     train(Shape(**json.loads(shape)))
 
@@ -291,8 +303,10 @@ def _callback() -> keras.callbacks.Callback:
     return WhenAsked()
 
 
-def _ours(shape: Shape) -> None:
+def _ours(shape: Shape, *, form: forms.Form | None = None) -> None:
     """As `train` does from a program, with validation, history and checkpoint in each epoch."""
+    if form is not None:
+        os.environ[forms.FORM] = form
     from rnn_tf import train
     from rnn_tf.run import Run
     from rnn_tf.training import job
@@ -325,7 +339,7 @@ def _data(shape: Shape) -> SequenceData:
 
     x, y = shape.arrays()
     labels = tuple(map(str, range(CLASSES)))
-    spec = SequenceSpec(*FORMS[shape.sequences], labels, Normalize((1 / 255,)))
+    spec = SequenceSpec(*FRAMES[shape.sequences], labels, Normalize((1 / 255,)))
     few = Split(x[:64], y[:64])
     return SequenceData(spec, Split(x, y), few, few)
 
@@ -356,7 +370,7 @@ def _plain_keras(shape: Shape) -> None:
     x, y = shape.arrays()
     model = keras.Sequential(
         [
-            keras.Input(FORMS[shape.sequences]),
+            keras.Input(FRAMES[shape.sequences]),
             LAYERS[shape.cell](shape.units),
             keras.layers.Dense(CLASSES, activation="softmax"),
         ]
@@ -428,6 +442,7 @@ class Kind(NamedTuple):
     ways: Ways
     document: str
     place: str
+    others: str = "peer"  # what each but the first is
 
 
 ON_CPU = Kind(
@@ -454,6 +469,16 @@ ON_GPU = Kind(
     },
     "docs/pytorch.md",
     "benchmarks.shapes, GPU",
+)
+# The first is what the package chooses.
+IN_FORMS = Kind(
+    {
+        OURS: (_ours, "tensorflow"),
+        **{form: (functools.partial(_ours, form=form), "tensorflow") for form in forms.FORMS},
+    },
+    "docs/training-speed.md",
+    "benchmarks.shapes, forms",
+    others="form",
 )
 
 

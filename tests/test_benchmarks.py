@@ -137,12 +137,12 @@ def test_a_shape_is_compared_with_its_fastest_peer() -> None:
     timed = shapes.Timed(shape, {"rnn_tf": 3.5}, {"rnn_tf": [1.0, 3.0, 2.0], "plain Keras": [8.0]})
     timed.seconds["JAX"] = [5.0]
     # At a rate at which the products alone would take a second.
-    ways, rate = shapes.ON_CPU.ways, shape.operations
-    row = dict(zip(shapes.head(ways, rate), shapes.row(timed, ways, rate), strict=True))
+    on_cpu, rate = shapes.ON_CPU, shape.operations
+    row = dict(zip(shapes.head(on_cpu, rate), shapes.row(timed, on_cpu, rate), strict=True))
     assert (row["rnn_tf"], row["plain Keras"], row["JAX"]) == ("2.000 s", "4.00x", "2.50x")
     assert (row["PyTorch, 1 thread"], row["fastest peer"]) == ("-", "2.50x")
     assert (row["arithmetic"], row["first epoch"]) == ("2.0x", "+1.5 s")
-    on_gpu = shapes.ON_GPU.ways
+    on_gpu = shapes.ON_GPU
     row = dict(zip(shapes.head(on_gpu, None), shapes.row(timed, on_gpu, None), strict=True))
     assert (row["JAX"], row["PyTorch, arrays"]) == ("2.50x", "-")
     assert "arithmetic" not in row

@@ -3,16 +3,17 @@
 Its loops over time are compiled whole, each one function that runs on one core, or XLA runs what is
 in them one operation after the other (see `xla_flags`). And a batch is trained as one, or shared
 out between the cores (see `rnn_tf/training/keras/shares.py`). The bounds were measured on two cores
-with vectors of 512 bits: the gradients of 32 and of 128 examples, in both forms.
+with vectors of 512 bits; `python -m benchmarks.shapes --forms` compares all forms of a layer.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Literal, cast, get_args
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
-from rnn_tf.model.cells import CELLS, Cell
+from rnn_tf.model.cells import CELLS
 
 # A layer is small where a time step is little work, in multiplications of the states of one gate:
 # those of 64 units and 64 examples, or of 32 and 256 ...
@@ -21,30 +22,34 @@ SMALL_STEP = 2**18
 # of 32 with four. These 16 KiB stay in the first cache of a core, beside what they are multiplied
 # with; the function reads more of them from further away, once for every few examples.
 SMALL_KERNEL = 2**12
-# A gated cell has so much to do beside its products, that one function is faster for larger layers
-# too, if each core runs it for a share of the batch: here up to 64 units with four gates, and at
-# least up to 256 with three. Without gates it is as fast as XLA's default.
-LARGEST_KERNEL: dict[Cell, int] = {"simple_rnn": 0, "lstm": 2**14, "gru": 3 * 2**16}
-# Weights of the state from which a gated layer's batch is worth sharing out: those of 19 units with
-# three gates. To start two programs for a batch, and to wait for both, takes 0.15 ms. A simple
-# layer that is compiled whole is so fast that this is all that is saved.
-LEAST_KERNEL = 2**10
+# Larger layers have whole loops where each core runs them for its share of a batch, up to weights
+# that fill the second cache of a core: those of 256 units with four gates (1 MiB) take 1.3 times as
+# long so. Above, XLA's own products read weights in better order.
+LARGE_KERNEL = 2**18
+# From how many multiplications of states in all time steps a batch is worth sharing out. To start
+# two programs, to wait for both and to add up what they found takes 0.2 ms. That is all that is
+# saved for 32 units, 64 examples and 28 steps without gates, or for 16 with four.
+LEAST_WORK = 2**21
 # What a share has at least: products of fewer rows are slow, as each reads all of the weights.
 EXAMPLES = 32
-# In the environment, `whole` or `shared`: how layers are trained, whatever their size.
+# In the environment, one of these: how layers are trained, whatever their size.
 FORM = "RNN_TF_FORM"
-FORMS = ("whole", "shared")
+Form = Literal["whole", "shared", "both"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
-def form() -> str | None:
+def form() -> Form | None:
     """How layers are trained whatever their size, if the environment says so.
 
     Raises `InputError` where it says anything but one of `FORMS`.
     """
     said = os.environ.get(FORM)
-    if said is not None and said not in FORMS:
-        raise InputError(f"bad {FORM}", expected=" or ".join(FORMS), got=said, fix=f"Unset {FORM}.")
-    return said
+    if said is None:
+        return None
+    if said not in FORMS:
+        expected = f"one of {', '.join(FORMS)}"
+        raise InputError(f"bad {FORM}", expected=expected, got=said, fix=f"Unset {FORM}.")
+    return cast("Form", said)
 
 
 def is_small(config: TrainConfig) -> bool:
@@ -68,17 +73,19 @@ def is_whole(config: TrainConfig, *, possible: bool) -> bool:
     """
     said = form()
     if said is not None:
-        return said == "whole"
-    return is_small(config) or (possible and kernel(config) <= LARGEST_KERNEL[config.cell])
+        return said in ("whole", "both")
+    return is_small(config) or (possible and kernel(config) < LARGE_KERNEL)
 
 
-def is_shared_out(config: TrainConfig) -> bool:
-    """Whether a batch is trained sooner in shares. `RNN_TF_FORM=whole`: none is shared out."""
+def is_shared_out(config: TrainConfig, timesteps: int) -> bool:
+    """Whether a batch of sequences of so many steps is trained sooner in shares.
+
+    Or the environment says so.
+    """
     said = form()
     if said is not None:
-        return said == "shared"
-    gated = len(CELLS[config.cell].gates) > 1
-    return not is_small(config) or (gated and kernel(config) >= LEAST_KERNEL)
+        return said in ("shared", "both")
+    return config.largest_batch * timesteps * kernel(config) >= LEAST_WORK
 
 
 def shares(batch_size: int) -> int:

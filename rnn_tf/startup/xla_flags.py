@@ -40,6 +40,8 @@ FLAGS = " ".join(
         "--xla_cpu_experimental_ynn_fusion_type=",
         # Where a processor has vectors of 512 bits, LLVM uses 256 of them if it is not asked.
         "--xla_cpu_prefer_vector_width=512",
+        # What is the same in each round stays in the function that a loop becomes.
+        "--xla_disable_hlo_passes=while-loop-invariant-code-motion",
     )
 )
 

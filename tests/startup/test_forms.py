@@ -38,9 +38,16 @@ def test_a_large_one_is_not(large: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "units", "whole"),
-    [("simple_rnn", 65, False), ("lstm", 64, True), ("lstm", 65, False), ("gru", 256, True)],
+    [
+        ("simple_rnn", 256, True),
+        ("simple_rnn", 512, False),
+        ("lstm", 128, True),
+        ("lstm", 256, False),
+        ("gru", 256, True),
+        ("gru", 300, False),
+    ],
 )
-def test_larger_gated_ones_have_whole_loops_where_all_cores_share_a_batch(
+def test_larger_ones_have_whole_loops_where_all_cores_share_a_batch(
     cell: Any, units: int, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config: dict[str, Any] = {"cell": cell, "units": units, "batch_size": 64}
@@ -57,30 +64,39 @@ def test_the_user_may_say_what_is_whole(monkeypatch: pytest.MonkeyPatch) -> None
     assert forms.whole_loops(TrainConfig(units=500))
     monkeypatch.setenv(forms.FORM, "shared")
     assert not forms.whole_loops(TrainConfig(units=5))
+    monkeypatch.setenv(forms.FORM, "both")
+    assert forms.whole_loops(TrainConfig(units=500))
     monkeypatch.setenv(forms.FORM, "fast")
-    message = "bad RNN_TF_FORM; expected whole or shared, got fast. Unset RNN_TF_FORM."
+    message = "bad RNN_TF_FORM; expected one of whole, shared, both, got fast. Unset RNN_TF_FORM."
     with pytest.raises(InputError, match=re.escape(message)):
         forms.whole_loops(TrainConfig())
 
 
 @pytest.mark.parametrize(
-    ("settings", "form", "shared"),
+    ("settings", "timesteps", "form", "shared"),
     [
-        ({"cell": "simple_rnn", "units": 32}, None, False),
-        ({"cell": "simple_rnn", "units": 128}, None, True),
-        ({"cell": "lstm", "units": 8}, None, False),
-        ({"cell": "lstm", "units": 32}, None, True),
-        ({"cell": "gru", "units": 256}, None, True),
-        ({"cell": "lstm", "units": 32}, "whole", False),
-        ({"cell": "simple_rnn", "units": 5}, "shared", True),
+        ({"cell": "simple_rnn", "units": 32, "batch_size": 64}, 28, None, False),
+        ({"cell": "simple_rnn", "units": 32, "batch_size": 64}, 784, None, True),
+        ({"cell": "simple_rnn", "units": 32, "batch_size": 256}, 28, None, True),
+        ({"cell": "simple_rnn", "units": 64, "batch_size": 64}, 28, None, True),
+        ({"cell": "lstm", "units": 8, "batch_size": 64}, 28, None, False),
+        ({"cell": "lstm", "units": 32, "batch_size": 64}, 28, None, True),
+        ({"cell": "gru", "units": 256}, 28, None, True),
+        ({"cell": "lstm", "units": 32}, 28, "whole", False),
+        ({"cell": "simple_rnn", "units": 5}, 28, "shared", True),
+        ({"cell": "simple_rnn", "units": 5}, 28, "both", True),
     ],
 )
 def test_a_batch_is_shared_out_where_that_pays(
-    settings: dict[str, Any], form: str | None, shared: bool, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any],
+    timesteps: int,
+    form: str | None,
+    shared: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if form is not None:
         monkeypatch.setenv(forms.FORM, form)
-    assert forms.is_shared_out(TrainConfig(**settings)) is shared
+    assert forms.is_shared_out(TrainConfig(**settings), timesteps) is shared
 
 
 def test_a_share_is_not_too_small(monkeypatch: pytest.MonkeyPatch) -> None:

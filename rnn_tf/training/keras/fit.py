@@ -83,11 +83,12 @@ class FusedSequential(TrainingSequential):
         noise: np.ndarray | None = None,
         *,
         shares: int = 1,
+        whole: bool = False,
     ) -> None:
         super().__init__(layers, noise)
         numbers = (self.learn(each) for each in normalize.arrays() if each is not None)
         self.normalize = normalizer(*numbers)
-        self.shares = shares
+        self.shares, self.whole = shares, whole
         # A call into TensorFlow takes a tenth of an epoch of a small set: one each, and not one for
         # every number.
         self._reset_metrics, self._metrics_result, self._learning_rate = (
@@ -109,17 +110,22 @@ class FusedSequential(TrainingSequential):
         self, piece: tuple[Inputs, tf.Tensor, tf.Tensor, *tuple[tf.Tensor, ...]]
     ) -> dict[str, tf.Tensor]:
         *data, steps = piece if len(piece) > 3 else (*piece, piece[-1].shape[0])
-        batch_step = super().train_step if self.shares == 1 else shared_step(self, self.shares)
+        train_batch = self._train_batch
+        if self.shares > 1:
+            train_batch = shared_step(self, self.shares, self.normalize, whole=self.whole)
 
         def step(i: tf.Tensor) -> tuple[tf.Tensor]:
-            x, y, weight = tf.nest.map_structure(lambda each: each[i], data)
-            # One batch is normalized at a time: the epoch stays uint8 where the data is.
-            batch_step((self.normalize(x), y, weight))
+            train_batch(data, i)
             return (i + 1,)
 
         tf.while_loop(lambda i: i < steps, step, (tf.constant(0),))
         result: dict[str, tf.Tensor] = self.get_metrics_result()
         return result
+
+    def _train_batch(self, batches: Any, i: tf.Tensor) -> None:
+        x, y, weight = tf.nest.map_structure(lambda each: each[i], batches)
+        # One batch is normalized at a time: the epoch stays uint8 where the data is.
+        super().train_step((self.normalize(x), y, weight))
 
     def test_step(
         self, data: tuple[Inputs, tf.Tensor, *tuple[tf.Tensor, ...]]
@@ -291,8 +297,11 @@ def _compiled(
 ) -> keras.Sequential:
     layers = _quick_to_train(config, data, precision).layers
     if fused:
-        count = forms.shares(config.batch_size_for(len(data.train.y))) if _may_share(config) else 1
-        model = FusedSequential(layers, data.spec.normalization, noise, shares=count)
+        batch_size = config.batch_size_for(len(data.train.y))
+        count = forms.shares(batch_size) if _may_share(config, data.spec.longest) else 1
+        possible = _compiles_loops_whole(config)
+        whole = possible and forms.is_whole(config, possible=possible)
+        model = FusedSequential(layers, data.spec.normalization, noise, shares=count, whole=whole)
     else:
         model = TrainingSequential(layers, noise)
     model.compile(
@@ -341,13 +350,12 @@ def _metrics(config: TrainConfig, data: SequenceData) -> list[keras.metrics.Metr
 
 def _quick_to_train(config: TrainConfig, data: SequenceData, precision: str) -> keras.Sequential:
     """The model, its time steps in the form that XLA makes the fastest program of."""
-    gpu = tf.config.list_physical_devices("GPU")
-    whole_loops = xla_flags.are_in_effect() and _may_compile(config) and not gpu
+    whole_loops = _compiles_loops_whole(config)
     whole = forms.is_whole(config, possible=whole_loops)
     model = build_model(config, data.spec, precision=precision)
     layers = [(n, layer) for n, each in enumerate(recurrent_layers(model)) for layer in each]
     at_once = (
-        not whole and _may_compile(config) and not gpu
+        not whole and _may_compile(config) and not tf.config.list_physical_devices("GPU")
         and all(fits_at_once(layer, data.spec.longest, config.largest_batch) for _, layer in layers)
     )  # fmt: skip
     short = config.cell == "simple_rnn" and data.spec.longest <= UNROLL_TIMESTEPS
@@ -374,13 +382,20 @@ def _trace_once(cell: keras.Layer) -> None:
     cell.call = tf.function(cell.call, autograph=False)
 
 
-def _may_share(config: TrainConfig) -> bool:
+def _may_share(config: TrainConfig, timesteps: int) -> bool:
     """Whether the cores share a batch out: where that pays, and no chance is drawn.
 
     A GPU has no use for it.
     """
+    if tf.config.list_physical_devices("GPU") or forms.draws(config):
+        return False
+    return _may_compile(config) and forms.is_shared_out(config, timesteps)
+
+
+def _compiles_loops_whole(config: TrainConfig) -> bool:
+    """Whether XLA compiles the loops of this training whole, of which a GPU knows nothing."""
     gpu = tf.config.list_physical_devices("GPU")
-    return _may_compile(config) and forms.is_shared_out(config) and not (forms.draws(config) or gpu)
+    return xla_flags.are_in_effect() and _may_compile(config) and not gpu
 
 
 def _may_compile(config: TrainConfig) -> bool:

@@ -3,10 +3,15 @@
 The steps of a layer wait for each other, and each has little to do. Sharing out the products of
 each between cores costs a fork and a join a product, as long as the half of it that is saved. A
 batch is shared out once for all its steps, and the cores meet when they have gone all the way back.
+
+A program of XLA hands its operations to several threads where more than a few can be done, and to
+wake a thread takes as long as many of them. Where loops are compiled whole, a program here is a
+loop of one round, and so one function, which stays on its core.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,42 +19,99 @@ import tensorflow as tf
 
 from rnn_tf.training.keras.training_model import TrainingSequential
 
+Tensors = list[tf.Tensor]
+# (batches, which of them, first example, *more, how many examples) -> what is computed of these
+OfExamples = Callable[..., Tensors]
 
-def shared_step(model: TrainingSequential, count: int) -> Callable[[tuple[Any, ...]], None]:
+
+def shared_step(
+    model: TrainingSequential,
+    count: int,
+    normalize: Callable[[Any], Any] = lambda x: x,
+    *,
+    whole: bool = False,
+) -> Callable[[Any, tf.Tensor], None]:
     """A training step of Keras whose batch is shared out in `count` shares.
 
-    It takes `(x, y, weight)`, and is to be called in a function of TensorFlow that XLA does not
-    compile: there the programs of the shares run side by side. But for rounding, it gives the same
-    weights as the step of Keras. Where dropout or noise is drawn, the shares would draw the same.
+    It takes `(x, y, weight)` of some batches, each `(batches, batch_size, ...)`, x before
+    `normalize`, and the number of the one to train. It is to be called in a function of TensorFlow
+    that XLA does not compile: there the programs of the shares run side by side. But for rounding,
+    it gives the same weights as the step of Keras. Where dropout or noise is drawn, the shares
+    would draw the same. `whole`: XLA compiles loops whole in this process.
     """
 
-    def update(
-        y: tf.Tensor, weight: tf.Tensor, found: list[tuple[tf.Tensor, ...]], *, answers: int
-    ) -> None:
+    def gradients(share: Any, answers: int) -> Tensors:
+        x, y, weight = share
+        return list(model.gradients_of_part(normalize(x), y, weight, answers=answers))
+
+    def update(labels: Any, *found: Tensors) -> Tensors:
+        y, weight = labels
         logits, *parts = zip(*found, strict=True)
         sums = [tf.add_n(each) for each in parts]
-        model.update(y, weight, tf.concat(logits, 0), sums, answers=answers)
+        model.update(y, weight, tf.concat(logits, 0), sums, answers=weight.shape.num_elements())
+        return []
 
-    compiled_gradients, compiled_update = (
-        tf.function(each, jit_compile=True, autograph=False)
-        for each in (model.gradients_of_part, update)
-    )
+    program = _one_function if whole else _program
+    find, make = program(gradients), program(update)
 
-    def step(batch: tuple[Any, tf.Tensor, tf.Tensor]) -> None:
-        _, y, weight = batch
-        answers = weight.shape.num_elements()
-        found = [compiled_gradients(*share, answers=answers) for share in _shared_out(batch, count)]
-        compiled_update(y, weight, found, answers=answers)
+    def step(batches: Any, i: tf.Tensor) -> None:
+        examples, *answers_each = batches[-1].shape[1:]
+        answers = math.prod([examples, *answers_each])
+        found = [
+            find(batches, i, first, answers, size=size) for first, size in _shares(examples, count)
+        ]
+        make(batches[1:], i, 0, *found, size=examples)
 
     return step
 
 
-def _shared_out(batch: Any, count: int) -> list[Any]:
-    """The examples of a batch in shares of nearly the same size."""
-    examples = batch[-1].shape[0]
+def _program(compute: Callable[..., Tensors]) -> OfExamples:
+    """A program of XLA, given the examples."""
+    compiled = tf.function(compute, jit_compile=True, autograph=False)
+
+    def run(batches: Any, i: tf.Tensor, first: int, *more: Any, size: int) -> Tensors:
+        found: Tensors = compiled(_examples(batches, i, first, size), *more)
+        return found
+
+    return run
+
+
+def _one_function(compute: Callable[..., Tensors]) -> OfExamples:
+    """A program of XLA that is one function, and takes the examples out itself."""
+
+    def once(batches: Any, i: tf.Tensor, first: tf.Tensor, *more: Any, size: int) -> Tensors:
+        def of(i: tf.Tensor) -> Tensors:
+            return compute(_examples(batches, i, first, size), *more)
+
+        traced = tf.function(of, autograph=False).get_concrete_function(i)
+        nothing = [tf.zeros(each.shape, each.dtype) for each in traced.structured_outputs]
+        # A loop of one round. It stays one, as XLA does not know of which.
+        _, *found = tf.while_loop(
+            lambda n, *_: n <= i, lambda n, *_: (n + 1, *traced(n)), (i, *nothing)
+        )
+        return found
+
+    compiled = tf.function(once, jit_compile=True, autograph=False)
+
+    def run(batches: Any, i: tf.Tensor, first: int, *more: Any, size: int) -> Tensors:
+        # One program for all shares of a size.
+        found: Tensors = compiled(batches, i, tf.constant(first), *more, size=size)
+        return found
+
+    return run
+
+
+def _examples(batches: Any, i: tf.Tensor, first: int | tf.Tensor, size: int) -> Any:
+    """`size` examples of batch `i`."""
+
+    def part(each: tf.Tensor) -> tf.Tensor:
+        shape = each.shape[2:]
+        return tf.slice(each[i], [first, *(0 for _ in shape)], [size, *shape])
+
+    return tf.nest.map_structure(part, batches)
+
+
+def _shares(examples: int, count: int) -> list[tuple[int, int]]:
+    """The first example of each share of a batch, and its size: nearly the same."""
     ends = [examples * (i + 1) // count for i in range(count)]
-    starts = [0, *ends[:-1]]
-    return [
-        tf.nest.map_structure(lambda each, a=a, b=b: each[a:b], batch)
-        for a, b in zip(starts, ends, strict=True)
-    ]
+    return [(a, b - a) for a, b in zip([0, *ends[:-1]], ends, strict=True)]

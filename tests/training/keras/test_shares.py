@@ -51,33 +51,32 @@ def assert_same(one: Fitted, other: Fitted, tolerance: float = 5e-5) -> None:
     ("data", "settings", "form"),
     [
         ("small", {"cell": "lstm", "clip_norm": 1.0, "class_weights": "balanced"}, "shared"),
-        # Compiled whole, and shared out.
-        ("labelled_steps", {"cell": "gru", "units": 20}, None),
+        ("small", {"cell": "simple_rnn", "activation": "tanh"}, "both"),
+        ("labelled_steps", {"cell": "gru", "units": 20}, "both"),
     ],
 )
 def test_the_weights_are_those_of_whole_batches(
     data: str,
     settings: dict[str, Any],
-    form: str | None,
+    form: str,
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of Keras's own layers, batch after batch."""
-    if form is None:
-        monkeypatch.delenv(forms.FORM)
+    monkeypatch.setenv(forms.FORM, form)
     examples = request.getfixturevalue(data)
     config = dataclasses.replace(CONFIG, **settings)
     counts = []
 
-    def counted(model: keras.Sequential, count: int) -> Any:
-        counts.append(count)
-        return shared_step(model, count)
+    def counted(model: keras.Sequential, count: int, *normalize: Any, whole: bool) -> Any:
+        counts.append((count, whole))
+        return shared_step(model, count, *normalize, whole=whole)
 
     monkeypatch.setattr(in_keras, "shared_step", counted)
     shared = fitted(config, examples, tmp_path / "shared")
     assert counts
-    assert set(counts) == {3}
+    assert set(counts) == {(3, form == "both")}
     monkeypatch.setattr(in_keras, "loop_over_time", lambda *_, **__: None)
     plain = fitted(dataclasses.replace(config, fused=False), examples, tmp_path / "plain")
     # float32 rounding in another order, over 9 updates: as in test_fit.py.
@@ -98,5 +97,5 @@ def test_the_same_seed_gives_the_same_bits_and_half_precision_nearly(
 
 @pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"recurrent_dropout": 0.5}])
 def test_masks_of_dropout_are_drawn_for_a_whole_batch(settings: dict[str, Any]) -> None:
-    assert in_keras._may_share(CONFIG)
-    assert not in_keras._may_share(dataclasses.replace(CONFIG, **settings))
+    assert in_keras._may_share(CONFIG, 28)
+    assert not in_keras._may_share(dataclasses.replace(CONFIG, **settings), 28)

@@ -21,7 +21,8 @@ def as_a_whole(layers: list[keras.Layer]) -> tuple[TrainingSequential, Any]:
 
 def in_shares(layers: list[keras.Layer]) -> tuple[TrainingSequential, Any]:
     model = TrainingSequential(layers)
-    return model, lambda *batch: tf.function(shared_step(model, 2), autograph=False)(batch)
+    step = tf.function(shared_step(model, 2), autograph=False)
+    return model, lambda *batch: step([tf.constant(each)[None] for each in batch], 0)
 
 
 def in_replicas(layers: list[keras.Layer]) -> tuple[TrainingSequential, Any]:
