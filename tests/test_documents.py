@@ -19,6 +19,7 @@ PLACES = {
     "benchmarks.export_time": "docs/bundle.md",
     "benchmarks.shapes": "docs/training-speed.md",
     "benchmarks.shapes, GPU": "docs/pytorch.md",
+    "benchmarks.shapes, forms": "docs/training-speed.md",
     "benchmarks.tuning": "docs/search.md",
     "benchmarks.tuning, full": "docs/search.md",
     "benchmarks.inference": "docs/inference.md",

@@ -9,7 +9,7 @@ with vectors of 512 bits; `python -m benchmarks.shapes --forms` compares all for
 from __future__ import annotations
 
 import os
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from rnn_tf.config import TrainConfig
 from rnn_tf.errors import InputError
@@ -49,7 +49,7 @@ def form() -> Form | None:
     if said not in FORMS:
         expected = f"one of {', '.join(FORMS)}"
         raise InputError(f"bad {FORM}", expected=expected, got=said, fix=f"Unset {FORM}.")
-    return cast("Form", said)
+    return said
 
 
 def is_small(config: TrainConfig) -> bool:
@@ -105,16 +105,7 @@ def kernel(config: TrainConfig) -> int:
     return len(CELLS[config.cell].gates) * config.units**2
 
 
-def draws(config: TrainConfig) -> bool:
-    """Whether a batch is trained with chance, which is drawn for all of it.
-
-    `auto` counts as none: it stands for some only where examples are few, which take no time.
-    """
-    rates = (config.dropout, config.recurrent_dropout, config.noise)
-    return any(rate not in (0, "auto") for rate in rates)
-
-
 def _keeps_cores_busy(config: TrainConfig) -> bool:
     """Whether batches are shared out between all cores."""
     one_device = config.strategy in ("auto", "none") and config.fused
-    return one_device and not draws(config) and shares(config.largest_batch) == cores()
+    return one_device and shares(config.largest_batch) == cores()

@@ -8,7 +8,11 @@ before.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -25,14 +29,64 @@ def draw_quickly(layer: keras.layers.RNN) -> None:
     count = getattr(cell, "dropout_mask_count", None)
 
     def masks(like: tf.Tensor, rate: float) -> Any:
-        one = dropout_mask(like, rate, cell.seed_generator.next())
-        if count is None:
-            return one
-        return [
-            one, *(dropout_mask(like, rate, cell.seed_generator.next()) for _ in range(count - 1))
-        ]  # fmt: skip
+        drawn = [
+            dropout_mask(like, rate, next_seed(cell.seed_generator)) for _ in range(count or 1)
+        ]
+        return drawn[0] if count is None else drawn
 
     cell._create_dropout_mask = masks
+
+
+@dataclass
+class Share:
+    """What is drawn for the examples of a batch from `first` on, int32 `()`.
+
+    `drawn` says how often, by the generators of the seeds. These stay as they are meanwhile: other
+    shares draw with the same, and no program may wait for another to write them.
+    """
+
+    first: tf.Tensor
+    drawn: dict[keras.random.SeedGenerator, int] = field(default_factory=dict)
+
+
+_share: contextvars.ContextVar[Share | None] = contextvars.ContextVar("share", default=None)
+
+
+@contextlib.contextmanager
+def drawn_for(share: Share) -> Iterator[None]:
+    """Draw meanwhile for a share of a batch."""
+    token = _share.set(share)
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
+def is_for_share() -> bool:
+    """Whether what is drawn now is for a share of a batch, and belongs to its program alone."""
+    return _share.get() is not None
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
+    """The seed of `generator` for what is drawn next: two whole numbers."""
+    share = _share.get()
+    if share is None:
+        return generator.next()
+    before = share.drawn.get(generator, 0)
+    share.drawn[generator] = before + 1
+    return _later(generator, before)
+
+
+def _later(generator: keras.random.SeedGenerator, times: int) -> tf.Tensor:
+    """The seed after so many more of its own."""
+    state = generator.state
+    return state.value + tf.constant([0, times], state.dtype)
+
+
+def count_drawn(drawn: dict[keras.random.SeedGenerator, int]) -> None:
+    """Have the generators go on after what was `drawn` for the shares of a batch, for each."""
+    for generator, times in drawn.items():
+        generator.state.assign(_later(generator, times))
 
 
 def dropout_mask(like: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
@@ -68,22 +122,27 @@ def _evenly(numbers: tf.Tensor) -> tf.Tensor:
 def _numbers(like: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """A random number for each of `like`, `(examples, ...)`: uint32 `(size,)`.
 
-    By its place in the whole batch, also where replicas share that out: none draws what another
-    does, and together they draw what a single process would.
+    By its place in the whole batch, also where that is shared out: no share draws what another
+    does, and together they draw what is drawn for a batch as a whole.
     """
     first, drawn = tf.unstack(tf.cast(seed, tf.uint32))
     places = tf.range(tf.size(like))
-    replica, replicas = _place_in_batch()
-    if replicas > 1:
+    example, step = _place_in_batch()
+    if step > 1 or is_for_share():
         numbers = tf.size(like) // tf.shape(like)[0]  # of an example
-        places += numbers * (replica + (replicas - 1) * (places // numbers))
+        places += numbers * (example + (step - 1) * (places // numbers))
     places = tf.cast(places, tf.uint32)
     return _hash(places + _hash(drawn + _hash(first)))
 
 
 def _place_in_batch() -> tuple[tf.Tensor | int, int]:
-    """Which replica this is, and of how many: of the batch it has the rows `replica::replicas`."""
-    context = tf.distribute.get_replica_context()
+    """Which examples of the batch are computed here: the first, and the step to the next.
+
+    A replica has `replica::replicas`, a share some that follow each other.
+    """
+    share, context = _share.get(), tf.distribute.get_replica_context()
+    if share is not None:
+        return share.first, 1
     if context is None:
         return 0, 1
     return context.replica_id_in_sync_group, context.num_replicas_in_sync

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -110,7 +111,7 @@ class FusedSequential(TrainingSequential):
         self, piece: tuple[Inputs, tf.Tensor, tf.Tensor, *tuple[tf.Tensor, ...]]
     ) -> dict[str, tf.Tensor]:
         *data, steps = piece if len(piece) > 3 else (*piece, piece[-1].shape[0])
-        train_batch = self._train_batch
+        train_batch: Callable[[Any, tf.Tensor], None] = self._train_batch
         if self.shares > 1:
             train_batch = shared_step(self, self.shares, self.normalize, whole=self.whole)
 
@@ -383,13 +384,9 @@ def _trace_once(cell: keras.Layer) -> None:
 
 
 def _may_share(config: TrainConfig, timesteps: int) -> bool:
-    """Whether the cores share a batch out: where that pays, and no chance is drawn.
-
-    A GPU has no use for it.
-    """
-    if tf.config.list_physical_devices("GPU") or forms.draws(config):
-        return False
-    return _may_compile(config) and forms.is_shared_out(config, timesteps)
+    """Whether the cores share a batch out: where that pays. A GPU has no use for it."""
+    gpu = tf.config.list_physical_devices("GPU")
+    return _may_compile(config) and not gpu and forms.is_shared_out(config, timesteps)
 
 
 def _compiles_loops_whole(config: TrainConfig) -> bool:

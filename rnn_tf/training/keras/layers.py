@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from rnn_tf.training.keras.chance import is_for_share
 from rnn_tf.training.keras.steps import SLOPES, Steps, before, steps_of
 
 # What the steps of a batch may take where their products are computed at once.
@@ -97,7 +98,9 @@ def loop_over_time(layer: keras.layers.RNN, *, of_input: bool, at_once: bool = F
             # Many sequences are answered at a time, and nothing of their steps need be kept.
             return in_keras(sequence, mask=mask, training=False)
         weights = map(tf.convert_to_tensor, variables)
-        return traced(sequence, mask, *weights, training=bool(training))
+        # What a share draws is in its own program, and no function can serve another.
+        function = tf.function(read, autograph=False) if is_for_share() else traced
+        return function(sequence, mask, *weights, training=bool(training))
 
     layer.call = call
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from rnn_tf.training.keras.chance import Share, count_drawn, drawn_for
 from rnn_tf.training.keras.training_model import TrainingSequential
 
 Tensors = list[tf.Tensor]
@@ -36,19 +37,25 @@ def shared_step(
     It takes `(x, y, weight)` of some batches, each `(batches, batch_size, ...)`, x before
     `normalize`, and the number of the one to train. It is to be called in a function of TensorFlow
     that XLA does not compile: there the programs of the shares run side by side. But for rounding,
-    it gives the same weights as the step of Keras. Where dropout or noise is drawn, the shares
-    would draw the same. `whole`: XLA compiles loops whole in this process.
+    it gives the same weights as the step of Keras, also where dropout or noise is drawn. `whole`:
+    XLA compiles loops whole in this process.
     """
+    drawn = {}  # of a share, and so of the batch
 
-    def gradients(share: Any, answers: int) -> Tensors:
-        x, y, weight = share
-        return list(model.gradients_of_part(normalize(x), y, weight, answers=answers))
+    def gradients(examples: Any, first: tf.Tensor, answers: int) -> Tensors:
+        x, y, weight = examples
+        share = Share(first)
+        with drawn_for(share):
+            found = model.gradients_of_part(normalize(x), y, weight, answers=answers)
+        drawn.update(share.drawn)
+        return list(found)
 
     def update(labels: Any, *found: Tensors) -> Tensors:
         y, weight = labels
         logits, *parts = zip(*found, strict=True)
         sums = [tf.add_n(each) for each in parts]
         model.update(y, weight, tf.concat(logits, 0), sums, answers=weight.shape.num_elements())
+        count_drawn(drawn)
         return []
 
     program = _one_function if whole else _program
@@ -58,9 +65,10 @@ def shared_step(
         examples, *answers_each = batches[-1].shape[1:]
         answers = math.prod([examples, *answers_each])
         found = [
-            find(batches, i, first, answers, size=size) for first, size in _shares(examples, count)
+            find(batches, i, first, first, answers, size=size)
+            for first, size in _shares(examples, count)
         ]
-        make(batches[1:], i, 0, *found, size=examples)
+        make(batches[1:], i, tf.constant(0), *found, size=examples)
 
     return step
 
@@ -69,7 +77,7 @@ def _program(compute: Callable[..., Tensors]) -> OfExamples:
     """A program of XLA, given the examples."""
     compiled = tf.function(compute, jit_compile=True, autograph=False)
 
-    def run(batches: Any, i: tf.Tensor, first: int, *more: Any, size: int) -> Tensors:
+    def run(batches: Any, i: tf.Tensor, first: tf.Tensor, *more: Any, size: int) -> Tensors:
         found: Tensors = compiled(_examples(batches, i, first, size), *more)
         return found
 
@@ -89,19 +97,13 @@ def _one_function(compute: Callable[..., Tensors]) -> OfExamples:
         _, *found = tf.while_loop(
             lambda n, *_: n <= i, lambda n, *_: (n + 1, *traced(n)), (i, *nothing)
         )
-        return found
+        return list(found)
 
-    compiled = tf.function(once, jit_compile=True, autograph=False)
-
-    def run(batches: Any, i: tf.Tensor, first: int, *more: Any, size: int) -> Tensors:
-        # One program for all shares of a size.
-        found: Tensors = compiled(batches, i, tf.constant(first), *more, size=size)
-        return found
-
-    return run
+    compiled: OfExamples = tf.function(once, jit_compile=True, autograph=False)
+    return compiled
 
 
-def _examples(batches: Any, i: tf.Tensor, first: int | tf.Tensor, size: int) -> Any:
+def _examples(batches: Any, i: tf.Tensor, first: tf.Tensor, size: int) -> Any:
     """`size` examples of batch `i`."""
 
     def part(each: tf.Tensor) -> tf.Tensor:
@@ -111,7 +113,10 @@ def _examples(batches: Any, i: tf.Tensor, first: int | tf.Tensor, size: int) -> 
     return tf.nest.map_structure(part, batches)
 
 
-def _shares(examples: int, count: int) -> list[tuple[int, int]]:
-    """The first example of each share of a batch, and its size: nearly the same."""
+def _shares(examples: int, count: int) -> list[tuple[tf.Tensor, int]]:
+    """The first example of each share of a batch, int32 `()`, and its size: nearly the same.
+
+    A tensor, so that one program serves all shares of a size.
+    """
     ends = [examples * (i + 1) // count for i in range(count)]
-    return [(a, b - a) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    return [(tf.constant(a), b - a) for a, b in zip([0, *ends[:-1]], ends, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rnn_tf.model.classifier import MaskedSequential, recurrent_layers
-from rnn_tf.training.keras.chance import normal_noise
+from rnn_tf.training.keras.chance import next_seed, normal_noise
 
 
 class TrainingSequential(MaskedSequential):
@@ -42,7 +42,7 @@ class TrainingSequential(MaskedSequential):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if training and self.noise is not None:
             x, *lengths = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-            x += self.noise * normal_noise(x, self.noise_seed.next())
+            x += self.noise * normal_noise(x, next_seed(self.noise_seed))
             inputs = (x, *lengths) if lengths else x
         return super().call(inputs, training=training, mask=mask)
 

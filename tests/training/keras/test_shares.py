@@ -95,7 +95,29 @@ def test_the_same_seed_gives_the_same_bits_and_half_precision_nearly(
     assert half.history[-1]["loss"] == pytest.approx(one.history[-1]["loss"], rel=0.02)
 
 
-@pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"recurrent_dropout": 0.5}])
-def test_masks_of_dropout_are_drawn_for_a_whole_batch(settings: dict[str, Any]) -> None:
-    assert in_keras._may_share(CONFIG, 28)
-    assert not in_keras._may_share(dataclasses.replace(CONFIG, **settings), 28)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "form"),
+    [
+        ({"cell": "lstm", "recurrent_dropout": 0.3}, "both"),
+        ({"cell": "gru", "layers": 2}, "shared"),
+    ],
+)
+def test_chance_is_that_of_the_whole_batch(
+    settings: dict[str, Any],
+    form: str,
+    small: SequenceData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And another for each batch: the seeds go on."""
+    monkeypatch.setenv(forms.FORM, form)
+    config = dataclasses.replace(CONFIG, dropout=0.3, noise=0.2, **settings)
+    shared = fitted(config, small, tmp_path / "shared")
+    monkeypatch.setattr(forms, "cores", lambda: 1)
+    whole = fitted(config, small, tmp_path / "whole")
+    assert_same(shared, whole)
+    once = dataclasses.replace(config, dropout=0.0, noise=0.0, recurrent_dropout=0.0)
+    without = fitted(once, small, tmp_path / "without")
+    weights = zip(whole.model.get_weights(), without.model.get_weights(), strict=True)
+    assert max(float(np.abs(a - b).max()) for a, b in weights) > 1e-2
