@@ -280,4 +280,4 @@ def test_the_first_line_says_when_the_flags_are_not_known(monkeypatch: pytest.Mo
     monkeypatch.setattr(xla_flags, "are_in_effect", lambda: False)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.22.0")
     assert "not known for TensorFlow 2.22.0" in compilation.describe(TrainConfig())
-    assert compilation.describe(TrainConfig(units=200)) == ""
+    assert compilation.describe(TrainConfig(units=600)) == ""
