@@ -154,6 +154,12 @@ def test_shapes_on_a_gpu_need_one(capsys: Capture, monkeypatch: pytest.MonkeyPat
     assert "--gpu needs a PyTorch that finds a GPU of CUDA" in said
 
 
+def test_forms_are_compared_with_the_one_that_is_chosen(capsys: Capture) -> None:
+    assert "fastest form" in shapes.head(shapes.IN_FORMS, None)
+    assert list(shapes.IN_FORMS.ways) == ["rnn_tf", "whole", "shared", "both"]
+    assert "--forms are those of a CPU" in refusal(shapes.main, ["--forms", "--gpu"], capsys)
+
+
 def test_our_other_ways_are_no_peers() -> None:
     seconds = {"rnn_tf": [1.0], "rnn_tf, mixed_float16": [0.5], "JAX": [2.0]}
     assert shapes.Timed(shapes.Shape("gru", 32, 64, "rows"), {}, seconds).ahead == 2
