@@ -38,6 +38,8 @@ from rnn_tf.model.cells import CELLS, Cell
 from rnn_tf.startup import forms
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import keras
 
     from rnn_tf.config import TrainConfig
@@ -315,9 +317,13 @@ def _ours(shape: Shape, *, form: forms.Form | None = None) -> None:
 
     class WhenAsked(KerasBackend):
         def fit(
-            self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
+            self,
+            run: Run,
+            data: SequenceData,
+            callbacks: Sequence[keras.callbacks.Callback],
+            beside: Executor | None = None,
         ) -> Fitted:
-            return super().fit(run, data, [*callbacks, _callback()])
+            return super().fit(run, data, [*callbacks, _callback()], beside)
 
     config = dataclasses.replace(_config(shape), epochs=1_000_000)
     job.start(config)

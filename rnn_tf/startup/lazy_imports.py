@@ -1,78 +1,79 @@
 """Puts off importing parts of TensorFlow and Keras that take long and few commands use.
 
-Only while TensorFlow is being imported, and only in a process that belongs to a command: the
-modules keep their names and places, and are loaded when something in them is first used.
+Only in a process that belongs to a command: modules and the names in them stay where they are, and
+are loaded when they are first used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-# The interfaces of TensorFlow 1, and what in Keras imports scikit-learn and pyplot.
-SELDOM_USED = (
-    "tensorflow._api.v2.compat.v1",
-    "tensorflow._api.v2.compat.v2",
-    *(
-        f"{package}.{part}"
-        for package in ("keras", "keras._tf_keras.keras", "keras.src")
-        for part in ("wrappers", "visualization")
-    ),
+# Where TensorFlow lists the names that are public, each module one list. The names come from all
+# of TensorFlow, the Keras of TensorFlow 1 and the debugger included: a quarter of its import.
+LISTS = "tensorflow._api.v2."
+# What in Keras imports scikit-learn and pyplot.
+SELDOM_USED = tuple(
+    f"{package}.{part}"
+    for package in ("keras", "keras._tf_keras.keras", "keras.src")
+    for part in ("wrappers", "visualization")
 )
+# What TensorFlow and Keras import where they find it, for things that nothing here does: JAX for
+# TensorFlow Lite's converter of JAX models, and for the name of a type; requests for a callback
+# that reports to a server.
+OPTIONAL = ("jax", "requests")
+
+_NO_CODE = re.compile(r"#.*|import sys as _sys|")
+_LISTED = re.compile(r"from (?P<module>\S+) import (?P<name>\w+)(?: as (?P<alias>\w+))?(?: *#.*)?")
 
 
-@contextlib.contextmanager
-def seldom_used_later() -> Iterator[None]:
-    """Load the modules in `SELDOM_USED` when something in them is first used."""
-    sys.meta_path.insert(0, _LoadWhenUsed)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(_LoadWhenUsed)
+def use_later() -> None:
+    """From now on, load what is seldom used when it is first used: modules, and names in `LISTS`.
 
-
-@contextlib.contextmanager
-def without_jax() -> Iterator[None]:
-    """Hide JAX from TensorFlow and Keras, which import it where they find it: half a second.
-
-    They use it for things that nothing here does: TensorFlow Lite's converter of JAX models, and
-    the name of a type that old versions of JAX lack.
+    TensorFlow and Keras import more of themselves as they are used.
     """
-    if "jax" in sys.modules:
-        yield
-        return
-    sys.modules["jax"] = None  # type: ignore[assignment] # Python's mark for "cannot be imported"
+    sys.meta_path[:0] = (_LoadWhenUsed, _LookUpWhenUsed)
+
+
+@contextlib.contextmanager
+def without_optional() -> Iterator[None]:
+    """Hide the packages in `OPTIONAL` from TensorFlow and Keras, but for those already imported."""
+    hidden = [name for name in OPTIONAL if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment] # Python's mark for "cannot be imported"
     try:
         yield
     finally:
-        del sys.modules["jax"]
+        for name in hidden:
+            del sys.modules[name]
 
 
-class _LoadWhenUsed(Loader):
+class _LoadWhenUsed(SourceFileLoader):
     """Loads a module when a name in it is first asked for. The class itself finds such modules.
 
     `importlib.util.LazyLoader` will not do: TensorFlow asks every module for its file.
     """
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if name in SELDOM_USED else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = cls(spec.loader)
+        spec = PathFinder.find_spec(name, path) if cls.is_for(name) else None
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = cls(name, spec.loader.path)
         return spec
 
+    @staticmethod
+    def is_for(name: str) -> bool:
+        return name in SELDOM_USED
+
     def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self.loader
         module.__class__ = _Unused
 
 
@@ -80,9 +81,55 @@ class _Unused(ModuleType):
     """A module that has its name and place, and nothing else yet."""
 
     def __getattr__(self, name: str) -> Any:
-        loader = self.__loader__
-        if name.startswith("__") or not isinstance(loader, Loader):
+        if name.startswith("__"):
             raise AttributeError(name)
         self.__class__ = ModuleType  # type: ignore[assignment]
-        loader.exec_module(self)
+        SourceFileLoader.exec_module(cast(SourceFileLoader, self.__loader__), self)
         return getattr(self, name)
+
+
+class _LookUpWhenUsed(_LoadWhenUsed):
+    """Loads a module that lists names without what they name: each when it is first asked for."""
+
+    @staticmethod
+    def is_for(name: str) -> bool:
+        return name.startswith(LISTS)
+
+    def exec_module(self, module: ModuleType) -> None:
+        listed = _listed(self.get_data(self.path).decode())
+        if listed is None:
+            SourceFileLoader.exec_module(self, module)
+        else:
+            module._listed = listed  # type: ignore[attr-defined]
+            module.__class__ = _List
+
+
+def _listed(source: str) -> dict[str, tuple[str, str]] | None:
+    """The module and the name there for each name that a module imports; None if it does more."""
+    found = {}
+    for line in re.sub(r'^""".*?"""', "", source, flags=re.DOTALL | re.MULTILINE).splitlines():
+        if match := _LISTED.fullmatch(line):
+            found[match["alias"] or match["name"]] = (match["module"], match["name"])
+        elif not _NO_CODE.fullmatch(line):
+            return None
+    return found
+
+
+class _List(ModuleType):
+    """A module of names that are imported from elsewhere when they are first asked for."""
+
+    _listed: dict[str, tuple[str, str]]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._listed:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        module, listed = self._listed[name]
+        if module == self.__name__:  # a package, which lists the modules in it
+            value = importlib.import_module(f"{module}.{listed}")
+        else:
+            value = getattr(__import__(module, fromlist=[listed]), listed)
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *self._listed})

@@ -91,11 +91,8 @@ def _environment_put_back() -> Iterator[None]:
 @contextlib.contextmanager
 def _shortcuts() -> Iterator[None]:
     """Import only what commands use, and look for no garbage meanwhile."""
-    with (
-        garbage.nothing_collected(),
-        lazy_imports.seldom_used_later(),
-        lazy_imports.without_jax(),
-    ):
+    lazy_imports.use_later()
+    with garbage.nothing_collected(), lazy_imports.without_optional():
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Protocol
 
 from rnn_tf import config
@@ -31,11 +32,16 @@ class Backend(Protocol):
         """The Keras dtype policy that `config.precision` stands for on this machine."""
 
     def fit(
-        self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
+        self,
+        run: Run,
+        data: SequenceData,
+        callbacks: Sequence[keras.callbacks.Callback],
+        beside: Executor | None = None,
     ) -> Fitted:
         """Train what `run.config` says, keeping history and checkpoint in `run`.
 
-        Goes on from the checkpoint, if there is one. Raises `CheckFailed` when no epoch has a
+        Goes on from the checkpoint, if there is one. Where `probabilities` will be asked for,
+        `beside` may get ready for that meanwhile. Raises `CheckFailed` when no epoch has a
         finite loss, and `InputError` when the run cannot be written.
         """
 

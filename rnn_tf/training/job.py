@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,20 +255,24 @@ def _train(
     run: Run, data: SequenceData, backend: Backend, *, evaluate: bool, progress: bool, began: float
 ) -> None:
     """From the last epoch of the run, or the start, to its `metrics.json`."""
-    with (
-        devices.random_numbers_put_back(),
-        ThreadPoolExecutor(1) as beside,
-        ThreadPoolExecutor(1) as aside,
-    ):
+    from rnn_tf.training.callbacks import after_first_epoch
+
+    keep_profile = functools.cache(lambda: _keep_profile(run, data))
+    with devices.random_numbers_put_back(), ThreadPoolExecutor(1) as beside:
         devices.seed_everything(run.config)
-        fitted = _fit(run, data, backend, beside if evaluate else None, progress=progress)
+        tasks: list[Callable[[], None]] = [keep_profile]
+        if evaluate:
+            tasks.append(_import_plots)
+        callback = after_first_epoch(lambda: [beside.submit(task) for task in tasks])
+        scorer = beside if evaluate else None
+        fitted = _fit(run, data, backend, callback, scorer, progress=progress)
         run.save_model(fitted.model)
-        profile = aside.submit(_keep_profile, run, data)
         if evaluate:
             scores = _score_and_draw(run, data, backend, fitted, beside)
         else:
             scores = {"valid": _best_validation(fitted, data)}
-        profile.result()  # raises what was raised aside
+        # If there was no epoch to do it in; raises what was raised there.
+        beside.submit(keep_profile).result()
     run.save_metrics(
         {
             "parameters": fitted.model.count_params(),
@@ -286,14 +291,14 @@ def _fit(
     run: Run,
     data: SequenceData,
     backend: Backend,
-    beside: ThreadPoolExecutor | None,
+    callback: keras.callbacks.Callback,
+    scorer: Executor | None,
+    *,
     progress: bool,
 ) -> Fitted:
-    """Train, and show how far it is; meanwhile `beside` imports what pictures are drawn with."""
-    callbacks: list[keras.callbacks.Callback] = []
+    """Train, and show how far it is; meanwhile `scorer` gets ready for what it will do."""
+    callbacks = [callback]
     with contextlib.ExitStack() as at_the_end:
-        if beside is not None:
-            callbacks.append(_import_plots(beside))
         if progress:
             print(describe(data), file=sys.stderr)
             print(_what_begins(run, data, backend), file=sys.stderr)
@@ -309,7 +314,7 @@ def _fit(
             )
             # Also after Ctrl-C: a bar that is not closed leaves a terminal without its cursor.
             callbacks.append(at_the_end.enter_context(contextlib.closing(bar)))
-        return backend.fit(run, data, callbacks)
+        return backend.fit(run, data, callbacks, scorer)
 
 
 def _what_begins(run: Run, data: SequenceData, backend: Backend) -> str:
@@ -334,22 +339,16 @@ def _what_begins(run: Run, data: SequenceData, backend: Backend) -> str:
     return f"training on {config.dataset} ({length}; {how})"
 
 
-def _import_plots(beside: ThreadPoolExecutor) -> keras.callbacks.Callback:
-    import keras
-
-    def after_epoch(epoch: int, logs: dict[str, float]) -> None:
-        # Python is idle while an epoch runs, but not in the first one, which it compiles.
-        beside.submit(importlib.import_module, "rnn_tf.plots")
-
-    return keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)
-
-
 def _best_validation(fitted: Fitted, data: SequenceData) -> dict[str, Any]:
     """The validation scores of the best epoch, as they were when it ended."""
     best = fitted.history[fitted.best_epoch - 1]
     names = ("accuracy", "balanced_accuracy", "last_step_accuracy", "sequence_accuracy", "loss")
     found = {name: best[f"val_{name}"] for name in names if f"val_{name}" in best}
     return {**found, "examples": len(data.valid.y)}
+
+
+def _import_plots() -> None:
+    importlib.import_module("rnn_tf.plots")
 
 
 def _keep_profile(run: Run, data: SequenceData) -> None:
@@ -359,12 +358,13 @@ def _keep_profile(run: Run, data: SequenceData) -> None:
 
 
 def _score_and_draw(
-    run: Run, data: SequenceData, backend: Backend, fitted: Fitted, beside: ThreadPoolExecutor
+    run: Run, data: SequenceData, backend: Backend, fitted: Fitted, beside: Executor
 ) -> dict[str, Any]:
-    """Draw while `beside` scores the splits: scoring leaves Python, which drawing needs, idle.
+    """Draw while `beside` scores what no picture waits for: scoring leaves Python mostly idle.
 
-    Not the other way round: Matplotlib opens its fonts once for each thread that draws, and never
-    closes them.
+    The test split before that, since a thread that asks for Python, as scoring does now and then,
+    waits long for one that draws. Nor does `beside` draw: Matplotlib opens its fonts once for each
+    thread that does, and never closes them.
     """
     from rnn_tf import plots
     from rnn_tf.scores import score_in_parts, score_split
@@ -375,10 +375,10 @@ def _score_and_draw(
     def scored(split: Split) -> Scores:
         return score_in_parts(score, split, run.spec)
 
-    splits = {"test": data.test, "train": data.train, "valid": data.valid}
-    scoring = {name: beside.submit(scored, split) for name, split in splits.items()}
+    test = beside.submit(scored, data.test).result()  # after what it has got ready
+    train, valid = (beside.submit(scored, split) for split in (data.train, data.valid))
     plots.plot_curves(fitted.history, fitted.best_epoch, run.curves_file)
-    test = scoring["test"].result()
     title = f"Test split: {test.accuracy:.2%} of {test.examples:,} {test.unit} right"
     plots.plot_confusion(test.confusion, data.spec.labels, title, run.confusion_file)
-    return {name: scoring[name].result().summary() for name in ("train", "valid", "test")}
+    scores = {"train": train.result(), "valid": valid.result(), "test": test}
+    return {name: of_split.summary() for name, of_split in scores.items()}

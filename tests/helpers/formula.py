@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import keras
@@ -36,7 +37,11 @@ class FormulaBackend:
         return "float32"
 
     def fit(
-        self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
+        self,
+        run: Run,
+        data: SequenceData,
+        callbacks: Sequence[keras.callbacks.Callback],
+        beside: Executor | None = None,
     ) -> Fitted:
         self.before(run)
         config = run.config.resolved(run.spec, len(data.train.y))

@@ -187,8 +187,8 @@ def test_a_trial_that_was_interrupted_is_finished_by_train(
                 raise Killed
 
     class DyingBackend(KerasBackend):
-        def fit(self, run: Run, data: SequenceData, callbacks: Any) -> Fitted:
-            return super().fit(run, data, [*callbacks, Dies()])
+        def fit(self, run: Run, data: SequenceData, callbacks: Any, beside: Any = None) -> Fitted:
+            return super().fit(run, data, [*callbacks, Dies()], beside)
 
     with pytest.raises(Killed):
         search(chosen, tmp_path / "d", data=small, backend=DyingBackend())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import keras
 import numpy as np
@@ -46,8 +47,18 @@ class KerasBackend:
         return devices.choose_precision(config.precision)
 
     def fit(
-        self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
+        self,
+        run: Run,
+        data: SequenceData,
+        callbacks: Sequence[keras.callbacks.Callback],
+        beside: Executor | None = None,
     ) -> Fitted:
+        def get_ready(model: keras.Sequential) -> None:
+            if beside is not None:
+                # Asked for one answer, then for two, TensorFlow traces a program for any number.
+                for count in (1, 2):
+                    beside.submit(probabilities, model, data.test.take(slice(count)), run.spec)
+
         if self.warn:
             compilation.warn_if_unusual(run.config)
         compilation.keep(run)
@@ -64,6 +75,7 @@ class KerasBackend:
                 strategy=strategy,
                 callbacks=list(callbacks),
                 kept=KEPT if strategy is None else None,
+                get_ready=get_ready,
             )
 
     def probabilities(self, run: Run, model: keras.Sequential, split: Split) -> np.ndarray:

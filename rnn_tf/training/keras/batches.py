@@ -91,10 +91,9 @@ def evaluation_batches(split: Split, spec: SequenceSpec, *, raw: bool = False) -
     if split.stored is not None:
         dataset = _read_in_order(split, labels, most)
     elif len(split.y) <= most:
-        # As a whole: cutting it up and putting it together takes longer than evaluating it.
         dataset = tf.data.Dataset.from_tensors((_inputs(split), *labels))
     else:
-        dataset = tf.data.Dataset.from_tensor_slices((_inputs(split), *labels)).batch(most)
+        dataset = _in_slices((_inputs(split), *labels), most)
     if not raw:
         normalize = normalizer(*spec.normalization.arrays())
         # After batching, so that normalizing is vectorised.
@@ -225,6 +224,22 @@ def _rows_of_piece(order: Order) -> Callable[[tf.Tensor], tf.Tensor]:
         return rows[:steps]
 
     return rows_of_piece
+
+
+def _in_slices(arrays: tuple[Any, ...], most: int) -> tf.data.Dataset:
+    """Arrays of one length, so many of their rows at a time.
+
+    Cut out as a whole: taking rows one by one and putting them together takes longer than the
+    answers to them.
+    """
+    rows = tf.nest.map_structure(tf.constant, arrays)
+    starts = tf.data.Dataset.range(0, len(arrays[-1]), most)
+
+    def cut(start: tf.Tensor) -> tuple[Any, ...]:
+        slices: tuple[Any, ...] = tf.nest.map_structure(lambda x: x[start : start + most], rows)
+        return slices
+
+    return starts.map(_as_it_is(cut), num_parallel_calls=1).prefetch(1)
 
 
 def _read_in_order(split: Split, labels: tuple[np.ndarray, ...], most: int) -> tf.data.Dataset:

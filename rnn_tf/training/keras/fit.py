@@ -17,6 +17,7 @@ from rnn_tf.errors import InputError
 from rnn_tf.model.classifier import build_model, recurrent_layers
 from rnn_tf.run import Run
 from rnn_tf.startup import forms, xla_flags
+from rnn_tf.training.callbacks import after_first_epoch
 from rnn_tf.training.class_weights import class_weights
 from rnn_tf.training.keras.batches import (
     Inputs,
@@ -169,13 +170,15 @@ def fit(
     strategy: tf.distribute.Strategy | None = None,
     callbacks: list[keras.callbacks.Callback] | None = None,
     kept: KeptModels | None = None,
+    get_ready: Callable[[keras.Sequential], None] = lambda model: None,
 ) -> Fitted:
     """Train, keeping checkpoint and history in `run`, at most once in a second.
 
     Goes on from the checkpoint when the run has one, and then ends with the weights and the
     history that it would have had without the break. `kept` saves compiling again when the same
-    process trains models of the same shapes. Raises `CheckFailed` when the loss is NaN
-    in the very first epoch, `InputError` when the run cannot be written.
+    process trains models of the same shapes. `get_ready` is called after the first epoch, with the
+    model that is given in the end, its weights not yet trained. Raises `CheckFailed` when the loss
+    is NaN in the very first epoch, `InputError` when the run cannot be written.
     """
     examples = len(data.train.y)
     config = config.resolved(data.spec, examples)
@@ -192,8 +195,11 @@ def fit(
             if kept is not None:
                 key = programs_of(config, data, precision, fused=fused)
                 model = meanwhile.enter_context(kept.lent(model, key))
-        recorder = _fit(model, config, data, run, callbacks or [], fused=fused, strategy=strategy)
-    return recorder.best(build_model(config, data.spec, precision=precision))
+        # After the one that trains, which so draws the same seeds whoever asks for this one.
+        answering = build_model(config, data.spec, precision=precision)
+        callbacks = [*(callbacks or []), after_first_epoch(lambda: get_ready(answering))]
+        recorder = _fit(model, config, data, run, callbacks, fused=fused, strategy=strategy)
+    return recorder.best(answering)
 
 
 def _fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import keras
 import numpy as np
@@ -36,7 +37,11 @@ class TorchBackend:
         return torch_fit.choose_precision(config)
 
     def fit(
-        self, run: Run, data: SequenceData, callbacks: Sequence[keras.callbacks.Callback]
+        self,
+        run: Run,
+        data: SequenceData,
+        callbacks: Sequence[keras.callbacks.Callback],
+        beside: Executor | None = None,
     ) -> Fitted:
         precision = self.precision(run.config)
         return torch_fit.fit(run.config, data, run, precision=precision, callbacks=list(callbacks))
