@@ -7,11 +7,13 @@ are loaded when they are first used.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -102,6 +104,22 @@ class _LookUpWhenUsed(_LoadWhenUsed):
         else:
             module._listed = listed  # type: ignore[attr-defined]
             module.__class__ = _List
+            # Python gives the name `tf.lite` to `tensorflow.lite` when that is first imported: now,
+            # and so not later, when the public module has it.
+            if module.__name__.removeprefix(LISTS) in _packages_of_tensorflow():
+                importlib.import_module(_namesake(module.__name__))
+
+
+@functools.cache
+def _packages_of_tensorflow() -> frozenset[str]:
+    """The packages right in that of TensorFlow, where it also finds its public modules later."""
+    folder = Path(str(sys.modules["tensorflow"].__file__)).parent
+    return frozenset(child.parent.name for child in folder.glob("*/__init__.py"))
+
+
+def _namesake(public: str) -> str:
+    """What a package of TensorFlow with the name of a public module is called, if there is one."""
+    return f"tensorflow.{public.removeprefix(LISTS)}"
 
 
 def _listed(source: str) -> dict[str, tuple[str, str]] | None:
@@ -122,6 +140,10 @@ class _List(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._listed:
+            # `import tensorflow.lite.python.lite as lite` asks `tf.lite`, and means its namesake.
+            namesake = vars(sys.modules.get(_namesake(self.__name__), self))
+            if name in namesake and not name.startswith("__"):
+                return namesake[name]
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         module, listed = self._listed[name]
         if module == self.__name__:  # a package, which lists the modules in it

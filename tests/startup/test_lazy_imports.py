@@ -36,6 +36,11 @@ def look(module, path):
         elif not name.startswith("_"):
             found[f"{{path}}.{{name}}"] = getattr(value, "__qualname__", type(value).__qualname__)
 look(tf, "tf")
+once = dict(found)
+seen.clear()
+look(tf, "tf")  # what was loaded since has taken no name
+assert found == once
+tf.lite.TFLiteConverter
 print(json.dumps(dict(loaded=loaded, gradients=gradients, found=found, names=dir(tf.nn))))
 """
 
