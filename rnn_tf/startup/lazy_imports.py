@@ -26,10 +26,6 @@ SELDOM_USED = tuple(
     for package in ("keras", "keras._tf_keras.keras", "keras.src")
     for part in ("wrappers", "visualization")
 )
-# What TensorFlow and Keras import where they find it, for things that nothing here does: JAX for
-# TensorFlow Lite's converter of JAX models, and for the name of a type; requests for a callback
-# that reports to a server.
-OPTIONAL = ("jax", "requests")
 
 _NO_CODE = re.compile(r"#.*|import sys as _sys|")
 _LISTED = re.compile(r"from (?P<module>\S+) import (?P<name>\w+)(?: as (?P<alias>\w+))?(?: *#.*)?")
@@ -44,16 +40,20 @@ def use_later() -> None:
 
 
 @contextlib.contextmanager
-def without_optional() -> Iterator[None]:
-    """Hide the packages in `OPTIONAL` from TensorFlow and Keras, but for those already imported."""
-    hidden = [name for name in OPTIONAL if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment] # Python's mark for "cannot be imported"
+def without_jax() -> Iterator[None]:
+    """Hide JAX from TensorFlow and Keras, which import it where they find it: half a second.
+
+    They use it for things that nothing here does: TensorFlow Lite's converter of JAX models, and
+    the name of a type that old versions of JAX lack.
+    """
+    if "jax" in sys.modules:
+        yield
+        return
+    sys.modules["jax"] = None  # type: ignore[assignment] # Python's mark for "cannot be imported"
     try:
         yield
     finally:
-        for name in hidden:
-            del sys.modules[name]
+        del sys.modules["jax"]
 
 
 class _LoadWhenUsed(SourceFileLoader):
@@ -146,10 +146,11 @@ class _List(ModuleType):
                 return namesake[name]
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         module, listed = self._listed[name]
-        if module == self.__name__:  # a package, which lists the modules in it
-            value = importlib.import_module(f"{module}.{listed}")
-        else:
-            value = getattr(__import__(module, fromlist=[listed]), listed)
+        with without_jax():
+            if module == self.__name__:  # a package, which lists the modules in it
+                value = importlib.import_module(f"{module}.{listed}")
+            else:
+                value = getattr(__import__(module, fromlist=[listed]), listed)
         setattr(self, name, value)
         return value
 

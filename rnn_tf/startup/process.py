@@ -92,7 +92,7 @@ def _environment_put_back() -> Iterator[None]:
 def _shortcuts() -> Iterator[None]:
     """Import only what commands use, and look for no garbage meanwhile."""
     lazy_imports.use_later()
-    with garbage.nothing_collected(), lazy_imports.without_optional():
+    with garbage.nothing_collected(), lazy_imports.without_jax():
         yield
 
 

@@ -19,7 +19,7 @@ from rnn_tf.startup import ownership, process
 process.start()
 import tensorflow as tf
 from tensorflow.python.framework import ops
-loaded = [name for name in ("tensorflow.python.keras", "jax", "requests") if name in sys.modules]
+loaded = [name for name in ("tensorflow.python.keras", "jax") if name in sys.modules]
 gradients = sorted(ops.gradient_registry.list())
 seen, found = set(), {{}}
 def look(module, path):
