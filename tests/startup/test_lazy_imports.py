@@ -55,6 +55,7 @@ def shown(before: str) -> dict[str, Any]:
     return of_tensorflow
 
 
+@pytest.mark.slow
 def test_a_command_has_all_of_tensorflow_and_loads_what_it_uses() -> None:
     plain, command = shown(""), shown("ownership.claim()")
     assert len(plain["found"]) > 3000
