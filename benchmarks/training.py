@@ -108,12 +108,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m benchmarks.tr
                 print(
                     f"round {number + 1}/{command.rounds}: {way.name}: {seconds}", file=sys.stderr
                 )
+    rate = matrix_product_rate() if ways else 0.0
     if ways:
-        print(table(ways))
+        print(table(ways, rate))
     for title, group in groups.items():
         print("\n".join(["", title, *rows(group)]))
     if command.write and ways:
-        documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways))
+        documents.put("docs/training-speed.md", "benchmarks.training", markdown(ways, rate))
     if command.write and gated:
         text = documents.table(HEAD, list(itertools.chain(*map(cells, gated.values()))))
         documents.put("docs/pytorch.md", "benchmarks.training, gated", text)
@@ -246,9 +247,11 @@ def ways_to_train_every_step(folder: Path) -> dict[str, list[Way]]:
     return groups
 
 
-def table(ways: list[Way]) -> str:
-    """Medians, spreads and ratios to the first way, as text, and how far each is from the floor."""
-    rate = matrix_product_rate()
+def table(ways: list[Way], rate: float) -> str:
+    """Medians, spreads and ratios to the first way, as text, and how far each is from the floor.
+
+    That is the arithmetic alone, at `rate`, in operations a second.
+    """
     floor = epoch_operations() / rate
     lines = [
         *rows(ways),
@@ -304,9 +307,8 @@ def cells(ways: list[Way]) -> list[list[str]]:
     return rows
 
 
-def markdown(ways: list[Way]) -> str:
-    """What a document says of `ways`: a table, and how long the arithmetic alone would take."""
-    rate = matrix_product_rate()
+def markdown(ways: list[Way], rate: float) -> str:
+    """What a document says of `ways`: the same, the floor as a sentence below a table."""
     floor = (
         f"The arithmetic alone, {epoch_operations() / 1e9:.1f} GFLOP an epoch at the speed of a "
         f"large matrix product on all cores, would take {epoch_operations() / rate:.3f} s."
