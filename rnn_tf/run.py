@@ -261,6 +261,16 @@ class Run:
         write_text(self.metrics_file, json.dumps(metrics, indent=2) + "\n")
         self.drop_checkpoint()
 
+    def copy_training(self, to: Run) -> None:
+        """Copy what training has written, all but what says that it is finished, to another run."""
+        with as_input_errors(to.path):
+            for file in (self.model_file, self.history_file, self.profile_file, self.compiled_file):
+                if file.exists():
+                    with writing(to.path / file.name) as temporary:
+                        shutil.copyfile(file, temporary)
+            if self.tensorboard_folder.is_dir():
+                shutil.copytree(self.tensorboard_folder, to.tensorboard_folder)
+
     def save_failure(self, reason: str, advice: str) -> None:
         """Mark the run as one that ended without a model: why, and which setting to change."""
         failure = {"reason": reason, "advice": advice}

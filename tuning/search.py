@@ -22,12 +22,13 @@ from rnn_tf.files.locking import LOCK, check_unlocked, locked
 from rnn_tf.files.writing import TEMPORARY, as_input_errors, make_folder, write_text
 from rnn_tf.run import Run, holds_run
 from rnn_tf.startup import compile_cache, forms, process
-from rnn_tf.training.backend import Backend
-from rnn_tf.training.job import Interrupted, train
+from rnn_tf.training.backend import Backend, choose_backend
+from rnn_tf.training.job import Interrupted, evaluated, train
 from rnn_tf.training.keras import compilation
 from tuning import report
 from tuning.settings import Settings
 from tuning.space import Choice, Space, hyperparameters, largest, models, read_space
+from tuning.trial import is_finished
 from tuning.workers import served, supervise
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def search(
     verbose: bool = False,
     backend: Backend | None = None,
 ) -> Run:
-    """Search, keep everything in `directory`, and train the winner; its run, `directory/best`.
+    """Search, keep everything in `directory`, and evaluate the winner; its run, `directory/best`.
 
     Without `directory`, everything is in a new folder under `searches/`. `workers` processes train
     at once, a worker that dies or has grown is started again; without it, trials train in this
@@ -275,7 +276,7 @@ def finish(
     directory: Path,
     backend: Backend | None = None,
 ) -> Run:
-    """Write the tables and pictures, and train the winner. Raises `CheckFailed` without one."""
+    """Write the tables and pictures, and evaluate the winner. Raises `CheckFailed` without one."""
     rows = report.leaderboard(oracle, settings.base())
     report.write_leaderboard(rows, directory)
     if not rows or rows[0]["score"] is None:
@@ -286,6 +287,10 @@ def finish(
     config = report.config_of(oracle, rows[0]["trial"], settings.base())
     path = directory / "best"
     same = holds_run(path) and Run.open(path).config == config
+    trial = directory / f"trial_{rows[0]['trial']}"
+    if is_finished(config, data, trial) and not (same and Run.open(path).complete):
+        return evaluated(Run.open(trial), path, data, backend or choose_backend(config.backend))
+    # It was trained on a machine that shares no folder with this one, or its files are gone.
     return train(config, path, data=data, resume=same, overwrite=True, backend=backend)
 
 
@@ -299,7 +304,7 @@ def _stem(settings: Settings) -> Path:
 class Command:
     """Search for better settings of the classifier by its validation scores; keep every trial.
 
-    The test split is read once, when the winner has been trained.
+    The test split is read once, when the winner is known.
     """
 
     dir: Path | None = None

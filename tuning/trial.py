@@ -66,6 +66,12 @@ def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
     return run if run.spec == spec else None
 
 
+def is_finished(config: TrainConfig, data: SequenceData, path: Path) -> bool:
+    """Whether the trial is in the folder `path`, with its model."""
+    run = _begun(config, data, path)
+    return run is not None and run.complete
+
+
 def score_of(run: Run) -> float:
     """The objective of the best epoch of a finished run, on validation, as training saw it."""
     best = run.history[run.metrics["best_epoch"] - 1]

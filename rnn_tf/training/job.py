@@ -24,13 +24,13 @@ from rnn_tf.startup import compile_cache, forms, process
 from rnn_tf.training.backend import Backend, choose_backend
 from rnn_tf.training.cluster import Cluster
 from rnn_tf.training.keras import devices
+from rnn_tf.training.recorder import Fitted
 
 if TYPE_CHECKING:
     import keras
 
     from rnn_tf.scores import Scores
     from rnn_tf.training.keras.workers import Workers
-    from rnn_tf.training.recorder import Fitted
 
 
 class Interrupted(KeyboardInterrupt):
@@ -200,6 +200,25 @@ def train_run(
             _train(run, data, backend, evaluate=evaluate, progress=progress, began=began)
     except KeyboardInterrupt:
         raise Interrupted(path) from None
+    return run
+
+
+def evaluated(trained: Run, path: Path, data: SequenceData, backend: Backend) -> Run:
+    """What `train` with `evaluate` gives in the folder `path`, of a run `trained` without.
+
+    In place of any run that is there. `data` is what it was trained on, with a test split. Raises
+    `InputError` when another process trains in `path`.
+    """
+    with lock_run(path), ThreadPoolExecutor(1) as beside:
+        run = Run.create(path, trained.config, trained.spec)
+        trained.copy_training(run)
+        metrics = trained.metrics
+        fitted = Fitted(
+            trained.load_model(), trained.history, metrics["best_epoch"], metrics["stopped"]
+        )
+        data = data.answering(run.config.answer).normalized(run.spec.normalize)
+        scores = _score_and_draw(run, data, backend, fitted, beside)
+        run.save_metrics({**metrics, **scores})
     return run
 
 

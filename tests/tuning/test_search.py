@@ -83,9 +83,21 @@ def test_the_tables_have_a_row_a_trial(searched: Path) -> None:
     assert plain[2]["score"] is None
 
 
-def test_the_best_is_an_ordinary_run_that_trains_as_its_trial_did(searched: Path) -> None:
+def test_the_best_is_an_ordinary_run_of_the_model_of_its_trial(searched: Path) -> None:
     rows = json.loads((searched / "leaderboard.json").read_text())
-    best = Run.open(searched / "best")
+    best, trial = Run.open(searched / "best"), Run.open(searched / f"trial_{rows[0]['trial']}")
+    assert best.model_file.read_bytes() == trial.model_file.read_bytes()
+    assert best.history == trial.history
+    written = {file.name for file in best.path.iterdir()} - {
+        file.name for file in trial.path.iterdir()
+    }
+    assert written == {"confusion.png", "curves.png"}
+    assert {file.name for file in trial.path.iterdir()} <= {
+        file.name for file in best.path.iterdir()
+    }
+    assert [file.read_bytes() for file in best.tensorboard_folder.iterdir()] == [
+        file.read_bytes() for file in trial.tensorboard_folder.iterdir()
+    ]
     assert best.config.learning_rate == rows[0]["learning_rate"]
     assert best.metrics["valid"]["accuracy"] == pytest.approx(rows[0]["score"], abs=1e-6)
     assert evaluate(best).accuracy == best.metrics["test"]["accuracy"]
@@ -311,8 +323,8 @@ def test_the_search_has_no_test_split(
     poisoned = dataclasses.replace(
         small, test=Split(np.full_like(small.test.x, np.nan), np.full_like(small.test.y, -9))
     )
-    monkeypatch.setattr("tuning.search.train", lambda config, path, **_: Run.create(
-        path, config, small.spec
+    monkeypatch.setattr("tuning.search.evaluated", lambda trained, path, *_: Run.create(
+        path, trained.config, small.spec
     ))  # fmt: skip
     for data, name in ((small, "a"), (poisoned, "b")):
         search(options(REAL, trials=1, preset="tutorial"), tmp_path / name, data=data)
@@ -322,6 +334,21 @@ def test_the_search_has_no_test_split(
 
 
 # --- trials that fail ---
+def test_a_winner_whose_files_are_gone_is_trained_again(
+    options: Any, tmp_path: Path, formula: FormulaBackend
+) -> None:
+    trained = []
+    formula.before = lambda run: trained.append(run.path.name)
+    search(options(trials=3), tmp_path / "d", backend=formula)
+    assert "best" not in trained
+    shutil.rmtree(tmp_path / "d" / "best")
+    for model in (tmp_path / "d").glob("trial_*/model.keras"):
+        model.unlink()
+    best = search(options(trials=3), tmp_path / "d", resume=True, backend=formula)
+    assert trained[3:] == ["best"]
+    assert "test" in best.metrics
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
