@@ -28,7 +28,7 @@ from rnn_tf.training.keras import compilation
 from tuning import report
 from tuning.settings import Settings
 from tuning.space import Choice, Space, hyperparameters, largest, models, read_space
-from tuning.trial import is_finished
+from tuning.trial import finished
 from tuning.workers import served, supervise
 
 if TYPE_CHECKING:
@@ -287,9 +287,9 @@ def finish(
     config = report.config_of(oracle, rows[0]["trial"], settings.base())
     path = directory / "best"
     same = holds_run(path) and Run.open(path).config == config
-    trial = directory / f"trial_{rows[0]['trial']}"
-    if is_finished(config, data, trial) and not (same and Run.open(path).complete):
-        return evaluated(Run.open(trial), path, data, backend or choose_backend(config.backend))
+    trial = finished(config, data, directory / f"trial_{rows[0]['trial']}")
+    if trial is not None and not (same and Run.open(path).complete):
+        return evaluated(trial, path, data, backend or choose_backend(config.backend))
     # It was trained on a machine that shares no folder with this one, or its files are gone.
     return train(config, path, data=data, resume=same, overwrite=True, backend=backend)
 

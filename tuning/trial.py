@@ -66,10 +66,10 @@ def _begun(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
     return run if run.spec == spec else None
 
 
-def is_finished(config: TrainConfig, data: SequenceData, path: Path) -> bool:
-    """Whether the trial is in the folder `path`, with its model."""
+def finished(config: TrainConfig, data: SequenceData, path: Path) -> Run | None:
+    """The trial in the folder `path`, if it is there with its model."""
     run = _begun(config, data, path)
-    return run is not None and run.complete
+    return run if run is not None and run.complete else None
 
 
 def score_of(run: Run) -> float:
