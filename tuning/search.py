@@ -289,6 +289,7 @@ def finish(
     same = holds_run(path) and Run.open(path).config == config
     trial = finished(config, data, directory / f"trial_{rows[0]['trial']}")
     if trial is not None and not (same and Run.open(path).complete):
+        print(f"evaluating the winner, trial {rows[0]['trial']}", file=sys.stderr)
         return evaluated(trial, path, data, backend or choose_backend(config.backend))
     # It was trained on a machine that shares no folder with this one, or its files are gone.
     return train(config, path, data=data, resume=same, overwrite=True, backend=backend)

@@ -335,12 +335,13 @@ def test_the_search_has_no_test_split(
 
 # --- trials that fail ---
 def test_a_winner_whose_files_are_gone_is_trained_again(
-    options: Any, tmp_path: Path, formula: FormulaBackend
+    options: Any, tmp_path: Path, formula: FormulaBackend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = []
     formula.before = lambda run: trained.append(run.path.name)
     search(options(trials=3), tmp_path / "d", backend=formula)
     assert "best" not in trained
+    assert "evaluating the winner, trial 2\n" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "d" / "best")
     for model in (tmp_path / "d").glob("trial_*/model.keras"):
         model.unlink()
